@@ -1,0 +1,426 @@
+//! How a guest is asked and told: the control protocol.
+//!
+//! Two hops. A client (the host over vsock, root in the guest over a Unix socket) speaks frames
+//! with `activator logd`, the process that keeps the logs: see [`Hello`], [`Request`], [`Reply`].
+//! That process speaks fixed-size packets with PID 1 over a SEQPACKET pair: see [`Order`] and
+//! [`Report`]. So PID 1 never waits for a client, and never sees a string of one.
+//!
+//! | who | sends | then |
+//! |---|---|---|
+//! | client | [`Hello`] | logd closes the connection if token or version are wrong |
+//! | client | one [`Request`] | |
+//! | logd | any number of [`Reply`] | the last one is final ([`Reply::is_final`]), then EOF |
+//!
+//! A frame is a length (u32, little endian, at most [`MAX_FRAME`]) and that many bytes of postcard.
+
+use crate::manifest::UnitId;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, Read, Write};
+
+/// vsock port of the control protocol in every guest. Appliances cannot listen on it.
+pub const PORT: u32 = 0x726f_7573;
+/// The same for root in the guest, who needs no token.
+pub const SOCKET: &str = "/run/rouse/control";
+/// Name of the fw_cfg file in which the host hands over the token (64 hexadecimal digits).
+pub const TOKEN_FW_CFG: &str = "opt/org.rouse/token";
+/// Raised with every change of the types below.
+pub const VERSION: u32 = 1;
+/// Larger frames are refused.
+pub const MAX_FRAME: usize = 64 * 1024;
+
+/// The first frame of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`] of the client.
+    pub version: u32,
+    /// The token that `rouse run` made; empty on the Unix socket.
+    pub token: String,
+}
+
+/// What a client wants. Units are named in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answers with [`Reply::Status`].
+    Status,
+    /// Answers when the unit is up, or with an error.
+    Start(String),
+    /// Answers when the unit is down.
+    Stop(String),
+    /// Stop, then start.
+    Restart(String),
+    /// Lines that are kept, of one unit or of all.
+    Logs {
+        /// None is all units, merged by time.
+        unit: Option<String>,
+        /// Go on with new lines until the client leaves.
+        follow: bool,
+    },
+    /// Stop all services in order, then switch off. Answered before that happens.
+    Poweroff,
+}
+
+/// What a client gets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done; final.
+    Done,
+    /// Not done; final.
+    Failed(Failure),
+    /// Answer to [`Request::Status`]; final.
+    Status(Status),
+    /// One log line; more follow, or [`Reply::Done`].
+    Line(Line),
+}
+
+impl Reply {
+    /// Whether the server closes the connection after it.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Line(_))
+    }
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// The token is wrong.
+    Denied,
+    /// The guest speaks that version of the protocol.
+    Version(u32),
+    /// No unit has that name.
+    NoSuchUnit(String),
+    /// The unit's start failed; the state it is in now.
+    StartFailed(String),
+    /// The guest is going down.
+    ShuttingDown,
+    /// The request made no sense.
+    BadRequest,
+    /// PID 1 did not answer in time.
+    NoAnswer,
+}
+
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Denied => f.write_str("the token is wrong"),
+            Self::Version(found) => {
+                write!(f, "the guest speaks control version {found}, this program {VERSION}")
+            }
+            Self::NoSuchUnit(name) => write!(f, "there is no unit {name}"),
+            Self::StartFailed(state) => write!(f, "the unit did not start, it is {state}"),
+            Self::ShuttingDown => f.write_str("the guest is shutting down"),
+            Self::BadRequest => f.write_str("the guest did not understand the request"),
+            Self::NoAnswer => f.write_str("PID 1 did not answer in time"),
+        }
+    }
+}
+
+/// One line that a service or the activator wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Microseconds since the epoch, when it was read.
+    pub realtime_us: u64,
+    /// The unit, or `activator`.
+    pub unit: String,
+    /// Without the newline; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// The guest as it is now. `rouse status --json` prints it as it stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The appliance's name.
+    pub name: String,
+    /// `starting`, `running` or `stopping`.
+    pub state: String,
+    /// CLOCK_BOOTTIME in microseconds when the activator began.
+    pub started_us: u64,
+    /// CLOCK_BOOTTIME in microseconds when all sockets of the boot were listening; 0 before.
+    pub listening_us: u64,
+    /// CLOCK_BOOTTIME in microseconds now.
+    pub now_us: u64,
+    /// Resident memory of the activator in bytes.
+    pub activator_memory: u64,
+    /// All socket units, by name.
+    pub sockets: Vec<SocketStatus>,
+    /// All services, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One socket unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketStatus {
+    /// `echo.socket`
+    pub name: String,
+    /// As in the unit: `127.0.0.1:3000`, `vsock:4294967295:3000`, with the kind in front.
+    pub addresses: Vec<String>,
+    /// See [`SocketState`].
+    pub state: String,
+    /// The service it starts.
+    pub service: String,
+    /// Times that it woke its service.
+    pub triggered: u64,
+    /// Times that a limit or an error made it wait.
+    pub refused: u64,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// `echo.service`
+    pub name: String,
+    /// See [`ServiceState`].
+    pub state: String,
+    /// Main process, if one runs.
+    pub main_pid: Option<u32>,
+    /// Starts since the guest booted.
+    pub starts: u64,
+    /// Of those, restarts by `Restart=`.
+    pub restarts: u64,
+    /// Memory of its cgroup in bytes, where the kernel tells.
+    pub memory: Option<u64>,
+    /// `exited 0`, `killed 9`, ...; None if it never ran.
+    pub last_exit: Option<String>,
+}
+
+/// logd to PID 1; one packet of postcard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Answered by one [`Report::Machine`], then one report for each unit, then [`Report::End`].
+    Status,
+    /// Answered by [`Report::End`] at once; the state tells what became of it.
+    Start(UnitId),
+    /// The same.
+    Stop(UnitId),
+    /// The same.
+    Restart(UnitId),
+    /// Answered by [`Report::End`] at once.
+    Poweroff,
+}
+
+/// PID 1 to logd; one packet of postcard, at most [`Report::MAX`] bytes. Packets that do not fit
+/// into the socket's buffer are kept as state ("the answer goes on at unit n") for an [`Order`],
+/// and are dropped and counted for an [`Report::Event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // fields as in Status, SocketStatus, ServiceStatus
+pub enum Report {
+    Machine {
+        state: MachineState,
+        started_us: u64,
+        listening_us: u64,
+        now_us: u64,
+    },
+    Socket {
+        unit: UnitId,
+        state: SocketState,
+        triggered: u64,
+        refused: u64,
+    },
+    Service {
+        unit: UnitId,
+        state: ServiceState,
+        main_pid: Option<u32>,
+        starts: u64,
+        restarts: u64,
+        last_exit: Option<Exit>,
+        /// A start or stop that was asked for has not ended yet.
+        job: bool,
+    },
+    Target {
+        unit: UnitId,
+        active: bool,
+    },
+    /// The answer is complete.
+    End,
+    /// The guest is going down, the order is not taken.
+    Refused,
+    /// Something to log: unit, what.
+    Event(Option<UnitId>, Event),
+}
+
+impl Report {
+    /// An upper bound of the encoded size in bytes.
+    pub const MAX: usize = 128;
+}
+
+/// What PID 1 tells of its own accord; logd makes a line of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A socket unit listens.
+    Listening,
+    /// A listener could not be opened (index of the Listen line, errno); it is tried again.
+    OpenFailed(u16, i32),
+    /// A connection or packet came in, on which listener.
+    Triggered(u16),
+    /// A limit was hit; listening again in so many microseconds.
+    Paused(u64),
+    /// The main process was started.
+    Started(u32),
+    /// The start has ended with success.
+    Ready,
+    /// The child could not be made, or not executed: errno.
+    SpawnFailed(i32),
+    /// The main process is gone.
+    Exited(Exit),
+    /// A control command (ExecStartPre and its kin) failed.
+    CommandFailed(Exit),
+    /// A time-out ran out; the signal that was sent.
+    TimedOut(i32),
+    /// The unit is down.
+    Stopped,
+    /// The unit is down, not as it should be.
+    Failed,
+    /// All units of the boot are started; sockets listen.
+    Booted,
+    /// Services are being stopped.
+    ShuttingDown,
+    /// So many events before this one were lost.
+    Lost(u32),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// exit(2) with that code.
+    Code(u8),
+    /// Killed by that signal.
+    Signal(i32),
+    /// Killed by that signal, with a core dump.
+    Dumped(i32),
+}
+
+impl core::fmt::Display for Exit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited {code}"),
+            Self::Signal(signal) => write!(f, "killed {signal}"),
+            Self::Dumped(signal) => write!(f, "dumped {signal}"),
+        }
+    }
+}
+
+/// The machine as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum MachineState {
+    Starting,
+    Running,
+    Stopping,
+}
+
+/// A socket unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SocketState {
+    /// Not open.
+    Dead,
+    /// Open failed; tried again later.
+    Retrying,
+    /// Open and polled.
+    Listening,
+    /// Open, the service has it.
+    Running,
+    /// Open, not polled until a limit's window ends.
+    Paused,
+}
+
+/// A service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceState {
+    /// Not running.
+    Dead,
+    /// Being started: ExecStartPre up to readiness.
+    Starting,
+    /// Up.
+    Running,
+    /// A oneshot with RemainAfterExit= that is done.
+    Exited,
+    /// Being reloaded.
+    Reloading,
+    /// Being stopped.
+    Stopping,
+    /// Waits for RestartSec.
+    Waiting,
+    /// Not running, and not because it should.
+    Failed,
+}
+
+macro_rules! lower_case {
+    ($($kind:ty { $($variant:ident => $text:literal),* $(,)? })*) => {$(
+        impl $kind {
+            /// The word that status shows.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+        }
+        impl core::fmt::Display for $kind {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    )*};
+}
+
+lower_case! {
+    MachineState { Starting => "starting", Running => "running", Stopping => "stopping" }
+    SocketState {
+        Dead => "dead", Retrying => "retrying", Listening => "listening", Running => "running",
+        Paused => "paused",
+    }
+    ServiceState {
+        Dead => "dead", Starting => "starting", Running => "running", Exited => "exited",
+        Reloading => "reloading", Stopping => "stopping", Waiting => "waiting",
+        Failed => "failed",
+    }
+}
+
+/// Writes one frame.
+pub fn write_frame<T: Serialize>(mut to: impl Write, value: &T) -> io::Result<()> {
+    let body = postcard::to_allocvec(value).map_err(io::Error::other)?;
+    let length = u32::try_from(body.len()).ok().filter(|length| *length as usize <= MAX_FRAME);
+    let length = length.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut frame = length.to_le_bytes().to_vec();
+    frame.extend(body);
+    to.write_all(&frame)
+}
+
+/// Reads one frame; `UnexpectedEof` if the peer left, `InvalidData` if it makes no sense.
+pub fn read_frame<T: DeserializeOwned>(mut from: impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_FRAME {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body)?;
+    postcard::from_bytes(&body).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_round_trip_and_oversized_ones_are_refused() {
+        let mut wire = Vec::new();
+        write_frame(&mut wire, &Request::Start("echo.service".into())).unwrap();
+        let request: Request = read_frame(&wire[..]).unwrap();
+        assert_eq!(request, Request::Start("echo.service".into()));
+        let huge = u32::MAX.to_le_bytes();
+        let error = read_frame::<Request>(&huge[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn reports_fit() {
+        let widest = Report::Service {
+            unit: UnitId(u16::MAX),
+            state: ServiceState::Failed,
+            main_pid: Some(u32::MAX),
+            starts: u64::MAX,
+            restarts: u64::MAX,
+            last_exit: Some(Exit::Dumped(i32::MIN)),
+            job: true,
+        };
+        assert!(postcard::to_slice(&widest, &mut [0; Report::MAX]).is_ok());
+    }
+}

@@ -1,0 +1,16 @@
+//! Socket activation without systemd.
+//!
+//! This crate is the guest's side of an appliance: the types that host and guest share
+//! ([`manifest`], [`control`]) and the one static binary `activator`, which is PID 1 or runs
+//! beside another init.
+//!
+//! Principles:
+//! * PID 1 parses no text. The host compiled it all into one checked manifest.
+//! * After start-up PID 1 allocates nothing, blocks on nothing, and panics on no input.
+//! * Limits slow down and recover; a socket is never closed because a service misbehaved.
+//! * The state machine is pure: events and time in, actions out.
+//!
+//! It will not: read unit files, pull images, configure networks beyond the loopback.
+
+pub mod control;
+pub mod manifest;

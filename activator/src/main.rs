@@ -1,0 +1,2 @@
+//! The guest's one binary.
+fn main() {}

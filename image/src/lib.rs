@@ -1,0 +1,14 @@
+//! The host's side: compiles units, builds images, and the `rouse` command line.
+//!
+//! Principles:
+//! * The host reads, the guest obeys: every text is parsed, checked and resolved here.
+//! * No root, no daemon, no host packages: every output is built in this process.
+//! * The same config, lock and activator give the same bytes, on any machine.
+//!
+//! It will not: run anything of the image on the host, or ask the network for what the cache
+//! already holds.
+
+pub mod config;
+pub mod container;
+pub mod finding;
+pub mod terminal;

@@ -1,0 +1,2 @@
+//! `rouse`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Boots an appliance image under QEMU.
