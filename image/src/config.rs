@@ -1,9 +1,9 @@
 //! `appliance.toml`: what the units do not say.
 
-use crate::finding::{Finding, Source, Span};
+use crate::finding::{Finding, Severity, Source, Span};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Name of the file in an appliance's folder.
@@ -107,28 +107,132 @@ impl Default for Debian {
 }
 
 impl Config {
-    /// Reads `DIR/appliance.toml`. `path` is how the person named the folder.
+    /// Reads `DIR/appliance.toml`. `folder` is how the person named it.
     pub fn read(folder: &Path) -> Result<(Self, Arc<Source>), Finding> {
         let path = folder.join(FILE);
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(&path).map_err(|error| Finding {
-            severity: crate::finding::Severity::Error,
+            severity: Severity::Error,
             span: None,
             message: format!("failed to read {shown}: {error}"),
             label: String::new(),
             help: Some("an appliance is a folder with an appliance.toml and units".into()),
         })?;
         let source = Arc::new(Source { path: shown, text });
-        let config = Self::parse(&source)?;
-        Ok((config, source))
+        Ok((Self::parse(&source)?, source))
     }
 
-    /// Parses and checks a text.
+    /// Parses and checks a text. Files that it names are not looked at.
     pub fn parse(source: &Arc<Source>) -> Result<Self, Finding> {
         let config: Self = toml::from_str(&source.text).map_err(|error| {
             let range = error.span().unwrap_or(0..0);
-            Finding::error(Span { source: source.clone(), range }, error.message().to_owned())
+            let span = Span { source: source.clone(), range };
+            let message = error.message();
+            match message.split_once(", expected ") {
+                Some((wrong, expected)) => Finding::error(span, wrong.to_owned())
+                    .label(format!("expected {expected}"))
+                    .help("README.md lists the keys of appliance.toml"),
+                None => Finding::error(span, message.to_owned()),
+            }
         })?;
+        config.check(source)?;
         Ok(config)
+    }
+
+    fn check(&self, source: &Arc<Source>) -> Result<(), Finding> {
+        let wrong = |near: &str, message: String| Finding::error(find(source, near), message);
+        if let Some(name) = &self.name
+            && !is_name(name)
+        {
+            return Err(wrong(name, format!("`{name}` cannot be a name"))
+                .label("expected 1 to 63 of a-z, A-Z, 0-9 and -, not - at either end")
+                .help("it becomes the guest's host name"));
+        }
+        if !(128..=1 << 20).contains(&self.vm.memory) {
+            return Err(wrong("memory", format!("{} MiB is no size for a guest", self.vm.memory))
+                .label("expected 128 to 1048576 (MiB)")
+                .help("leave the line out for the default, 256"));
+        }
+        if !(1..=64).contains(&self.vm.cpus) {
+            return Err(wrong("cpus", format!("a guest cannot have {} processors", self.vm.cpus))
+                .label("expected 1 to 64")
+                .help("leave the line out for the default, 1"));
+        }
+        for (reference, image) in &self.image {
+            if image.cargo.is_some() != image.files.is_empty() {
+                return Err(wrong(reference, format!("image `{reference}` has no one source"))
+                    .label("expected either `cargo` or `files` in this table")
+                    .help(
+                        "`cargo = \"FOLDER\"` compiles a package, `[image.X.files]` copies files",
+                    ));
+            }
+            if image.cargo.is_none() && image.entrypoint.is_none() && image.command.is_empty() {
+                return Err(wrong(
+                    reference,
+                    format!("image `{reference}` has nothing to execute"),
+                )
+                .label("expected `entrypoint` or `command` in this table")
+                .help("add `entrypoint = [\"/path/in/the/image\"]`"));
+            }
+        }
+        for path in self.files.keys().chain(self.image.values().flat_map(|i| i.files.keys())) {
+            let normal = |part| matches!(part, Component::RootDir | Component::Normal(_));
+            if !path.starts_with('/') || !Path::new(path).components().all(normal) {
+                return Err(wrong(path, format!("`{path}` is no path in the guest"))
+                    .label("expected an absolute path without `..`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a text can name an appliance and a VM: it becomes a host name and a folder.
+pub fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+/// Where a text first stands in a file.
+fn find(source: &Arc<Source>, text: &str) -> Span {
+    let start = source.text.find(text).unwrap_or(0);
+    let end = if source.text[start..].starts_with(text) { start + text.len() } else { start };
+    Span { source: source.clone(), range: start..end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let source = Arc::new(Source { path: FILE.into(), text: text.into() });
+        Config::parse(&source).map_err(|finding| finding.one_line())
+    }
+
+    #[test]
+    fn an_empty_file_is_an_appliance() {
+        let config = parse("").unwrap();
+        assert_eq!((config.vm.memory, config.engine), (256, Engine::Crun));
+        assert_eq!(config.debian.suite, "trixie");
+    }
+
+    #[test]
+    fn errors_name_line_and_column() {
+        let first = |text: &str| parse(text).unwrap_err();
+        assert_eq!(
+            first("name = \"a\"\npakages = []\n"),
+            "appliance.toml:2:1: error: unknown field `pakages`"
+        );
+        assert_eq!(
+            first("[vm]\nmemory = 5\n"),
+            "appliance.toml:2:1: error: 5 MiB is no size for a guest"
+        );
+        assert_eq!(
+            first("[image.\"x/y\"]\n"),
+            "appliance.toml:1:9: error: image `x/y` has no one source"
+        );
+        assert_eq!(first("name = \"-\"\n"), "appliance.toml:1:9: error: `-` cannot be a name");
+        assert!(first("name = \"a\n").starts_with("appliance.toml:1:"));
     }
 }

@@ -8,7 +8,9 @@
 //! It will not: run anything of the image on the host, or ask the network for what the cache
 //! already holds.
 
+pub mod command_line;
 pub mod config;
 pub mod container;
+pub mod exit;
 pub mod finding;
 pub mod terminal;

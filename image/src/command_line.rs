@@ -1,0 +1,324 @@
+//! What can be typed. Help, man page and completions come from this one table.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Appliance VM images whose services sleep until the first connection.
+///
+/// An appliance is a folder with an appliance.toml, systemd .socket and .service units, and
+/// Podman Quadlet .container files.
+///
+/// Exit codes: 0 done, 1 findings or failed, 2 usage, 65 bad input file, 69 something missing on
+/// the host, 70 a bug in rouse, 75 try again.
+#[derive(Debug, Parser)]
+#[command(name = "rouse", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct CommandLine {
+    /// Say less: no progress, no notes
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Parse and resolve an appliance; every finding with file, line and column
+    Check(Check),
+    /// Print a unit after drop-ins, or the service that a Quadlet became
+    Cat(Cat),
+    /// Print what the guest will do
+    Manifest(Manifest),
+    /// Resolve packages anew and write appliance.lock
+    Lock(Lock),
+    /// Build the image; prints the folder it is in
+    Build(Build),
+    /// List what is in a built image: packages, units, files by size
+    Inspect(Inspect),
+    /// Build and boot an appliance, and print how to reach its listeners
+    Run(Run),
+    /// List the running appliances
+    List(List),
+    /// Connect stdin and stdout to a vsock port of a running appliance
+    Connect(Connect),
+    /// Show sockets and services of a running appliance
+    Status(Status),
+    /// Show what services wrote
+    Logs(Logs),
+    /// Start a unit
+    Start(UnitOf),
+    /// Stop a unit
+    Stop(UnitOf),
+    /// Stop a unit and start it again
+    Restart(UnitOf),
+    /// Stop all services in order and switch off
+    Poweroff(Poweroff),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+    /// The process of one VM; `run` starts it
+    #[command(hide = true)]
+    Vmm {
+        /// What to run
+        spec: PathBuf,
+    },
+}
+
+/// Folder of an appliance.
+#[derive(Debug, clap::Args)]
+pub struct Appliance {
+    /// Folder with appliance.toml and units
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Take warnings for errors
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// `rouse check`
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// One line for each finding: file:line:column: severity: message
+    #[arg(long)]
+    pub short: bool,
+    /// Findings as JSON
+    #[arg(long, conflicts_with = "short")]
+    pub json: bool,
+}
+
+/// `rouse cat`
+#[derive(Debug, clap::Args)]
+pub struct Cat {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// Full name of the unit, such as echo.service
+    pub unit: String,
+}
+
+/// `rouse manifest`
+#[derive(Debug, clap::Args)]
+pub struct Manifest {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// The whole manifest as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A processor architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// 64-bit PC
+    #[value(name = "x86_64", alias = "amd64")]
+    X86_64,
+    /// 64-bit Arm
+    #[value(name = "aarch64", alias = "arm64")]
+    Aarch64,
+}
+
+/// `rouse lock`
+#[derive(Debug, clap::Args)]
+pub struct Lock {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// Architecture; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
+}
+
+/// What `rouse build` writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A kernel and an initramfs that holds everything
+    #[default]
+    Initramfs,
+}
+
+/// `rouse build`
+#[derive(Debug, clap::Args)]
+pub struct Build {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// Architecture of the guest; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
+    /// Kind of image
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Folder to write to; by default one in the cache
+    #[arg(long, short)]
+    pub output: Option<PathBuf>,
+    /// Build twice and compare, byte by byte
+    #[arg(long)]
+    pub check_reproducible: bool,
+}
+
+/// `rouse inspect`
+#[derive(Debug, clap::Args)]
+pub struct Inspect {
+    /// Folder that `rouse build` wrote
+    pub image: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rouse run`
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// Architecture of the guest; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
+    /// Name of the VM; by default the appliance's
+    #[arg(long)]
+    pub name: Option<String>,
+    /// vsock context id, from 3 up; by default the first that is free
+    #[arg(long, value_parser = clap::value_parser!(u32).range(3..=4_294_967_294))]
+    pub cid: Option<u32>,
+    /// A host socket for a vsock port of the guest: /path/to.sock=3000 or 127.0.0.1:8080=3000
+    #[arg(long, value_name = "HOST=PORT", value_parser = parse_publish)]
+    pub publish: Vec<Publish>,
+    /// Return when the guest listens, and leave it running
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Print the command line of QEMU and do nothing
+    #[arg(long)]
+    pub print_command: bool,
+}
+
+/// `--publish`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// On the host.
+    pub host: HostSocket,
+    /// vsock port in the guest.
+    pub port: u32,
+}
+
+/// The host's end of a published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostSocket {
+    /// A Unix socket.
+    Path(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+/// `rouse list`
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rouse connect`
+#[derive(Debug, clap::Args)]
+pub struct Connect {
+    /// Name of the VM
+    pub name: String,
+    /// vsock port in the guest
+    pub port: u32,
+}
+
+/// `rouse status`
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// Name of the VM
+    pub name: String,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rouse logs`
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    /// Name of the VM
+    pub name: String,
+    /// Full name of a unit; by default all
+    pub unit: Option<String>,
+    /// Go on with new lines
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One JSON object for each line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `rouse start`, `stop`, `restart`
+#[derive(Debug, clap::Args)]
+pub struct UnitOf {
+    /// Name of the VM
+    pub name: String,
+    /// Full name of the unit, such as echo.service
+    pub unit: String,
+}
+
+/// `rouse poweroff`
+#[derive(Debug, clap::Args)]
+pub struct Poweroff {
+    /// Name of the VM
+    pub name: String,
+}
+
+fn parse_publish(text: &str) -> Result<Publish, String> {
+    let (host, port) = text
+        .rsplit_once('=')
+        .ok_or("expected HOST=PORT, such as /tmp/echo.sock=3000 or 127.0.0.1:8080=3000")?;
+    let port = port.parse().map_err(|_| format!("`{port}` is no vsock port (0 to 4294967294)"))?;
+    if port == u32::MAX {
+        return Err("4294967295 is no vsock port, it means any".into());
+    }
+    let host = if host.contains('/') {
+        HostSocket::Path(PathBuf::from(host))
+    } else {
+        let address = host
+            .parse()
+            .map_err(|_| format!("`{host}` is neither a path (with a /) nor ADDRESS:PORT"))?;
+        HostSocket::Tcp(address)
+    };
+    Ok(Publish { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_table_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn publish_takes_paths_and_addresses() {
+        assert_eq!(
+            parse_publish("/run/x=y.sock=3000"),
+            Ok(Publish { host: HostSocket::Path("/run/x=y.sock".into()), port: 3000 })
+        );
+        assert_eq!(
+            parse_publish("[::1]:80=1"),
+            Ok(Publish { host: HostSocket::Tcp("[::1]:80".parse().unwrap()), port: 1 })
+        );
+        assert!(parse_publish("localhost:80=1").is_err());
+        assert!(parse_publish("/x").is_err());
+        assert!(parse_publish("/x=4294967295").is_err());
+    }
+}
