@@ -8,9 +8,11 @@
 //! It will not: run anything of the image on the host, or ask the network for what the cache
 //! already holds.
 
+pub mod base;
 pub mod command_line;
 pub mod config;
 pub mod container;
 pub mod exit;
 pub mod finding;
 pub mod terminal;
+pub mod tree;

@@ -1,0 +1,103 @@
+//! What is in every image, whatever the appliance: directories, who is root, and `/init`.
+
+use crate::tree::{Node, Tree, TreeError};
+
+/// Where the guest's one binary lies.
+pub const ACTIVATOR: &str = "/usr/lib/rouse/activator";
+
+/// Who brings these files.
+const ORIGIN: &str = "rouse";
+
+/// Directories and their modes. The activator mounts something over most of them.
+const DIRECTORIES: &[(&str, u32)] = &[
+    ("/dev", 0o755),
+    ("/etc", 0o755),
+    ("/mnt", 0o755),
+    ("/opt", 0o755),
+    ("/proc", 0o555),
+    ("/root", 0o700),
+    ("/run", 0o755),
+    ("/srv", 0o755),
+    ("/sys", 0o555),
+    ("/sysroot", 0o755),
+    ("/tmp", 0o1777),
+    ("/usr/bin", 0o755),
+    ("/usr/lib", 0o755),
+    ("/usr/lib64", 0o755),
+    ("/usr/sbin", 0o755),
+    ("/var", 0o755),
+    ("/var/cache", 0o755),
+    ("/var/lib", 0o755),
+    ("/var/log", 0o755),
+    ("/var/tmp", 0o1777),
+];
+
+const SYMLINKS: &[(&str, &str)] = &[
+    ("/bin", "usr/bin"),
+    ("/init", "usr/lib/rouse/activator"),
+    ("/lib", "usr/lib"),
+    ("/lib64", "usr/lib64"),
+    ("/sbin", "usr/sbin"),
+    ("/usr/bin/activator", "../lib/rouse/activator"),
+    ("/var/lock", "../run/lock"),
+    ("/var/run", "../run"),
+];
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+    nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n\
+    networks: files\nprotocols: files\nservices: files\n";
+const OS_RELEASE: &str = "NAME=rouse\nID=rouse\nID_LIKE=debian\nPRETTY_NAME=\"rouse appliance\"\n";
+
+/// The common part of all images. `name` is the appliance's, and its host name. `activator` is
+/// the guest's binary, of its architecture.
+pub fn tree(name: &str, activator: &[u8]) -> Result<Tree, TreeError> {
+    let mut tree = Tree::new();
+    for (path, mode) in DIRECTORIES {
+        tree.make_directory(path, *mode, ORIGIN)?;
+    }
+    for (path, target) in SYMLINKS {
+        tree.insert(path, Node::symlink(*target, ORIGIN))?;
+    }
+    let hosts = hosts(name);
+    let files = [
+        ("/etc/group", GROUP),
+        ("/etc/hostname", &format!("{name}\n")),
+        ("/etc/hosts", &hosts),
+        // Empty: programs that want an id make one for the time that they run, machine-id(5).
+        ("/etc/machine-id", ""),
+        ("/etc/nsswitch.conf", NSSWITCH),
+        ("/etc/os-release", OS_RELEASE),
+        ("/etc/passwd", PASSWD),
+    ];
+    for (path, text) in files {
+        tree.insert(path, Node::file(text.as_bytes(), 0o644, ORIGIN))?;
+    }
+    tree.insert(ACTIVATOR, Node::file(activator, 0o755, ORIGIN))?;
+    Ok(tree)
+}
+
+/// An /etc/hosts that knows the loopback and the machine's own name.
+pub fn hosts(name: &str) -> String {
+    let aliases = "ip6-localhost ip6-loopback";
+    match name {
+        "localhost" => format!("127.0.0.1 localhost\n::1 localhost {aliases}\n"),
+        name => format!("127.0.0.1 localhost {name}\n::1 localhost {aliases} {name}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn init_is_the_activator() {
+        let tree = tree("echo", b"\x7fELF").unwrap();
+        for path in ["/init", "/usr/bin/activator", "/bin/activator"] {
+            assert_eq!(tree.content(path).unwrap().as_ref(), b"\x7fELF", "{path}");
+        }
+        assert_eq!(tree.content("/etc/hostname").unwrap().as_ref(), b"echo\n");
+        assert_eq!(tree.node("/tmp").unwrap().mode, 0o1777);
+    }
+}

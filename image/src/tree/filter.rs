@@ -1,0 +1,105 @@
+//! Which files of packages a guest has no use for.
+
+/// Folders below /usr/share that are for people, package managers and other inits.
+const SHARE: &[&str] = &[
+    "applications",
+    "bash-completion",
+    "bug",
+    "common-licenses",
+    "doc",
+    "doc-base",
+    "fish",
+    "gdb",
+    "icons",
+    "info",
+    "initramfs-tools",
+    "lintian",
+    "locale",
+    "man",
+    "menu",
+    "pixmaps",
+    "zsh",
+];
+
+/// Other folders, and what makes them useless here.
+const FOLDERS: &[&str] = &[
+    "/etc/apparmor.d",     // no AppArmor
+    "/etc/cron.d",         // no cron
+    "/etc/cron.daily",     //
+    "/etc/cron.weekly",    //
+    "/etc/default",        // read by maintainer scripts and sysv scripts
+    "/etc/init.d",         // sysv
+    "/etc/logrotate.d",    // no logrotate
+    "/etc/rc0.d",          // sysv
+    "/etc/systemd",        // units are read by the builder
+    "/usr/include",        // nothing is compiled
+    "/usr/lib/sysusers.d", // read by the builder
+    "/usr/lib/tmpfiles.d", // read by the builder
+    "/var/cache/apt",      // no apt
+    "/var/lib/dpkg",       // no dpkg
+    "/var/lib/systemd",    //
+    // Units are read by the builder; programs of the systemd packages stay.
+    "/usr/lib/systemd/catalog",
+    "/usr/lib/systemd/network",
+    "/usr/lib/systemd/system",
+    "/usr/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-preset",
+    "/usr/lib/systemd/user",
+    "/usr/lib/systemd/user-preset",
+];
+
+/// Whether a file of a package belongs into an image. To be asked after units, sysusers and
+/// tmpfiles have been read. `/usr/share/doc/PACKAGE/copyright` goes as well: an image that is
+/// passed on has to bring the licences in another way.
+pub fn is_wanted(path: &str) -> bool {
+    if FOLDERS.iter().any(|folder| is_at_or_below(path, folder)) {
+        return false;
+    }
+    if let Some(rest) = path.strip_prefix("/usr/share/") {
+        let folder = rest.split('/').next().unwrap_or_default();
+        return !SHARE.contains(&folder);
+    }
+    if let Some(rest) = path.strip_prefix("/usr/lib/") {
+        // Character set conversions and locales of glibc, headers' companions, static libraries;
+        // with or without the architecture's folder above them.
+        let useless = |part| matches!(part, "gconv" | "locale" | "pkgconfig" | "cmake" | "audit");
+        return !rest.split('/').take(2).any(useless)
+            && !rest.ends_with(".a")
+            && !rest.ends_with(".la");
+    }
+    true
+}
+
+fn is_at_or_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_kept_and_what_is_read_is_not() {
+        let kept = [
+            "/usr/bin/crun",
+            "/usr/lib/x86_64-linux-gnu/libc.so.6",
+            "/usr/lib64/ld-linux-x86-64.so.2",
+            "/usr/share/containers/seccomp.json",
+            "/usr/share/zoneinfo/UTC",
+            "/etc/lighttpd/lighttpd.conf",
+            "/usr/lib/systemd/systemd-socket-proxyd",
+            "/usr/lib/python3/dist-packages/audit/__init__.py",
+        ];
+        let dropped = [
+            "/usr/share/doc/crun/copyright",
+            "/usr/share/man/man1/crun.1.gz",
+            "/usr/lib/x86_64-linux-gnu/gconv/UTF-16.so",
+            "/usr/lib/x86_64-linux-gnu/libcrun.a",
+            "/usr/lib/systemd/system/podman.socket",
+            "/usr/include/stdio.h",
+            "/etc/init.d/lighttpd",
+        ];
+        assert_eq!(kept.map(is_wanted), [true; 8]);
+        assert_eq!(dropped.map(is_wanted), [false; 7]);
+    }
+}
