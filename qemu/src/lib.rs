@@ -1,1 +1,3 @@
 //! Boots an appliance image under QEMU.
+
+pub mod vsock;
