@@ -12,5 +12,10 @@
 //!
 //! It will not: read unit files, pull images, configure networks beyond the loopback.
 
+pub mod address;
+pub mod client;
 pub mod control;
+pub mod ctl;
+pub mod exit;
 pub mod manifest;
+pub mod stage2;

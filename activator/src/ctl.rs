@@ -1,0 +1,241 @@
+//! `activator ctl`: root's way to ask and tell the activator, inside the guest.
+//!
+//! ```text
+//! activator ctl [--control PATH] status [--json]
+//! activator ctl [--control PATH] start|stop|restart UNIT
+//! activator ctl [--control PATH] logs [UNIT] [-f|--follow]
+//! activator ctl [--control PATH] poweroff
+//! ```
+//! Data goes to stdout, everything else to stderr. A unit without a suffix is a service.
+
+use crate::client::{self, Error};
+use crate::control::{Line, Request, SOCKET, Status};
+use crate::exit;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: activator ctl [--control PATH] VERB
+  status [--json]            what listens and runs
+  start|stop|restart UNIT    returns when it is done
+  logs [UNIT] [-f]           kept lines; -f goes on with new ones
+  poweroff                   stop all services, then switch off";
+
+/// `args` is what stands behind `ctl`.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let Some(call) = Call::parse(args) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(exit::USAGE);
+    };
+    let stream = match UnixStream::connect(&call.control) {
+        Ok(stream) => stream,
+        Err(error) => {
+            let path = call.control.to_string_lossy();
+            eprintln!("activator ctl: cannot connect to {path}: {error}");
+            return ExitCode::from(exit::UNAVAILABLE);
+        }
+    };
+    match carry_out(stream, &call) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our stdout has left, as `| head` does.
+        Err(Error::Transport(client::TransportError::Io(io::ErrorKind::BrokenPipe))) => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("activator ctl: {error}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// A command line that makes sense.
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    control: OsString,
+    request: Request,
+    json: bool,
+}
+
+impl Call {
+    fn parse(args: &[OsString]) -> Option<Self> {
+        let (mut control, mut json, mut follow) = (OsString::from(SOCKET), false, false);
+        let mut words = Vec::new();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.to_str() {
+                Some("--control") => control = args.next()?.clone(),
+                Some("--json") => json = true,
+                Some("-f" | "--follow") => follow = true,
+                Some(word) if !word.starts_with('-') => words.push(word),
+                _ => return None,
+            }
+        }
+        let request = match words[..] {
+            ["status"] => Request::Status,
+            ["start", unit] => Request::Start(unit.into()),
+            ["stop", unit] => Request::Stop(unit.into()),
+            ["restart", unit] => Request::Restart(unit.into()),
+            ["logs"] => Request::Logs { unit: None, follow },
+            ["logs", unit] => Request::Logs { unit: Some(unit.into()), follow },
+            ["poweroff"] => Request::Poweroff,
+            _ => return None,
+        };
+        let misplaced = json && request != Request::Status
+            || follow && !matches!(request, Request::Logs { .. });
+        (!misplaced).then_some(Self { control, request, json })
+    }
+}
+
+fn carry_out(stream: UnixStream, call: &Call) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match &call.request {
+        Request::Status => {
+            let status = client::status(stream, "")?;
+            let text = if call.json { json(&status)? } else { describe(&status) };
+            out.write_all(text.as_bytes())?;
+            out.flush()?;
+        }
+        Request::Logs { unit, follow } => {
+            client::logs(stream, "", unit.as_deref(), *follow, |line| {
+                out.write_all(describe_line(&line).as_bytes())?;
+                out.flush()
+            })?;
+        }
+        request => client::order(stream, "", request)?,
+    }
+    Ok(())
+}
+
+fn json(status: &Status) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(status).map_err(io::Error::from)?;
+    Ok(text + "\n")
+}
+
+/// One line of a log as people read it: time in UTC, unit, text; with a newline.
+pub fn describe_line(line: &Line) -> String {
+    let text = client::printable(&line.text);
+    format!("{} {}: {text}\n", client::timestamp(line.realtime_us), line.unit)
+}
+
+/// A status for people, at most 80 columns wide where names and addresses allow.
+pub fn describe(status: &Status) -> String {
+    let seconds = |us: u64| format!("{}.{} s", us / 1_000_000, us / 100_000 % 10);
+    let up = seconds(status.now_us.saturating_sub(status.started_us));
+    let memory = bytes(status.activator_memory);
+    let mut text = format!("{}: {}, up {up}, activator {memory}\n", status.name, status.state);
+    for socket in &status.sockets {
+        let _ = write!(
+            text,
+            "\n{}: {}, starts {}, {} triggered",
+            socket.name, socket.state, socket.service, socket.triggered
+        );
+        if socket.refused > 0 {
+            let _ = write!(text, ", {} refused", socket.refused);
+        }
+        text.push('\n');
+        for address in &socket.addresses {
+            let _ = writeln!(text, "    {address}");
+        }
+    }
+    for service in &status.services {
+        let _ = write!(text, "\n{}: {}", service.name, service.state);
+        if let Some(pid) = service.main_pid {
+            let _ = write!(text, ", pid {pid}");
+        }
+        let times = if service.starts == 1 { "start" } else { "starts" };
+        let _ = write!(text, ", {} {times}", service.starts);
+        if service.restarts > 0 {
+            let _ = write!(text, " ({} by Restart=)", service.restarts);
+        }
+        if let Some(memory) = service.memory {
+            let _ = write!(text, ", {}", bytes(memory));
+        }
+        if let Some(exit) = &service.last_exit {
+            let _ = write!(text, ", last {exit}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn bytes(number: u64) -> String {
+    match number {
+        0..10_240 => format!("{number} bytes"),
+        10_240..10_485_760 => format!("{} KiB", number >> 10),
+        _ => format!("{} MiB", number >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{ServiceStatus, SocketStatus};
+
+    fn parse(line: &str) -> Option<Call> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        Call::parse(&args)
+    }
+
+    #[test]
+    fn command_lines() {
+        let call = parse("--control /x status --json").unwrap();
+        assert_eq!((call.control, call.request, call.json), ("/x".into(), Request::Status, true));
+        let logs = Request::Logs { unit: Some("a.service".into()), follow: true };
+        assert_eq!(parse("logs -f a.service").unwrap().request, logs);
+        assert_eq!(parse("start a").unwrap().request, Request::Start("a".into()));
+        for wrong in ["", "start", "start a b", "status -f", "stop --json a", "--control", "x"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    fn status() -> Status {
+        Status {
+            name: "echo".into(),
+            state: "running".into(),
+            started_us: 1_000_000,
+            listening_us: 1_200_000,
+            now_us: 13_345_678,
+            activator_memory: 110_592,
+            sockets: vec![SocketStatus {
+                name: "echo.socket".into(),
+                addresses: vec!["stream 127.0.0.1:3000".into(), "stream vsock:1:3".into()],
+                state: "listening".into(),
+                service: "echo.service".into(),
+                triggered: 2,
+                refused: 0,
+            }],
+            services: vec![ServiceStatus {
+                name: "echo.service".into(),
+                state: "dead".into(),
+                main_pid: None,
+                starts: 2,
+                restarts: 1,
+                memory: None,
+                last_exit: Some("exited 0".into()),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_status_reads_well() {
+        assert_eq!(
+            describe(&status()),
+            "echo: running, up 12.3 s, activator 108 KiB\n\
+             \n\
+             echo.socket: listening, starts echo.service, 2 triggered\n\
+             \x20   stream 127.0.0.1:3000\n\
+             \x20   stream vsock:1:3\n\
+             \n\
+             echo.service: dead, 2 starts (1 by Restart=), last exited 0\n"
+        );
+    }
+
+    #[test]
+    fn json_is_the_status_as_it_stands() {
+        let text = json(&status()).unwrap();
+        let value: Status = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, status());
+    }
+}
