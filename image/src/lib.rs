@@ -14,5 +14,7 @@ pub mod config;
 pub mod container;
 pub mod exit;
 pub mod finding;
+pub mod guest;
+pub mod static_build;
 pub mod terminal;
 pub mod tree;
