@@ -15,6 +15,7 @@ pub mod container;
 pub mod exit;
 pub mod finding;
 pub mod guest;
+pub mod output;
 pub mod static_build;
 pub mod terminal;
 pub mod tree;

@@ -1,0 +1,307 @@
+//! Writes an image: a folder with `kernel`, `initramfs.zst`, `manifest` and `image.json`.
+//!
+//! The folder appears at once and complete, or not at all: everything is written into a folder
+//! beside it, which then takes its place in one step. What a killed build left there is removed
+//! by the next one; a lock on the parent folder keeps two builds apart, and goes with its
+//! process.
+
+pub mod cpio;
+pub mod description;
+
+use crate::tree::Tree;
+use description::{Description, Part};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Name of the kernel in an image's folder.
+pub const KERNEL: &str = "kernel";
+/// Name of the initramfs: everything but the kernel.
+pub const INITRAMFS: &str = "initramfs.zst";
+/// Name of the manifest, which is also in the initramfs.
+pub const MANIFEST: &str = "manifest";
+/// Name of the [`Description`].
+pub const DESCRIPTION: &str = "image.json";
+
+/// zstd's level. 19 is its last one that needs no more memory in the guest than the others.
+pub const LEVEL: i32 = 19;
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct Image<'a> {
+    /// Everything but sizes and hashes, which [`write`] fills in.
+    pub description: Description,
+    /// The kernel as QEMU wants it.
+    pub kernel: &'a [u8],
+    /// The encoded manifest.
+    pub manifest: &'a [u8],
+    /// The guest's files; the manifest and the kernel's modules are among them.
+    pub tree: &'a Tree,
+}
+
+/// Why there is no image.
+#[derive(Debug, Error)]
+pub enum OutputError {
+    /// A file or folder cannot be written: no space, no permission, ...
+    #[error("write {}", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is at the place of the image was not made by us, and is left alone.
+    #[error("write {}: it is there already, and no image", path.display())]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The path ends in nothing that could be a folder's name.
+    #[error("write `{}`: that is no name for a folder", path.display())]
+    Name {
+        /// As given.
+        path: PathBuf,
+    },
+    /// A file that the format cannot hold.
+    #[error(transparent)]
+    Cpio(#[from] cpio::CpioError),
+}
+
+/// Writes an image to a folder, in place of an image that is there. `progress` is called with
+/// numbers of bytes that add up to [`cpio::size`] of the tree.
+pub fn write(
+    folder: &Path,
+    image: Image<'_>,
+    progress: impl FnMut(u64),
+) -> Result<Description, OutputError> {
+    let partial = Partial::begin(folder)?;
+    let description = write_parts(&partial.path, image, progress)?;
+    partial.finish()?;
+    Ok(description)
+}
+
+fn write_parts(
+    folder: &Path,
+    image: Image<'_>,
+    progress: impl FnMut(u64),
+) -> Result<Description, OutputError> {
+    let mut description = image.description;
+    let path = folder.join(INITRAMFS);
+    let raw = cpio::size(image.tree)?;
+    let file = File::create_new(&path).map_err(at(&path))?;
+    let (file, part) = compress(image.tree, file, progress).map_err(at(&path))?;
+    file.sync_all().map_err(at(&path))?;
+    description.initramfs = part;
+    description.initramfs_raw_size = raw;
+    description.kernel = write_file(&folder.join(KERNEL), image.kernel)?;
+    description.manifest = write_file(&folder.join(MANIFEST), image.manifest)?;
+    description.describe_files(image.tree);
+    write_file(&folder.join(DESCRIPTION), description.to_json().as_bytes())?;
+    Ok(description)
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<Part, OutputError> {
+    let write = || {
+        let mut file = File::create_new(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    write().map_err(at(path))?;
+    Ok(Part::of(content))
+}
+
+/// The tree as a zstd-compressed cpio archive.
+fn compress(tree: &Tree, file: File, progress: impl FnMut(u64)) -> Result<(File, Part), io::Error> {
+    let hashed = description::Hashing::new(BufWriter::with_capacity(1 << 16, file));
+    let mut encoder = zstd::Encoder::new(hashed, LEVEL)?;
+    // The bytes depend on whether there are workers, but not on how many.
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
+    encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    encoder.include_checksum(true)?;
+    cpio::write(tree, &mut encoder, progress)?;
+    let (buffer, part) = encoder.finish()?.finish();
+    let file = buffer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    Ok((file, part))
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> OutputError + use<> {
+    let path = path.to_path_buf();
+    |source| OutputError::Write { path, source }
+}
+
+/// A folder that is not yet at its place. Dropped before [`Partial::finish`], it is removed.
+struct Partial {
+    path: PathBuf,
+    target: PathBuf,
+    /// Holds the lock on the parent folder.
+    _parent: File,
+}
+
+impl Partial {
+    fn begin(target: &Path) -> Result<Self, OutputError> {
+        let no_name = || OutputError::Name { path: target.into() };
+        let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(no_name)?;
+        let parent = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::create_dir_all(parent).map_err(at(parent))?;
+        let locked = File::open(parent).map_err(at(parent))?;
+        rustix::fs::flock(&locked, FlockOperation::LockExclusive)
+            .map_err(|error| at(parent)(error.into()))?;
+        if !may_replace(target).map_err(at(target))? {
+            return Err(OutputError::Occupied { path: target.into() });
+        }
+        let path = parent.join(format!(".{name}.partial"));
+        remove(&path).map_err(at(&path))?;
+        std::fs::create_dir(&path).map_err(at(&path))?;
+        Ok(Self { path, target: target.into(), _parent: locked })
+    }
+
+    fn finish(self) -> Result<(), OutputError> {
+        let exchange =
+            rustix::fs::renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE);
+        match exchange {
+            // What was there is now at our path, where drop removes it.
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::NOENT) => {
+                std::fs::rename(&self.path, &self.target).map_err(at(&self.target))
+            }
+            // A file system without an exchange.
+            Err(_) => {
+                remove(&self.target).map_err(at(&self.target))?;
+                std::fs::rename(&self.path, &self.target).map_err(at(&self.target))
+            }
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = remove(&self.path);
+    }
+}
+
+/// Whether there is nothing, an empty folder, or an image.
+fn may_replace(target: &Path) -> io::Result<bool> {
+    match std::fs::read_dir(target) {
+        Ok(mut entries) => Ok(entries.next().is_none() || target.join(DESCRIPTION).is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Node;
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new();
+        let noise: Vec<u8> = (0..1 << 20).map(|n: u32| (n.wrapping_mul(n) >> 7) as u8).collect();
+        tree.insert("/init", Node::file(noise, 0o755, "rouse")).unwrap();
+        tree.insert("/etc/hostname", Node::file(&b"echo\n"[..], 0o644, "rouse")).unwrap();
+        tree
+    }
+
+    fn build(folder: &Path, name: &str) -> Result<Description, OutputError> {
+        let description = Description {
+            name: name.into(),
+            fingerprint: format!("of {name}"),
+            ..Description::default()
+        };
+        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree: &tree() };
+        write(folder, image, |_| {})
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let name = |entry: io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap()
+        };
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_image_is_complete_and_replaced_in_one_step() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("images/echo");
+        let written = build(&folder, "echo").unwrap();
+        assert_eq!(names(&folder), [DESCRIPTION, INITRAMFS, KERNEL, MANIFEST]);
+        assert_eq!(Description::read(&folder), Some(written.clone()));
+        let compressed = std::fs::read(folder.join(INITRAMFS)).unwrap();
+        assert_eq!(written.initramfs, Part::of(&compressed));
+        let mut archive = Vec::new();
+        cpio::write(&tree(), &mut archive, |_| {}).unwrap();
+        assert!(zstd::decode_all(&compressed[..]).unwrap() == archive);
+        assert_eq!(written.initramfs_raw_size, archive.len() as u64);
+        assert!(Description::is_current(&folder, "of echo"));
+
+        build(&folder, "other").unwrap();
+        assert!(!Description::is_current(&folder, "of echo"));
+        assert!(Description::is_current(&folder, "of other"));
+        assert_eq!(names(&parent.path().join("images")), ["echo"]);
+        std::fs::write(folder.join(KERNEL), b"ker").unwrap();
+        assert!(!Description::is_current(&folder, "of other"));
+    }
+
+    #[test]
+    fn two_folders_get_the_same_bytes() {
+        let parent = tempfile::tempdir().unwrap();
+        let folders = ["a", "b/c"].map(|name| parent.path().join(name));
+        for folder in &folders {
+            build(folder, "echo").unwrap();
+        }
+        for name in [DESCRIPTION, INITRAMFS, KERNEL, MANIFEST] {
+            let [a, b] = folders.each_ref().map(|folder| std::fs::read(folder.join(name)).unwrap());
+            assert!(a == b, "{name} differs");
+        }
+    }
+
+    #[test]
+    fn the_number_of_workers_does_not_change_the_bytes() {
+        // More than one job of level 19 (32 MiB), so that workers have something to share.
+        let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 20) as u8 & 0x1f;
+        let content: Vec<u8> = (0..40 << 20).map(noise).collect();
+        let compressed = [1, 3].map(|workers| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.multithread(workers).unwrap();
+            encoder.write_all(&content).unwrap();
+            encoder.finish().unwrap()
+        });
+        assert!(compressed[0] == compressed[1]);
+    }
+
+    #[test]
+    fn what_is_no_image_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::write(parent.path().join("precious"), "x").unwrap();
+        let error = build(parent.path(), "echo").unwrap_err();
+        assert!(matches!(error, OutputError::Occupied { .. }), "{error}");
+        let error = build(&parent.path().join("precious"), "echo").unwrap_err();
+        assert!(matches!(error, OutputError::Occupied { .. }), "{error}");
+        assert_eq!(names(parent.path()), ["precious"]);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let left = parent.path().join(".echo.partial");
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join(KERNEL), "half").unwrap();
+        build(&parent.path().join("echo"), "echo").unwrap();
+        assert_eq!(names(parent.path()), ["echo"]);
+    }
+}
