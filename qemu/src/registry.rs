@@ -1,0 +1,508 @@
+//! The VMs of this user that run now.
+//!
+//! A folder, private to the user, with one folder for each VM:
+//!
+//! | file | written by | what |
+//! |---|---|---|
+//! | `lock` | the VM's process | held with flock(2) as long as the VM lives, by nobody else |
+//! | `vm.json` | the VM's process | a [`Record`] |
+//! | `token` | the VM's process | what a control request has to show, 64 hexadecimal digits, mode 0600 |
+//! | `vsock.sock` | the vsock device | streams to the guest, see [`crate::connect`] |
+//! | `device.sock` | the vsock device | QEMU's connection to it |
+//! | `qmp.sock` | QEMU | its monitor, which the VM's process uses |
+//! | `console.log` | QEMU | what the guest wrote to its console |
+//! | `vmm.log` | the VM's process | what it and QEMU wrote to stderr |
+//!
+//! Beside them `siblings`, in which the vsock devices find each other, and `lock`, held for the moments in which folders are made or removed. What a dead VM left behind (its
+//! `lock` can be taken) is removed by the next one who looks.
+
+use crate::accelerator::Accelerator;
+use crate::machine::Arch;
+use crate::publish::Publish;
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Names the registry's folder.
+pub const VARIABLE: &str = "ROUSE_RUNTIME_DIR";
+/// The first context identifier of guests: 0 to 2 have meanings of their own (vsock(7)).
+pub const CID_FIRST: u32 = 3;
+/// The last: 2^32 - 1 is VMADDR_CID_ANY.
+pub const CID_LAST: u32 = u32::MAX - 1;
+/// The longest name of a VM in bytes.
+pub const NAME_MAX: usize = 32;
+
+/// sun_path of unix(7) without the final zero.
+const SOCKET_PATH_MAX: usize = 107;
+const SIBLINGS: &str = "siblings";
+const LOCK: &str = "lock";
+const RECORD: &str = "vm.json";
+/// The longest of the sockets' names in a VM's folder.
+const LONGEST_SOCKET: &str = "device.sock";
+
+/// Why a VM cannot be found, or has no place in the registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Names are made of lower-case letters, digits, `-`, `_` and `.`, and begin with a letter or
+    /// digit.
+    #[error("use {0:?} as the name of a VM: 1 to {NAME_MAX} of a-z 0-9 - _ . are allowed")]
+    Name(String),
+    /// A VM of that name runs.
+    #[error("start {0}: a VM of that name runs already")]
+    NameTaken(String),
+    /// No VM of that name runs.
+    #[error("find a running VM named {0}")]
+    NotFound(String),
+    /// Another VM has that CID.
+    #[error("use CID {cid}: {holder} has it")]
+    CidBusy {
+        /// The CID.
+        cid: u32,
+        /// The VM, or who else.
+        holder: String,
+    },
+    /// It means something else, see [`CID_FIRST`] and [`CID_LAST`].
+    #[error("use CID {0}: guests have {CID_FIRST} to {CID_LAST}")]
+    CidReserved(u32),
+    /// The folder is not the user's own.
+    #[error("use {} as it belongs to another user, or is a link", .0.display())]
+    NotOurs(PathBuf),
+    /// A socket's path would be longer than the kernel takes.
+    #[error(
+        "make a socket in {}, whose path is too long; {VARIABLE} can name a shorter one",
+        .0.display()
+    )]
+    PathTooLong(PathBuf),
+    /// The system said no.
+    #[error("access {}", .path.display())]
+    System {
+        /// To what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+trait At<T> {
+    fn at(self, path: &Path) -> Result<T, RegistryError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, path: &Path) -> Result<T, RegistryError> {
+        self.map_err(|source| RegistryError::System { path: path.into(), source })
+    }
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, path: &Path) -> Result<T, RegistryError> {
+        self.map_err(io::Error::from).at(path)
+    }
+}
+
+/// How a VM's vsock is reached from the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VsockKind {
+    /// By AF_VSOCK, through the host's kernel.
+    Vhost,
+    /// By the Unix socket `vsock.sock`.
+    Device,
+}
+
+/// How far a VM has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// It boots.
+    Booting,
+    /// Its guest said that it listens.
+    Ready,
+    /// It was told to power off.
+    Stopping,
+}
+
+/// What is known of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its context identifier.
+    pub cid: u32,
+    /// Its architecture.
+    pub arch: Arch,
+    /// The appliance's folder.
+    pub appliance: PathBuf,
+    /// How to reach its vsock.
+    pub vsock: VsockKind,
+    /// Sockets of the host that lead into it.
+    pub publish: Vec<Publish>,
+    /// The guest's listeners, as the caller describes them.
+    pub listeners: serde_json::Value,
+    /// Seconds since the epoch when its process began.
+    pub started: u64,
+    /// Who executes it; None before the first boot.
+    pub accelerator: Option<Accelerator>,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// The folder with all VMs.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    root: PathBuf,
+}
+
+/// A VM that runs, seen from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    folder: Folder,
+    /// What its process wrote down last.
+    pub record: Record,
+}
+
+/// A VM's place in the registry, held by its process. Dropping it removes the folder.
+#[derive(Debug)]
+pub struct Claim {
+    folder: Folder,
+    record: Record,
+    root: PathBuf,
+    /// Held until this is dropped, which is the last thing to happen.
+    _lock: File,
+}
+
+/// The paths of one VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+    /// The control protocol's token.
+    pub fn token(&self) -> PathBuf {
+        self.0.join("token")
+    }
+    /// The vsock device's socket for the host's clients.
+    pub fn vsock(&self) -> PathBuf {
+        self.0.join("vsock.sock")
+    }
+    /// The vsock device's socket for QEMU.
+    pub fn device(&self) -> PathBuf {
+        self.0.join(LONGEST_SOCKET)
+    }
+    /// QEMU's monitor.
+    pub fn monitor(&self) -> PathBuf {
+        self.0.join("qmp.sock")
+    }
+    /// What the guest wrote to its console.
+    pub fn console(&self) -> PathBuf {
+        self.0.join("console.log")
+    }
+    /// What the VM's process wrote to stderr.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("vmm.log")
+    }
+    fn lock(&self) -> PathBuf {
+        self.0.join(LOCK)
+    }
+    fn record(&self) -> PathBuf {
+        self.0.join(RECORD)
+    }
+}
+
+/// What a VM wants of the registry.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its CID; None is the first free one.
+    pub cid: Option<u32>,
+    /// Its architecture.
+    pub arch: Arch,
+    /// The appliance's folder.
+    pub appliance: &'a Path,
+    /// How its vsock is reached.
+    pub vsock: VsockKind,
+    /// Sockets of the host that lead into it.
+    pub publish: &'a [Publish],
+    /// The guest's listeners.
+    pub listeners: &'a serde_json::Value,
+}
+
+impl Registry {
+    /// The user's: `$ROUSE_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/rouse` where that is the user's
+    /// own, else `/tmp/rouse-UID`. Made if it is missing.
+    pub fn open() -> Result<Self, RegistryError> {
+        let uid = rustix::process::getuid().as_raw();
+        let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        if let Some(root) = named(VARIABLE) {
+            return Self::at(root.into());
+        }
+        // After su or sudo it names the folder of another user.
+        let own = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| found.uid() == uid);
+        if let Some(runtime) = named("XDG_RUNTIME_DIR").map(PathBuf::from).filter(own) {
+            return Self::at(runtime.join("rouse"));
+        }
+        Self::at(format!("/tmp/rouse-{uid}").into())
+    }
+
+    /// In that folder, which is made if it is missing, and made private.
+    pub fn at(root: PathBuf) -> Result<Self, RegistryError> {
+        let root = std::path::absolute(&root).at(&root)?;
+        make_private(&root)?;
+        make_private(&root.join(SIBLINGS))?;
+        Ok(Self { root })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the vsock devices find each other.
+    pub fn siblings(&self) -> PathBuf {
+        self.root.join(SIBLINGS)
+    }
+
+    /// All that run, by name. What dead ones left behind is removed.
+    pub fn list(&self) -> Result<Vec<Entry>, RegistryError> {
+        let _lock = self.lock()?;
+        self.scan()
+    }
+
+    /// The running VM of that name.
+    pub fn find(&self, name: &str) -> Result<Entry, RegistryError> {
+        check_name(name)?;
+        let found = self.list()?.into_iter().find(|entry| entry.record.name == name);
+        found.ok_or_else(|| RegistryError::NotFound(name.into()))
+    }
+
+    /// Takes a place for this process's VM.
+    pub fn claim(&self, wanted: &Wanted) -> Result<Claim, RegistryError> {
+        check_name(wanted.name)?;
+        let folder = Folder(self.root.join(wanted.name));
+        if self.longest_socket(&folder) > SOCKET_PATH_MAX {
+            return Err(RegistryError::PathTooLong(self.root.clone()));
+        }
+        let _lock = self.lock()?;
+        let running = self.scan()?;
+        if folder.path().exists() {
+            return Err(RegistryError::NameTaken(wanted.name.into()));
+        }
+        let cid = choose_cid(wanted, &running)?;
+        make_private(folder.path())?;
+        let lock = open_lock(&folder.lock())?;
+        // Waits at most for somebody who is just looking whether it is held.
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).at(&folder.lock())?;
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let record = Record {
+            name: wanted.name.into(),
+            pid: std::process::id(),
+            cid,
+            arch: wanted.arch,
+            appliance: wanted.appliance.into(),
+            vsock: wanted.vsock,
+            publish: wanted.publish.to_vec(),
+            listeners: wanted.listeners.clone(),
+            started: since_epoch.map_or(0, |since| since.as_secs()),
+            accelerator: None,
+            stage: Stage::Booting,
+        };
+        let claim = Claim { folder, record, root: self.root.clone(), _lock: lock };
+        claim.write()?;
+        Ok(claim)
+    }
+
+    fn longest_socket(&self, folder: &Folder) -> usize {
+        let sibling = self.siblings().join(format!("{CID_LAST}.sock"));
+        folder.device().as_os_str().len().max(sibling.as_os_str().len())
+    }
+
+    fn lock(&self) -> Result<File, RegistryError> {
+        let path = self.root.join(LOCK);
+        let lock = open_lock(&path)?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).at(&path)?;
+        Ok(lock)
+    }
+
+    /// All that run. The registry's lock is held by the caller.
+    fn scan(&self) -> Result<Vec<Entry>, RegistryError> {
+        let mut running = Vec::new();
+        for item in fs::read_dir(&self.root).at(&self.root)? {
+            let item = item.at(&self.root)?;
+            let is_vm = item.file_name().to_str().is_some_and(|name| check_name(name).is_ok());
+            if !is_vm || !item.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let folder = Folder(item.path());
+            if is_alive(&folder) {
+                let text = fs::read(folder.record()).at(&folder.record())?;
+                let parsed = serde_json::from_slice(&text).map_err(io::Error::from);
+                let record = parsed.at(&folder.record())?;
+                running.push(Entry { folder, record });
+            } else {
+                fs::remove_dir_all(folder.path()).at(folder.path())?;
+            }
+        }
+        running.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        Ok(running)
+    }
+}
+
+impl Entry {
+    /// Its paths.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// The control protocol's token.
+    pub fn token(&self) -> Result<String, RegistryError> {
+        let path = self.folder.token();
+        Ok(fs::read_to_string(&path).at(&path)?.trim_end().to_owned())
+    }
+
+    /// Whether its process still lives.
+    pub fn is_alive(&self) -> bool {
+        is_alive(&self.folder)
+    }
+
+    /// Tells its process to end: SIGTERM, upon which it powers the guest off. The lock shows that
+    /// the process lives, so its id cannot belong to another one.
+    pub fn terminate(&self) -> Result<(), RegistryError> {
+        let pid = rustix::process::Pid::from_raw(self.record.pid.cast_signed());
+        match pid.filter(|_| self.is_alive()) {
+            Some(pid) => rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+                .at(self.folder.path()),
+            None => Err(RegistryError::NotFound(self.record.name.clone())),
+        }
+    }
+}
+
+impl Claim {
+    /// The VM's paths.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// As it stands in `vm.json`.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// As others see it.
+    pub fn entry(&self) -> Entry {
+        Entry { folder: self.folder.clone(), record: self.record.clone() }
+    }
+
+    /// Changes the record for all to see.
+    pub fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), RegistryError> {
+        change(&mut self.record);
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), RegistryError> {
+        let path = self.folder.record();
+        let text = serde_json::to_vec_pretty(&self.record).map_err(io::Error::from).at(&path)?;
+        replace_file(&path, &text, 0o600).at(&path)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Somebody else's scan removes what cannot be removed here.
+        if let Ok(_lock) = (Registry { root: self.root.clone() }).lock() {
+            let _ = fs::remove_dir_all(self.folder.path());
+        }
+    }
+}
+
+/// Writes a file so that readers see the old text or the new one, whole.
+pub(crate) fn replace_file(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = PathBuf::from(name);
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&new)?;
+    let written = file.write_all(text).and_then(|()| fs::rename(&new, path));
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
+}
+
+/// Refuses what is not a name: it becomes a folder and a word on command lines.
+pub fn check_name(name: &str) -> Result<(), RegistryError> {
+    let first = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let other = |byte: &u8| first(byte) || b"-_.".contains(byte);
+    let bytes = name.as_bytes();
+    let fits = bytes.len() <= NAME_MAX && bytes.first().is_some_and(first);
+    let reserved = [SIBLINGS, LOCK].contains(&name);
+    if fits && bytes.iter().all(other) && !reserved {
+        return Ok(());
+    }
+    Err(RegistryError::Name(name.into()))
+}
+
+fn choose_cid(wanted: &Wanted, running: &[Entry]) -> Result<u32, RegistryError> {
+    let holder = |cid| running.iter().find(|entry| entry.record.cid == cid);
+    // The kernel's CIDs are shared by all users of the host, and by other programs' VMs.
+    let taken = |cid| wanted.vsock == VsockKind::Vhost && crate::vhost::is_taken(cid);
+    if let Some(cid) = wanted.cid {
+        if !(CID_FIRST..=CID_LAST).contains(&cid) {
+            return Err(RegistryError::CidReserved(cid));
+        }
+        return match holder(cid) {
+            Some(entry) => Err(RegistryError::CidBusy { cid, holder: entry.record.name.clone() }),
+            None if taken(cid) => {
+                Err(RegistryError::CidBusy { cid, holder: "another VM of this host".into() })
+            }
+            None => Ok(cid),
+        };
+    }
+    let free = (CID_FIRST..=CID_LAST).find(|&cid| holder(cid).is_none() && !taken(cid));
+    free.ok_or(RegistryError::CidReserved(0))
+}
+
+/// Whether a VM's process holds its lock. Only that process may take it for good; here it is held
+/// shared, and for a moment.
+fn is_alive(folder: &Folder) -> bool {
+    let Ok(lock) = File::open(folder.lock()) else { return false };
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+fn open_lock(path: &Path) -> Result<File, RegistryError> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).at(path)
+}
+
+/// Makes a folder of mode 0700, or takes one that is the user's own.
+fn make_private(path: &Path) -> Result<(), RegistryError> {
+    if path.as_os_str().as_bytes().contains(&0) {
+        return Err(RegistryError::NotOurs(path.into()));
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            fs::create_dir_all(parent).at(parent)?;
+            fs::DirBuilder::new().mode(0o700).create(path).at(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = fs::symlink_metadata(path).at(path)?;
+            if !found.is_dir() || found.uid() != rustix::process::getuid().as_raw() {
+                return Err(RegistryError::NotOurs(path.into()));
+            }
+            if found.mode() & 0o077 != 0 {
+                let private = fs::Permissions::from_mode(0o700);
+                return fs::set_permissions(path, private).at(path);
+            }
+            Ok(())
+        }
+        made => made.at(path),
+    }
+}
