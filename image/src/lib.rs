@@ -19,3 +19,4 @@ pub mod output;
 pub mod static_build;
 pub mod terminal;
 pub mod tree;
+pub mod units;

@@ -1,0 +1,215 @@
+//! Reading the keys of one unit: the last value of a key, its list, with findings for what does
+//! not parse.
+
+use super::Facts;
+use super::definition::Definition;
+use super::name::Name;
+use super::quoting::{self, Escapes, Words};
+use super::specifier::{Reason, Specifiers};
+use super::syntax::{Assignment, shorten};
+use super::table::{self, Page};
+use super::value::{self, Expected};
+use crate::finding::{Finding, Span};
+use std::ops::Range;
+
+/// Reads one unit.
+pub(crate) struct Keys<'a> {
+    pub(crate) unit: &'a Definition,
+    pub(crate) facts: &'a Facts<'a>,
+    pub(crate) specifiers: Specifiers,
+    pub(crate) findings: &'a mut Vec<Finding>,
+}
+
+/// A value with its specifiers replaced.
+#[derive(Debug, Clone)]
+pub(crate) struct Text<'a> {
+    pub(crate) text: String,
+    pub(crate) assignment: &'a Assignment,
+}
+
+impl Text<'_> {
+    /// Where a part of the text came from; the whole value if specifiers moved it.
+    pub(crate) fn span_of(&self, range: Range<usize>) -> Span {
+        if self.text == self.assignment.value.text {
+            self.assignment.value.span_of(range)
+        } else {
+            self.assignment.value.span()
+        }
+    }
+}
+
+impl<'a> Keys<'a> {
+    pub(crate) fn new(
+        unit: &'a Definition,
+        facts: &'a Facts<'a>,
+        findings: &'a mut Vec<Finding>,
+    ) -> Self {
+        Self { unit, facts, specifiers: facts.specifiers(&unit.name), findings }
+    }
+
+    /// All values since the last empty one.
+    pub(crate) fn list(&self, section: &str, key: &str) -> Vec<&'a Assignment> {
+        let unit = self.unit;
+        let mut list = vec![];
+        for found in &unit.assignments {
+            if found.section == section && found.key == key {
+                if found.value.text.is_empty() {
+                    list.clear();
+                } else {
+                    list.push(found);
+                }
+            }
+        }
+        list
+    }
+
+    /// The last value that parses; the others become findings. Earlier spellings of a key stand
+    /// beside it in `keys`.
+    pub(crate) fn last_of<T>(
+        &mut self,
+        keys: &[(&str, &str)],
+        parse: impl Fn(&str) -> Result<T, Expected>,
+    ) -> Option<T> {
+        let mut last = None;
+        let unit = self.unit;
+        for found in &unit.assignments {
+            if keys.iter().any(|(section, key)| found.section == *section && found.key == *key) {
+                match parse(&found.value.text) {
+                    Ok(value) => last = Some(value),
+                    Err(expected) => self.bad(found, &expected),
+                }
+            }
+        }
+        last
+    }
+
+    pub(crate) fn last<T>(
+        &mut self,
+        section: &str,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, Expected>,
+    ) -> Option<T> {
+        self.last_of(&[(section, key)], parse)
+    }
+
+    pub(crate) fn boolean(&mut self, section: &str, key: &str) -> Option<bool> {
+        self.last(section, key, value::boolean)
+    }
+
+    /// The last value as text with specifiers; an empty one resets.
+    pub(crate) fn text(&mut self, section: &str, key: &str) -> Option<Text<'a>> {
+        let unit = self.unit;
+        let found = unit.all(section, key).next_back()?;
+        if found.value.text.is_empty() { None } else { self.expand(found) }
+    }
+
+    /// Replaces specifiers; a finding if one of them has no value.
+    pub(crate) fn expand(&mut self, found: &'a Assignment) -> Option<Text<'a>> {
+        match self.specifiers.expand(&found.value.text) {
+            Ok(text) => Some(Text { text, assignment: found }),
+            Err(unresolved) => {
+                let specifier = found.value.text[unresolved.range.clone()].to_owned();
+                let key = &found.key;
+                let (message, help) = match unresolved.reason {
+                    Reason::Unknown => (
+                        format!("`{key}=` has the specifier `{specifier}`, which does not exist"),
+                        format!("write `%{specifier}` if a percent sign is meant"),
+                    ),
+                    Reason::OnlyInTheGuest => (
+                        format!(
+                            "`{key}=` has the specifier `{specifier}`, which only the running guest knows"
+                        ),
+                        "write the value itself".to_owned(),
+                    ),
+                };
+                let span = found.value.span_of(unresolved.range);
+                self.findings.push(Finding::error(span, message).label("unknown here").help(help));
+                None
+            }
+        }
+    }
+
+    /// Splits into words; findings for quotes that do not close and escapes that mean nothing.
+    pub(crate) fn words(&mut self, text: &Text<'_>) -> Option<Words> {
+        let words = quoting::split(&text.text, Escapes::Decode);
+        let key = &text.assignment.key;
+        if let Some(at) = words.unclosed {
+            let message = format!("`{key}=` has a quote that is never closed");
+            self.findings.push(
+                Finding::error(text.span_of(at..at + 1), message)
+                    .label("opened here")
+                    .help("close the quote, or write `\\\"` for the character itself"),
+            );
+            return None;
+        }
+        for range in &words.unknown {
+            let escape = &text.text[range.clone()];
+            let message = format!("`{key}=` has the escape `{escape}`, which does not exist");
+            self.findings.push(
+                Finding::warning(text.span_of(range.clone()), message)
+                    .label("taken as it stands")
+                    .help("write `\\\\` for a backslash"),
+            );
+        }
+        Some(words)
+    }
+
+    /// A path with specifiers, made simple.
+    pub(crate) fn path(&mut self, text: &Text<'_>) -> Option<String> {
+        match value::path(&text.text) {
+            Ok(path) => Some(path),
+            Err(expected) => {
+                self.bad(text.assignment, &expected);
+                None
+            }
+        }
+    }
+
+    /// Unit names in a list of words; a finding for each that is none.
+    pub(crate) fn names(&mut self, section: &str, key: &str) -> Vec<(Name, Span)> {
+        let unit = self.unit;
+        let mut names = vec![];
+        for found in unit.all(section, key) {
+            let Some(text) = self.expand(found) else { continue };
+            let Some(words) = self.words(&text) else { continue };
+            for word in words.words {
+                let span = text.span_of(word.range);
+                match Name::parse(&word.text) {
+                    Some(name) => names.push((name, span)),
+                    None => {
+                        let message = format!(
+                            "`{key}=` takes unit names, and `{}` is none",
+                            shorten(&word.text)
+                        );
+                        self.findings.push(
+                            Finding::error(span, message)
+                                .label("expected a name such as `echo.socket`")
+                                .help("write the full name, with its type"),
+                        );
+                    }
+                }
+            }
+        }
+        names
+    }
+
+    /// A value that is not what its key takes.
+    pub(crate) fn bad(&mut self, found: &Assignment, expected: &Expected) {
+        let page = match table::find(&found.section, &found.key) {
+            Some((_, page)) => page.name(),
+            None if self.unit.quadlet.is_some() => "podman-systemd.unit(5)",
+            None => Page::Unit.name(),
+        };
+        let key = &found.key;
+        let message = match shorten(&found.value.text).as_str() {
+            "" => format!("`{key}=` does not take an empty value"),
+            value => format!("`{key}=` does not take `{value}`"),
+        };
+        let help = format!("see {page}, or leave the line out for the default");
+        self.findings.push(
+            Finding::error(found.value.span(), message)
+                .label(format!("expected {expected}"))
+                .help(help),
+        );
+    }
+}

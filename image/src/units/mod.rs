@@ -1,0 +1,160 @@
+//! The unit compiler: a folder of unit files becomes the units of a manifest.
+//!
+//! The way of the data: [`files`] finds the files and their drop-ins, `syntax` splits them into
+//! assignments, `table` knows every key and whether it is honoured, the readers (`socket`,
+//! `service`, `quadlet`, ...) give them types, and `graph` joins the units.
+//!
+//! Every key that systemd or Quadlet knows is in one of three classes: honoured, harmless to
+//! leave out (a note says why), or refused (an error, since leaving it out would weaken what its
+//! author asked for). Nothing is silently ignored, but for `X-` keys and sections, which
+//! systemd skips too.
+//!
+//! Where this differs from systemd on purpose:
+//!
+//! | systemd | here |
+//! |---|---|
+//! | a value that does not parse is dropped with a warning | an error: the person is there to see it |
+//! | an unknown specifier drops the assignment | an error |
+//! | a `Requires=` of a unit that is not there fails at the start | an error |
+//! | an ordering cycle is broken up at random | an error that names the cycle |
+//! | conditions are checked at every start | those that the image decides are checked here, others refused |
+//! | several sockets of one service: random order of the fds | order of the unit names |
+
+#![allow(dead_code)] // the readers of values come with the next change
+
+mod accounts;
+mod cat;
+mod check;
+mod compile;
+mod definition;
+mod drop_in;
+mod files;
+mod keys;
+mod name;
+mod quadlet;
+mod quoting;
+mod specifier;
+mod suggest;
+mod syntax;
+mod table;
+mod value;
+
+use crate::config::Config;
+use crate::container::Container;
+use crate::finding::{Finding, Source};
+use accounts::Accounts;
+use activator::manifest;
+use name::Name;
+use specifier::Specifiers;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What the compiler works from.
+pub struct Input<'a> {
+    /// The appliance's folder: units beside appliance.toml, drop-ins in `NAME.d/`.
+    pub folder: &'a Path,
+    /// Units that come inside packages, and their drop-ins: path in the image, without the first
+    /// `/` (`usr/lib/systemd/system/podman.socket`), and text. A symlink to /dev/null is an
+    /// empty text, which masks. Compiled only if they are enabled or another unit needs them.
+    pub packaged: &'a [(String, String)],
+    /// The appliance's name, which is its host name (`%H`).
+    pub name: &'a str,
+    /// `enable` and `engine` are used.
+    pub config: &'a Config,
+    /// appliance.toml, to point into.
+    pub config_source: Option<&'a Arc<Source>>,
+    /// The image's /etc/passwd; without `root` it gets one.
+    pub passwd: &'a str,
+    /// The image's /etc/group; without `root` it gets one.
+    pub group: &'a str,
+    /// What the guest runs on.
+    pub architecture: Architecture,
+    /// Whether the image's read-only root has that file (absolute path); None if that is not
+    /// known yet. Used for programs and for conditions.
+    pub has_file: Option<&'a dyn Fn(&str) -> bool>,
+}
+
+/// What the guest runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // their names say it
+pub enum Architecture {
+    X86_64,
+    Aarch64,
+}
+
+impl Architecture {
+    /// As systemd writes it: `%a`, `ConditionArchitecture=`.
+    pub fn systemd_name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86-64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// The units of a manifest, sorted by name. Empty if a finding is an error.
+    pub units: Vec<manifest::Unit>,
+    /// The service's name and the container of each `.container`, sorted by name.
+    pub containers: Vec<(String, Container)>,
+    /// Everything that was found, sorted by file and place.
+    pub findings: Vec<Finding>,
+    /// See [`Compiled::cat`].
+    texts: BTreeMap<String, String>,
+}
+
+impl Compiled {
+    /// A unit's files as `systemctl cat` shows them: each with its path in a comment, drop-ins
+    /// last; for a Quadlet the service that it became.
+    pub fn cat(&self, unit: &str) -> Option<&str> {
+        self.texts.get(unit).map(String::as_str)
+    }
+
+    /// Names that [`Compiled::cat`] knows, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.texts.keys().map(String::as_str)
+    }
+}
+
+/// What all readers need beside the unit.
+struct Facts<'a> {
+    input: &'a Input<'a>,
+    accounts: Accounts,
+}
+
+impl Facts<'_> {
+    fn specifiers(&self, name: &Name) -> Specifiers {
+        let root = self.accounts.user("root");
+        let (home, shell) =
+            root.map_or(("/root".into(), "/bin/sh".into()), |root| (root.home, root.shell));
+        Specifiers {
+            name: name.clone(),
+            host: self.input.name.to_owned(),
+            architecture: self.input.architecture.systemd_name(),
+            home,
+            shell,
+        }
+    }
+}
+
+/// Compiles a folder. Never fails as such: what is wrong is among the findings.
+pub fn compile(input: &Input<'_>) -> Compiled {
+    let mut compiled = Compiled::default();
+    let facts = Facts { input, accounts: Accounts::parse(input.passwd, input.group) };
+    compile::run(&facts, &mut compiled);
+    compiled.findings.sort_by_cached_key(place);
+    compiled.findings.dedup();
+    if crate::finding::forbids(&compiled.findings, false) {
+        compiled.units.clear();
+    }
+    compiled
+}
+
+/// By file and place; findings without a file come first.
+fn place(finding: &Finding) -> (Option<(String, usize)>, String) {
+    let place = finding.span.as_ref().map(|span| (span.source.path.clone(), span.range.start));
+    (place, finding.message.clone())
+}

@@ -1,0 +1,48 @@
+//! `.container` files (podman-systemd.unit(5)): which keys there are, and what they become.
+
+mod table;
+
+use super::suggest;
+use super::syntax::{Assignment, shorten};
+use super::table::Class;
+use super::value;
+use crate::finding::Finding;
+
+/// What to do about a key that needs Podman.
+const USE_PODMAN: &str = "take the line out; `engine = \"podman\"` in appliance.toml will take it \
+                          when that engine is built";
+
+/// Checks one assignment of `[Container]` or `[Quadlet]`, where an unknown key is an error, as
+/// it is for Podman.
+pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
+    let keys = match found.section.as_str() {
+        "Container" => table::CONTAINER,
+        _ => table::QUADLET,
+    };
+    let key = &found.key;
+    let Some((_, class)) = keys.iter().find(|(known, _)| known == key) else {
+        let help = match suggest::nearest(key, keys.iter().map(|(key, _)| *key)) {
+            Some(near) => format!("did you mean `{near}=`?"),
+            None => "see podman-systemd.unit(5) for the keys that there are".into(),
+        };
+        let message = format!("`{}=` is unknown in `[{}]`", shorten(key), found.section);
+        findings.push(Finding::error(found.key_span.clone(), message).label("unknown").help(help));
+        return;
+    };
+    let value = found.value.text.as_str();
+    match class {
+        Class::Honoured => {}
+        Class::Harmless(why) => {
+            findings.push(Finding::note(found.key_span.clone(), format!("`{key}=` {why}")));
+        }
+        Class::Refused(_) if value.is_empty() || matches!(value::boolean(value), Ok(false)) => {}
+        Class::RefusedOff(_) if matches!(value::boolean(value), Ok(true)) => {}
+        Class::Refused(why) | Class::RefusedOff(why) => {
+            findings.push(
+                Finding::error(found.key_span.clone(), format!("`{key}=` {why}"))
+                    .label("refused by the engine crun")
+                    .help(USE_PODMAN),
+            );
+        }
+    }
+}
