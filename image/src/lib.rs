@@ -12,6 +12,7 @@ pub mod base;
 pub mod command_line;
 pub mod config;
 pub mod container;
+pub mod elf;
 pub mod exit;
 pub mod finding;
 pub mod guest;
