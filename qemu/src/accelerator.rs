@@ -148,6 +148,20 @@ impl Memory {
         self.remember(Some(reason.to_owned()))
     }
 
+    /// A guest came up; `suspicion` is why KVM was given up before that. What cannot be remembered
+    /// is found out again, at the price of one more failed boot.
+    pub fn learn(&self, accelerator: Accelerator, suspicion: Option<&str>) {
+        let learnt = match (accelerator, suspicion) {
+            (Accelerator::Kvm, _) if self.is_proven() => Ok(()),
+            (Accelerator::Kvm, _) => self.proven(),
+            (Accelerator::Tcg, Some(reason)) => self.broken(reason),
+            (Accelerator::Tcg, None) => Ok(()),
+        };
+        if let Err(error) = learnt {
+            log::warn!("failed to write {}: {error}", self.file.display());
+        }
+    }
+
     fn recall(&self) -> Option<Record> {
         let text = fs::read(&self.file).ok()?;
         let record: Record = serde_json::from_slice(&text).ok()?;

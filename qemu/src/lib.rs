@@ -7,15 +7,21 @@
 //!   vhost-vsock, no QEMU.
 //! * No network device, and no user's configuration of QEMU.
 //!
-//! It will not: build images, know what runs in the guest, or speak its control protocol.
+//! It will not: build images, know what runs in the guest, or speak its control protocol. The
+//! caller supplies that as a [`vm::Guest`].
 
 pub mod accelerator;
+mod child;
 pub mod connect;
+pub mod console;
 pub mod emulator;
 pub mod machine;
 pub mod monitor;
+pub mod process;
 pub mod publish;
 pub mod registry;
 pub mod splice;
 pub mod vhost;
+pub mod vm;
 pub mod vsock;
+mod watch;

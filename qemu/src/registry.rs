@@ -68,6 +68,9 @@ pub enum RegistryError {
     /// It means something else, see [`CID_FIRST`] and [`CID_LAST`].
     #[error("use CID {0}: guests have {CID_FIRST} to {CID_LAST}")]
     CidReserved(u32),
+    /// All are taken.
+    #[error("find a free CID")]
+    NoCid,
     /// The folder is not the user's own.
     #[error("use {} as it belongs to another user, or is a link", .0.display())]
     NotOurs(PathBuf),
@@ -296,7 +299,7 @@ impl Registry {
         if folder.path().exists() {
             return Err(RegistryError::NameTaken(wanted.name.into()));
         }
-        let cid = choose_cid(wanted, &running)?;
+        let cid = choose_cid(wanted.cid, wanted.vsock, &running)?;
         make_private(folder.path())?;
         let lock = open_lock(&folder.lock())?;
         // Waits at most for somebody who is just looking whether it is held.
@@ -318,6 +321,18 @@ impl Registry {
         let claim = Claim { folder, record, root: self.root.clone(), _lock: lock };
         claim.write()?;
         Ok(claim)
+    }
+
+    /// The place and CID that [`Registry::claim`] would give now.
+    pub fn preview(
+        &self,
+        name: &str,
+        cid: Option<u32>,
+        vsock: VsockKind,
+    ) -> Result<(Folder, u32), RegistryError> {
+        check_name(name)?;
+        let running = self.list()?;
+        Ok((Folder(self.root.join(name)), choose_cid(cid, vsock, &running)?))
     }
 
     fn longest_socket(&self, folder: &Folder) -> usize {
@@ -449,24 +464,28 @@ pub fn check_name(name: &str) -> Result<(), RegistryError> {
     Err(RegistryError::Name(name.into()))
 }
 
-fn choose_cid(wanted: &Wanted, running: &[Entry]) -> Result<u32, RegistryError> {
+fn choose_cid(
+    asked: Option<u32>,
+    vsock: VsockKind,
+    running: &[Entry],
+) -> Result<u32, RegistryError> {
     let holder = |cid| running.iter().find(|entry| entry.record.cid == cid);
     // The kernel's CIDs are shared by all users of the host, and by other programs' VMs.
-    let taken = |cid| wanted.vsock == VsockKind::Vhost && crate::vhost::is_taken(cid);
-    if let Some(cid) = wanted.cid {
-        if !(CID_FIRST..=CID_LAST).contains(&cid) {
-            return Err(RegistryError::CidReserved(cid));
-        }
-        return match holder(cid) {
-            Some(entry) => Err(RegistryError::CidBusy { cid, holder: entry.record.name.clone() }),
-            None if taken(cid) => {
-                Err(RegistryError::CidBusy { cid, holder: "another VM of this host".into() })
-            }
-            None => Ok(cid),
-        };
+    let taken = |cid| vsock == VsockKind::Vhost && crate::vhost::is_taken(cid);
+    let Some(cid) = asked else {
+        let free = |&cid: &u32| holder(cid).is_none() && !taken(cid);
+        return (CID_FIRST..=CID_LAST).find(free).ok_or(RegistryError::NoCid);
+    };
+    if !(CID_FIRST..=CID_LAST).contains(&cid) {
+        return Err(RegistryError::CidReserved(cid));
     }
-    let free = (CID_FIRST..=CID_LAST).find(|&cid| holder(cid).is_none() && !taken(cid));
-    free.ok_or(RegistryError::CidReserved(0))
+    match holder(cid).map(|entry| entry.record.name.clone()) {
+        Some(holder) => Err(RegistryError::CidBusy { cid, holder }),
+        None if taken(cid) => {
+            Err(RegistryError::CidBusy { cid, holder: "another VM of this host".into() })
+        }
+        None => Ok(cid),
+    }
 }
 
 /// Whether a VM's process holds its lock. Only that process may take it for good; here it is held
