@@ -6,7 +6,10 @@
 //! kept under the directory that it means. Two files for one path are an error that names who
 //! brought each of them.
 
+mod disk;
 pub mod filter;
+
+pub use disk::DiskError;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,6 +31,18 @@ pub struct Tree {
     /// Absolute, normalised path to node; the root itself is not in it. Written by
     /// [`Tree::insert`] and its kin alone, which keep the rule that every parent is a directory.
     nodes: BTreeMap<String, Node>,
+    /// Set once by [`Tree::new`] or [`Tree::plain`].
+    layout: Layout,
+}
+
+/// Whether /bin, /lib, /lib64 and /sbin are directories of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Layout {
+    /// They are symlinks into /usr.
+    #[default]
+    Merged,
+    /// They are what somebody puts there.
+    Plain,
 }
 
 /// One path's file.
@@ -144,20 +159,26 @@ pub enum TreeError {
 }
 
 impl Tree {
-    /// An empty tree.
+    /// An empty tree, in which /bin, /lib, /lib64 and /sbin lie in /usr, as in Debian.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty tree, in which every path is what it says: a container image's.
+    pub fn plain() -> Self {
+        Self { layout: Layout::Plain, ..Self::default() }
     }
 
     /// Puts a node at a path. Missing parents are made, 0o755 and root's. What is there already
     /// may be the same again; a directory keeps what it had, unless it was made as a parent.
     pub fn insert(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
-        let mut path = normalise(path)
+        let mut path = self
+            .normalise(path)
             .ok_or_else(|| TreeError::Path { path: path.into(), origin: node.origin.clone() })?;
         if path.is_empty() {
             return Ok(()); // the root is always there
         }
-        if let (true, Some(real)) = (node.is_directory(), merged(&path)) {
+        if let (true, Some(real)) = (node.is_directory(), self.merged(&path)) {
             path = real;
         }
         self.make_parents(&path, &node.origin)?;
@@ -181,7 +202,7 @@ impl Tree {
     /// Puts a node at a path, in place of a file that is there: for what the person who wrote
     /// the appliance asked for in words. A directory is not replaced by something else.
     pub fn replace(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
-        if let Some(path) = normalise(path)
+        if let Some(path) = self.normalise(path)
             && self.nodes.get(&path).is_some_and(|present| !present.is_directory())
         {
             self.nodes.remove(&path);
@@ -205,7 +226,7 @@ impl Tree {
 
     /// The node at a path; symlinks are not followed, but for the merged directories.
     pub fn node(&self, path: &str) -> Option<&Node> {
-        self.nodes.get(&normalise(path)?)
+        self.nodes.get(&self.normalise(path)?)
     }
 
     /// The content of the file that a path leads to, through symlinks.
@@ -227,10 +248,10 @@ impl Tree {
                 here.truncate(here.rfind('/').unwrap_or(0));
                 continue;
             }
-            let next = normalise(&format!("{here}/{name}"))?;
+            let next = self.normalise(&format!("{here}/{name}"))?;
             let Some(node) = self.nodes.get(&next) else {
                 // A merged directory is there even before somebody brings the symlink.
-                here = match merged(&next) {
+                here = match self.merged(&next) {
                     Some(real) if self.nodes.contains_key(&real) => real,
                     _ => return None,
                 };
@@ -256,7 +277,7 @@ impl Tree {
 
     /// Takes a node out, and all below it. Whether there was one.
     pub fn remove(&mut self, path: &str) -> bool {
-        let Some(path) = normalise(path) else { return false };
+        let Some(path) = self.normalise(path) else { return false };
         let below = format!("{path}/");
         let before = self.nodes.len();
         self.nodes.retain(|other, _| *other != path && !other.starts_with(&below));
@@ -295,6 +316,33 @@ impl Tree {
         self.nodes.values().map(Node::size).sum()
     }
 
+    /// `/a/b` for `./a//b/`, `/usr/lib/x` for `/lib/x`, nothing for `/`; None for a path that is
+    /// relative in another way, or leaves its directory.
+    fn normalise(&self, path: &str) -> Option<String> {
+        let path = path.strip_prefix('.').filter(|rest| rest.starts_with('/')).unwrap_or(path);
+        if !path.starts_with('/') || path.contains('\0') {
+            return None;
+        }
+        let parts: Vec<&str> = components(path).collect();
+        if parts.contains(&"..") {
+            return None;
+        }
+        let merges = self.layout == Layout::Merged && parts.len() > 1 && MERGED.contains(&parts[0]);
+        let mut normal = String::from(if merges { "/usr" } else { "" });
+        for part in parts {
+            normal.push('/');
+            normal.push_str(part);
+        }
+        Some(normal)
+    }
+
+    /// `/usr/lib` for `/lib`, if they are merged.
+    fn merged(&self, path: &str) -> Option<String> {
+        let name = path.strip_prefix('/')?;
+        let merges = self.layout == Layout::Merged && MERGED.contains(&name);
+        merges.then(|| format!("/usr/{name}"))
+    }
+
     fn make_parents(&mut self, path: &str, origin: &Arc<str>) -> Result<(), TreeError> {
         for (end, _) in path.match_indices('/').skip(1) {
             let parent = &path[..end];
@@ -320,34 +368,8 @@ impl Tree {
 /// Origin of a directory that nobody brought, but somebody's file needs.
 const IMPLIED: &str = "its contents";
 
-/// `/a/b` for `./a//b/`, `/usr/lib/x` for `/lib/x`, nothing for `/`; None for a path that is
-/// relative in another way, or leaves its directory.
-fn normalise(path: &str) -> Option<String> {
-    let path = path.strip_prefix('.').filter(|rest| rest.starts_with('/')).unwrap_or(path);
-    if !path.starts_with('/') || path.contains('\0') {
-        return None;
-    }
-    let parts: Vec<&str> = components(path).collect();
-    if parts.contains(&"..") {
-        return None;
-    }
-    let merges = parts.len() > 1 && MERGED.contains(&parts[0]);
-    let mut normal = String::from(if merges { "/usr" } else { "" });
-    for part in parts {
-        normal.push('/');
-        normal.push_str(part);
-    }
-    Some(normal)
-}
-
 fn components(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty() && *part != ".")
-}
-
-/// `/usr/lib` for `/lib`.
-fn merged(path: &str) -> Option<String> {
-    let name = path.strip_prefix('/')?;
-    MERGED.contains(&name).then(|| format!("/usr/{name}"))
 }
 
 #[cfg(test)]
@@ -416,6 +438,14 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_tree_merges_nothing() {
+        let mut tree = Tree::plain();
+        tree.insert("/bin/echo", file("", "x")).unwrap();
+        assert_eq!(paths(&tree), ["/bin", "/bin/echo"]);
+        assert_eq!(tree.trace("/bin/echo").unwrap(), ["/bin/echo"]);
+    }
+
+    #[test]
     fn an_explicit_directory_wins_over_an_implied_one() {
         let mut tree = Tree::new();
         tree.insert("/var/lib/x", file("", "b")).unwrap();
@@ -453,17 +483,11 @@ mod tests {
 
     #[test]
     fn a_graft_lies_below() {
-        let mut rootfs = Tree::new();
+        let mut rootfs = Tree::plain();
         rootfs.insert("/bin/echo", file("", "x")).unwrap();
         let mut tree = Tree::new();
         tree.graft("/images/echo/", &rootfs).unwrap();
-        let expected = [
-            "/images",
-            "/images/echo",
-            "/images/echo/usr",
-            "/images/echo/usr/bin",
-            "/images/echo/usr/bin/echo",
-        ];
+        let expected = ["/images", "/images/echo", "/images/echo/bin", "/images/echo/bin/echo"];
         assert_eq!(paths(&tree), expected);
     }
 }
