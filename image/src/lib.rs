@@ -16,6 +16,7 @@ pub mod elf;
 pub mod exit;
 pub mod finding;
 pub mod guest;
+pub mod oci;
 pub mod output;
 pub mod static_build;
 pub mod terminal;

@@ -1,0 +1,361 @@
+//! Containers without Podman: an OCI runtime bundle for crun, made at build time.
+//!
+//! A [`ContainerImage`] is the files of an image and what it says about running them; it lies
+//! below [`IMAGES`] and is shared by the containers that use it. A [`Bundle`] is one container:
+//! a config.json that is what `podman run` would have made of the same `.container`, as far as
+//! it can be known at build time, and a few files to bind into the container, below [`BUNDLES`].
+//!
+//! What only the guest knows stands in config.json as a placeholder
+//! ([`activator::manifest::Container`]): how many sockets were opened, and their names.
+//!
+//! The container's root is always read-only, with a tmpfs on /run, /tmp and /var/tmp, as with
+//! Podman's `--read-only`: every start finds the same files.
+
+pub mod capability;
+pub mod image;
+pub mod mount;
+pub mod seccomp;
+pub mod user;
+
+mod check;
+mod specification;
+
+pub use check::check;
+pub use image::ContainerImage;
+
+use crate::container::Container;
+use crate::finding::{Finding, Span};
+use crate::tree::{Node, Tree, TreeError};
+use std::collections::BTreeMap;
+
+/// Where container images lie in the guest, one folder each.
+pub const IMAGES: &str = "/usr/lib/rouse/images";
+/// Where bundles lie in the guest, one folder each.
+pub const BUNDLES: &str = "/usr/lib/rouse/bundles";
+
+/// Whether a container is given sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// Its service has none.
+    None,
+    /// Its service has some: LISTEN_FDS, LISTEN_FDNAMES and LISTEN_PID=1 are in its environment.
+    Sockets,
+}
+
+/// What a bundle is made from, apart from the container itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The image that `Image=` is mapped to.
+    pub image: &'a ContainerImage,
+    /// Whether there are sockets.
+    pub activation: Activation,
+    /// `x86_64` or `aarch64`.
+    pub architecture: &'a str,
+    /// Text of /usr/share/containers/seccomp.json; None runs the container without a filter.
+    pub seccomp: Option<&'a str>,
+}
+
+/// One container, ready for crun.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bundle {
+    /// crun's container id.
+    pub id: String,
+    /// config.json with placeholders.
+    pub specification: serde_json::Value,
+    /// Host name in the container.
+    host_name: String,
+    /// The image's folder in the guest.
+    root: String,
+    /// Paths in the container that are mounted over, or worked in, so they have to be there.
+    mount_points: BTreeMap<String, mount::Point>,
+}
+
+impl Bundle {
+    /// Makes the bundle of a container; or says what is wrong with it.
+    pub fn compile(container: &Container, context: Context<'_>) -> Result<Self, Vec<Finding>> {
+        let findings = check(container);
+        if crate::finding::forbids(&findings, false) {
+            return Err(findings);
+        }
+        specification::compile(container, context).map_err(|finding| vec![finding])
+    }
+
+    /// What the manifest says about it.
+    pub fn manifest(&self) -> activator::manifest::Container {
+        activator::manifest::Container { id: self.id.clone(), template: self.path("config.json") }
+    }
+
+    /// Puts the bundle's files into the guest's tree, and into its image the places to mount
+    /// over. The image itself is put there by [`ContainerImage::install`], before or after.
+    pub fn install(&self, tree: &mut Tree, origin: &str) -> Result<(), TreeError> {
+        let mut text = serde_json::to_string_pretty(&self.specification).unwrap_or_default();
+        text.push('\n');
+        let files = [
+            ("config.json", text),
+            ("hosts", crate::base::hosts(&self.host_name)),
+            ("hostname", format!("{}\n", self.host_name)),
+            ("containerenv", String::new()),
+        ];
+        for (name, text) in files {
+            tree.insert(&self.path(name), Node::file(text.into_bytes(), 0o644, origin))?;
+        }
+        for (path, point) in &self.mount_points {
+            let path = format!("{}{path}", self.root);
+            // What the image brings itself is as good.
+            if tree.node(&path).is_none() {
+                let is_directory = match point {
+                    mount::Point::Directory => true,
+                    mount::Point::File => false,
+                    // What is made at run time is a directory, unless it is called a socket.
+                    mount::Point::Like(source) => {
+                        let socket = source.ends_with(".sock") || source.ends_with(".socket");
+                        tree.content(source).is_none() && !socket
+                    }
+                };
+                let node = match is_directory {
+                    true => Node::directory(0o755, origin),
+                    false => Node::file(Vec::new(), 0o644, origin),
+                };
+                tree.insert(&path, node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{BUNDLES}/{}/{name}", self.id)
+    }
+}
+
+/// A finding about a container as a whole.
+fn wrong(span: &Span, message: impl Into<String>) -> Finding {
+    Finding::error(span.clone(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::Network;
+    use crate::finding::Source;
+    use std::sync::Arc;
+
+    /// configs/echo's container, with the defaults that the unit compiler gives.
+    fn echo() -> Container {
+        let text = include_str!("../../configs/echo/echo.container").to_owned();
+        let source = Arc::new(Source { path: "echo.container".into(), text });
+        Container {
+            span: Span::file(&source),
+            service: "echo.service".into(),
+            image: "ghcr.io/eriksjolund/socket-activate-echo".into(),
+            image_span: Span::file(&source),
+            name: "systemd-echo".into(),
+            exec: None,
+            entrypoint: None,
+            environment: vec![],
+            network: Network::None,
+            user: None,
+            working_directory: None,
+            host_name: None,
+            add_capabilities: vec![],
+            drop_capabilities: vec![],
+            no_new_privileges: false,
+            read_only: None,
+            read_only_tmpfs: true,
+            tmpfs: vec![],
+            binds: vec![],
+            pids_limit: Some(2048),
+            memory: None,
+            shm_size: 65_536_000,
+            sysctls: vec![],
+            ulimits: vec![],
+            annotations: vec![],
+            mask: vec![],
+            unmask: vec![],
+            stop_signal: None,
+            stop_timeout: 10,
+        }
+    }
+
+    fn image() -> ContainerImage {
+        let mut files = Tree::plain();
+        files.insert("/echo", Node::file(&b"\x7fELF"[..], 0o755, "test")).unwrap();
+        ContainerImage {
+            reference: echo().image,
+            files,
+            entrypoint: vec!["/echo".into()],
+            command: vec![],
+            environment: vec![],
+            user: None,
+            working_directory: None,
+        }
+    }
+
+    fn compile(container: &Container, image: &ContainerImage) -> Result<Bundle, Vec<Finding>> {
+        let activation = Activation::Sockets;
+        let context = Context { image, activation, architecture: "x86_64", seccomp: None };
+        Bundle::compile(container, context)
+    }
+
+    fn message(container: &Container, image: &ContainerImage) -> String {
+        compile(container, image).unwrap_err()[0].message.clone()
+    }
+
+    #[test]
+    fn the_echo_container_is_as_podman_would_run_it() {
+        let bundle = compile(&echo(), &image()).unwrap();
+        let mut tree = Tree::new();
+        image().install(&mut tree).unwrap();
+        bundle.install(&mut tree, "echo.container").unwrap();
+        let written = tree.content(&bundle.manifest().template).unwrap();
+        let golden = include_str!("../tests/golden/echo.config.json");
+        assert_eq!(std::str::from_utf8(written).unwrap(), golden);
+        let specification: oci_spec::runtime::Spec = serde_json::from_str(golden).unwrap();
+        assert!(specification.process().as_ref().unwrap().capabilities().is_some());
+    }
+
+    #[test]
+    fn every_mount_finds_its_place_in_the_read_only_root() {
+        let mut container = echo();
+        container.working_directory = Some("/work".into());
+        container.tmpfs = vec![("/cache/".into(), vec!["size=1m".into()])];
+        container.binds = vec![
+            ("/etc/app.conf".into(), "/etc/app.conf".into(), vec!["ro".into(), "Z".into()]),
+            ("/run/api.sock".into(), "/api.sock".into(), vec![]),
+            ("/srv/data".into(), "/data".into(), vec!["rslave".into()]),
+        ];
+        let bundle = compile(&container, &image()).unwrap();
+        let mut tree = Tree::new();
+        tree.insert("/etc/app.conf", Node::file(&b"x"[..], 0o644, "test")).unwrap();
+        image().install(&mut tree).unwrap();
+        bundle.install(&mut tree, "echo.container").unwrap();
+        // Another container of the same image.
+        container.name = "second".into();
+        compile(&container, &image()).unwrap().install(&mut tree, "second.container").unwrap();
+        let root = image().folder();
+        let directories = ["/proc", "/sys", "/dev", "/run", "/var/tmp", "/work", "/cache", "/data"];
+        for path in directories {
+            let node = tree.node(&format!("{root}{path}")).unwrap();
+            assert_eq!(node.kind, crate::tree::Kind::Directory, "{path}");
+        }
+        for path in ["/etc/hosts", "/etc/hostname", "/etc/app.conf", "/api.sock"] {
+            assert!(tree.content(&format!("{root}{path}")).is_some(), "{path}");
+        }
+        assert!(tree.node(&format!("{root}/dev/pts")).is_none());
+        let mounts = bundle.specification["mounts"].as_array().unwrap();
+        let options = |path: &str| {
+            let mount = mounts.iter().find(|mount| mount["destination"] == path).unwrap();
+            mount["options"].to_string()
+        };
+        assert_eq!(options("/etc/app.conf"), r#"["rbind","rprivate","ro"]"#);
+        assert_eq!(options("/data"), r#"["rbind","rslave"]"#);
+        let cache = r#"["rprivate","nosuid","nodev","noexec","tmpcopyup","size=1m"]"#;
+        assert_eq!(options("/cache"), cache);
+    }
+
+    #[test]
+    fn what_the_unit_says_goes_before_the_image() {
+        let mut image = image();
+        image.command = vec!["--quiet".into()];
+        image.environment = vec![("A".into(), "image".into()), ("PATH".into(), "/".into())];
+        image.user = Some("7".into());
+        let mut container = echo();
+        container.environment = vec![("A".into(), "unit".into())];
+        let process = compile(&container, &image).unwrap().specification["process"].clone();
+        assert_eq!(process["args"].to_string(), r#"["/echo","--quiet"]"#);
+        assert_eq!(process["user"]["uid"], 7);
+        let environment = process["env"].to_string();
+        assert!(environment.contains(r#""A=unit""#) && environment.contains(r#""PATH=/""#));
+
+        container.entrypoint = Some(vec!["echo".into()]);
+        container.user = Some("0:5".into());
+        let process = compile(&container, &image).unwrap().specification["process"].clone();
+        assert_eq!(process["args"].to_string(), r#"["echo"]"#);
+        assert_eq!(process["user"]["gid"], 5);
+        container.exec = Some(vec!["-v".into()]);
+        let process = compile(&container, &image).unwrap().specification["process"].clone();
+        assert_eq!(process["args"].to_string(), r#"["echo","-v"]"#);
+    }
+
+    #[test]
+    fn a_user_other_than_root_has_only_what_was_asked_for() {
+        let mut container = echo();
+        container.user = Some("65534".into());
+        container.add_capabilities = vec!["CAP_NET_RAW".into()];
+        container.drop_capabilities = vec!["CAP_CHOWN".into()];
+        let bundle = compile(&container, &image()).unwrap();
+        let sets = &bundle.specification["process"]["capabilities"];
+        assert_eq!(sets["bounding"].as_array().unwrap().len(), 11);
+        for name in ["effective", "permitted", "inheritable", "ambient"] {
+            assert_eq!(sets[name].to_string(), r#"["CAP_NET_RAW"]"#, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_masks_and_networks_are_honoured() {
+        let mut container = echo();
+        container.network = Network::Host;
+        container.memory = Some(1 << 20);
+        container.pids_limit = None;
+        container.ulimits = vec![("nofile".into(), 64, 128)];
+        container.unmask = vec!["/proc/acpi:/sys/fs/*".into(), "/proc/sys".into()];
+        container.mask = vec!["/etc/shadow".into()];
+        container.no_new_privileges = true;
+        let json = compile(&container, &image()).unwrap().specification;
+        assert!(!json["linux"]["namespaces"].to_string().contains("network"));
+        assert_eq!(json["linux"]["sysctl"].to_string(), "{}");
+        assert_eq!(json["linux"]["resources"]["memory"]["swap"], 2 << 20);
+        assert!(json["linux"]["resources"].get("pids").is_none());
+        assert_eq!(json["process"]["rlimits"][0]["hard"], 128);
+        assert_eq!(json["process"]["noNewPrivileges"], true);
+        let masked = json["linux"]["maskedPaths"].to_string();
+        assert!(!masked.contains("acpi") && !masked.contains("selinux"));
+        assert!(masked.contains("/etc/shadow") && masked.contains("/proc/kcore"));
+        assert!(!json["linux"]["readonlyPaths"].to_string().contains("/proc/sys\""));
+    }
+
+    #[test]
+    fn what_cannot_run_is_refused_with_a_next_step() {
+        let change = |change: fn(&mut Container)| {
+            let mut container = echo();
+            change(&mut container);
+            container
+        };
+        let cases = [
+            (change(|c| c.read_only = Some(false)), "read-only root"),
+            (change(|c| c.name = "../x".into()), "cannot be a container's name"),
+            (change(|c| c.add_capabilities = vec!["CAP_FLY".into()]), "no capability CAP_FLY"),
+            (change(|c| c.ulimits = vec![("fish".into(), 1, 1)]), "no limit `fish`"),
+            (change(|c| c.tmpfs = vec![("/x".into(), vec!["U".into()])]), "option `U`"),
+            (
+                change(|c| c.binds = vec![("/a".into(), "/b".into(), vec!["idmap".into()])]),
+                "option `idmap`",
+            ),
+            (change(|c| c.sysctls = vec![("vm.swappiness".into(), "1".into())]), "of its own"),
+            (change(|c| c.user = Some("nobody".into())), "no user `nobody`"),
+            (change(|c| c.entrypoint = Some(vec!["/bin/sh".into()])), "no program `/bin/sh`"),
+            (change(|c| c.entrypoint = Some(vec![])), "says what to run"),
+        ];
+        for (container, expected) in cases {
+            let findings = compile(&container, &image()).unwrap_err();
+            assert!(findings[0].message.contains(expected), "{}", findings[0].message);
+            assert!(findings[0].help.is_some(), "{}", findings[0].message);
+        }
+        assert_eq!(check(&echo()), []);
+        let mut image = image();
+        image.entrypoint.clear();
+        assert!(message(&echo(), &image).contains("says what to run"));
+    }
+
+    #[test]
+    fn a_service_without_sockets_is_told_of_none() {
+        let image = image();
+        let context = Context {
+            image: &image,
+            activation: Activation::None,
+            architecture: "aarch64",
+            seccomp: None,
+        };
+        let bundle = Bundle::compile(&echo(), context).unwrap();
+        assert!(!bundle.specification["process"]["env"].to_string().contains("LISTEN"));
+    }
+}

@@ -1,0 +1,132 @@
+//! A container image: files, and what to run of them.
+
+use crate::config;
+use crate::static_build::Binary;
+use crate::tree::{DiskError, Node, Tree, TreeError};
+use std::path::Path;
+use std::sync::Arc;
+
+/// A container image, made at build time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerImage {
+    /// As `Image=` names it.
+    pub reference: String,
+    /// Its files; `/` is the container's root.
+    pub files: Tree,
+    /// What the container executes, unless the `.container` says otherwise.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, unless the `.container` says otherwise.
+    pub command: Vec<String>,
+    /// `NAME=value`; the `.container`'s go before them.
+    pub environment: Vec<(String, String)>,
+    /// Who it runs as: `user[:group]`, names or numbers; None is root.
+    pub user: Option<String>,
+    /// Where it runs; None is /.
+    pub working_directory: Option<String>,
+}
+
+impl ContainerImage {
+    /// Puts an image together as appliance.toml describes it. `appliance` is the folder of
+    /// appliance.toml, `binary` what its `cargo` was compiled to.
+    pub fn assemble(
+        reference: &str,
+        config: &config::Image,
+        appliance: &Path,
+        binary: Option<&Binary>,
+    ) -> Result<Self, DiskError> {
+        let origin: Arc<str> = format!("image {reference}").into();
+        let mut files = Tree::plain();
+        let mut entrypoint = Vec::new();
+        if let Some(binary) = binary {
+            let path = format!("/{}", binary.name);
+            files.insert(&path, Node::file(&binary.content[..], 0o755, origin.clone()))?;
+            entrypoint.push(path);
+        }
+        for (path, from) in &config.files {
+            files.insert_from_disk(path, &appliance.join(from), &origin)?;
+        }
+        let pair = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            (name.to_owned(), value.to_owned())
+        };
+        Ok(Self {
+            reference: reference.into(),
+            files,
+            entrypoint: config.entrypoint.clone().unwrap_or(entrypoint),
+            command: config.command.clone(),
+            environment: config.environment.iter().map(pair).collect(),
+            user: config.user.clone(),
+            working_directory: config.working_directory.clone(),
+        })
+    }
+
+    /// Its folder in the guest: another one for every reference.
+    pub fn folder(&self) -> String {
+        let mut name = String::new();
+        for byte in self.reference.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => name.push(byte.into()),
+                // A leading dot would hide it, or be the folder above.
+                b'.' if !name.is_empty() => name.push('.'),
+                b'/' => name.push('_'),
+                _ => name.push_str(&format!("%{byte:02x}")),
+            }
+        }
+        format!("{}/{name}", super::IMAGES)
+    }
+
+    /// Puts the image into the guest's tree.
+    pub fn install(&self, tree: &mut Tree) -> Result<(), TreeError> {
+        let folder = self.folder();
+        tree.insert(&folder, Node::directory(0o755, format!("image {}", self.reference)))?;
+        tree.graft(&folder, &self.files)
+    }
+
+    /// Whether a program can be found in it, by its path or in `search_path`. A name that is not
+    /// absolute, but has a `/` in it, depends on the working directory and is taken for good.
+    pub fn has_program(&self, program: &str, search_path: &str) -> bool {
+        let is_file = |path: &str| self.files.content(path).is_some();
+        if program.starts_with('/') {
+            return is_file(program);
+        }
+        program.contains('/')
+            || search_path.split(':').any(|folder| is_file(&format!("{folder}/{program}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cargo_package_becomes_the_entrypoint_of_an_empty_image() {
+        let binary =
+            Binary { name: "server".into(), content: b"\x7fELF".into(), target: String::new() };
+        let config =
+            config::Image { environment: vec!["A=b=c".into()], ..config::Image::default() };
+        let image =
+            ContainerImage::assemble("example.org/a_b:1", &config, Path::new("/"), Some(&binary))
+                .unwrap();
+        assert_eq!(image.entrypoint, ["/server"]);
+        assert_eq!(image.environment, [("A".to_owned(), "b=c".to_owned())]);
+        assert_eq!(image.folder(), "/usr/lib/rouse/images/example.org_a%5fb%3a1");
+        let mut tree = Tree::new();
+        image.install(&mut tree).unwrap();
+        let path = "/usr/lib/rouse/images/example.org_a%5fb%3a1/server";
+        assert_eq!(tree.node(path).unwrap().mode, 0o755);
+        assert_eq!(&*tree.node(path).unwrap().origin, "image example.org/a_b:1");
+    }
+
+    #[test]
+    fn files_come_from_beside_the_appliance() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("site/css")).unwrap();
+        std::fs::write(folder.path().join("site/css/a"), "a").unwrap();
+        let files = [("/bin".to_owned(), "site".into())].into();
+        let config = config::Image { files, ..config::Image::default() };
+        let image = ContainerImage::assemble("x", &config, folder.path(), None).unwrap();
+        assert!(image.entrypoint.is_empty());
+        assert!(image.has_program("/bin/css/a", "") && image.has_program("a", "/usr/bin:/bin/css"));
+        assert!(!image.has_program("/bin/css", "") && !image.has_program("b", "/bin/css"));
+    }
+}
