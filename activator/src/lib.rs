@@ -17,5 +17,7 @@ pub mod client;
 pub mod control;
 pub mod ctl;
 pub mod exit;
+pub mod inherit;
+pub mod logd;
 pub mod manifest;
 pub mod stage2;

@@ -1,0 +1,608 @@
+//! The loop: pipes, the console, PID 1, listeners and clients behind one poll(2).
+//!
+//! Everything is non-blocking and every turn is bounded, so that no service that writes without
+//! end, and no client that does not read, holds up the others.
+
+use super::connection::{Connection, Frame, Settling, State, Trust};
+use super::console::Console;
+use super::orders::{Asked, ClientId, Heard, Pid1, Snapshot};
+use super::split::Splitter;
+use super::status::{self, Verdict, Wish};
+use super::store::{Item, Store};
+use super::token::Token;
+use super::words;
+use crate::control::{Event, Failure, Hello, Line, Order, Reply, Request, VERSION};
+use crate::manifest::{Manifest, UnitId, UnitKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Connections at once. One more, and an idle or stuck one is dropped, or the
+/// new one refused.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Between two looks at a unit that somebody waits for.
+const LOOK: Duration = Duration::from_millis(50);
+/// A socket or target, which has no job to watch, must have settled by then.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Lines are added to a client's output while less than that waits; in bytes.
+const LOW_WATER: usize = 16 * 1024;
+/// A client that took nothing for so long makes room when there are too many.
+const STUCK: Duration = Duration::from_secs(10);
+/// Between two looks whether clients that have shut down their side are still there.
+const PROBE: Duration = Duration::from_secs(1);
+/// Pause of the listeners when there is no fd left for another client.
+const OUT_OF_FDS: Duration = Duration::from_millis(100);
+/// Reads of one pipe in a turn.
+const READS: usize = 4;
+/// Size of a read; a pipe holds 64 KiB.
+const READ: usize = 16 * 1024;
+/// Time for the console to take the last lines when PID 1 is gone.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What logd is given by PID 1.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// What units there are.
+    pub manifest: Manifest,
+    /// Our end of the SEQPACKET pair.
+    pub pid1: OwnedFd,
+    /// Where lines are shown.
+    pub console: Option<OwnedFd>,
+    /// Read ends of the services' pipes.
+    pub pipes: Vec<(UnitId, OwnedFd)>,
+    /// Stream listeners on vsock, for clients with the token.
+    pub vsock: Vec<OwnedFd>,
+    /// Listeners on Unix sockets, for root.
+    pub unix: Vec<OwnedFd>,
+    /// None lets nobody in over vsock.
+    pub token: Option<Token>,
+    /// [`status::CGROUPS`], or elsewhere in tests.
+    pub cgroups: PathBuf,
+}
+
+struct Source {
+    unit: UnitId,
+    pipe: OwnedFd,
+    splitter: Splitter,
+}
+
+struct Listener {
+    socket: OwnedFd,
+    /// What its clients are to begin with; those of a Unix socket must be root, too.
+    trust: Trust,
+}
+
+/// What poll reports about.
+#[derive(Clone, Copy)]
+enum Who {
+    Pid1,
+    Console,
+    Source(usize),
+    Listener(usize),
+    Client(ClientId),
+}
+
+/// The process' whole state.
+pub struct Logd {
+    manifest: Manifest,
+    cgroups: PathBuf,
+    token: Option<Token>,
+    pid1: Pid1,
+    /// PID 1's socket had no room for an order.
+    pid1_full: bool,
+    console: Option<Console>,
+    /// Emptied of those at their end: PID 1 holds the other ends, but a test may not.
+    sources: Vec<Source>,
+    listeners: Vec<Listener>,
+    /// Until when no client is accepted; set when there was no fd for one.
+    paused_until: Option<Instant>,
+    connections: Vec<Connection>,
+    /// Of the client accepted last.
+    last_client: ClientId,
+    /// One ring for each unit, and a last one for the activator itself.
+    store: Store,
+    next_probe: Instant,
+}
+
+impl Logd {
+    /// Takes over everything.
+    pub fn new(given: Inheritance) -> Self {
+        let units = given.manifest.units.len();
+        let listener = |trust| move |socket| Listener { socket, trust };
+        let listeners = given.vsock.into_iter().map(listener(Trust::ByToken));
+        let listeners = listeners.chain(given.unix.into_iter().map(listener(Trust::Given)));
+        let listeners: Vec<Listener> = listeners.collect();
+        let source = |(unit, pipe)| Source { unit, pipe, splitter: Splitter::default() };
+        let sources: Vec<Source> = given.pipes.into_iter().map(source).collect();
+        let fds = listeners.iter().map(|listener| &listener.socket);
+        for fd in fds.chain(sources.iter().map(|source| &source.pipe)) {
+            // It works on every pipe and socket. Each has one reader at a time: us.
+            let _ = rustix::io::ioctl_fionbio(fd, true);
+        }
+        Self {
+            manifest: given.manifest,
+            cgroups: given.cgroups,
+            token: given.token,
+            pid1: Pid1::new(given.pid1),
+            pid1_full: false,
+            console: given.console.map(Console::new),
+            sources,
+            listeners,
+            paused_until: None,
+            connections: Vec::new(),
+            last_client: 0,
+            store: Store::new(units + 1),
+            next_probe: Instant::now(),
+        }
+    }
+
+    /// Serves until PID 1 closes its end.
+    pub fn run(mut self) {
+        loop {
+            for (who, flags) in self.wait() {
+                match who {
+                    Who::Pid1 if !self.hear() => return self.leave(),
+                    Who::Pid1 => {}
+                    Who::Console => {}
+                    Who::Source(index) => self.read_source(index, READS),
+                    Who::Listener(index) => self.accept(index),
+                    Who::Client(id) => self.read_client(id, flags),
+                }
+            }
+            let now = Instant::now();
+            if self.pid1.lose_patience(now) {
+                self.log(None, "PID 1 does not answer");
+                self.fail_waiting(&Failure::NoAnswer, now);
+            }
+            self.advance(now);
+            self.pid1_full = self.pid1.send(now);
+        }
+    }
+
+    fn wait(&mut self) -> Vec<(Who, PollFlags)> {
+        let now = Instant::now();
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        let deadlines = self.connections.iter().filter_map(Connection::deadline);
+        let deadlines = deadlines.chain(self.pid1.deadline()).chain(self.paused_until);
+        let probe =
+            self.connections.iter().any(|client| !client.reads()).then_some(self.next_probe);
+        let timeout = deadlines
+            .chain(probe)
+            .min()
+            .and_then(|at| Timespec::try_from(at.saturating_duration_since(now)).ok());
+
+        let mut who = vec![Who::Pid1];
+        let room = if self.pid1_full { PollFlags::OUT } else { PollFlags::empty() };
+        let pid1 = self.pid1.fd();
+        let mut fds = vec![PollFd::from_borrowed_fd(pid1, PollFlags::IN | room)];
+        let mut add = |one, fd, flags| {
+            who.push(one);
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        };
+        if let Some(console) = self.console.as_ref().filter(|console| console.waits()) {
+            add(Who::Console, console.fd(), PollFlags::OUT);
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            add(Who::Source(index), rustix::fd::AsFd::as_fd(&source.pipe), PollFlags::IN);
+        }
+        if self.paused_until.is_none() {
+            for (index, listener) in self.listeners.iter().enumerate() {
+                add(Who::Listener(index), rustix::fd::AsFd::as_fd(&listener.socket), PollFlags::IN);
+            }
+        }
+        for client in &self.connections {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, client.reads());
+            flags.set(PollFlags::OUT, client.unsent() > 0);
+            add(Who::Client(client.id), client.fd(), flags);
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {
+                let revents = fds.iter().map(PollFd::revents);
+                who.into_iter().zip(revents).filter(|(_, flags)| !flags.is_empty()).collect()
+            }
+            // A signal, or memory that lacks for the moment.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Keeps and shows one line.
+    fn log(&mut self, unit: Option<UnitId>, text: &str) {
+        keep(&self.manifest, &mut self.store, self.console.as_mut(), unit, text);
+    }
+
+    fn read_source(&mut self, index: usize, reads: usize) {
+        let Some(source) = self.sources.get_mut(index) else { return };
+        let Source { unit, pipe, splitter } = source;
+        let mut each = |line: &str| {
+            keep(&self.manifest, &mut self.store, self.console.as_mut(), Some(*unit), line);
+        };
+        let mut buffer = [0; READ];
+        for _ in 0..reads {
+            match rustix::io::read(&*pipe, &mut buffer) {
+                Ok(0) => {
+                    splitter.flush(&mut each);
+                    // Its index may be used again in this round; then a read finds nothing.
+                    self.sources.remove(index);
+                    return;
+                }
+                Ok(length) => splitter.feed(buffer.get(..length).unwrap_or_default(), &mut each),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// What a process wrote before its end comes before the news of its end, and what it left
+    /// unfinished is not glued to the words of its successor.
+    fn drain(&mut self, unit: UnitId) {
+        let Some(index) = self.sources.iter().position(|source| source.unit == unit) else {
+            return;
+        };
+        // As much as a pipe holds, and no more: a child that lives on may still write.
+        self.read_source(index, 64 * 1024 / READ);
+        if let Some(source) = self.sources.iter_mut().find(|source| source.unit == unit) {
+            source.splitter.flush(|line| {
+                keep(&self.manifest, &mut self.store, self.console.as_mut(), Some(unit), line);
+            });
+        }
+    }
+
+    /// Takes what PID 1 says; false if it is gone.
+    fn hear(&mut self) -> bool {
+        for heard in self.pid1.hear() {
+            let now = Instant::now();
+            match heard {
+                Heard::Gone => return false,
+                Heard::Event(unit, event) => {
+                    if let (Some(unit), Event::Exited(_)) = (unit, event) {
+                        self.drain(unit);
+                    }
+                    let text = words::describe(&self.manifest, unit, event);
+                    self.log(unit, &text);
+                }
+                Heard::Snapshot(number, snapshot) => self.use_snapshot(number, &snapshot, now),
+                Heard::Taken(id) => {
+                    if let Some(client) = find(&mut self.connections, id)
+                        && let State::Ordered(wish) = client.state
+                    {
+                        match wish {
+                            None => client.reply(&Reply::Done, now),
+                            Some((unit, wish)) => {
+                                client.state = State::Settling(Settling {
+                                    unit,
+                                    wish,
+                                    snapshot: None,
+                                    again: now,
+                                    since: now,
+                                });
+                            }
+                        }
+                    }
+                }
+                Heard::Refused(Asked::Status(_)) => {
+                    self.fail_waiting(&Failure::ShuttingDown, now);
+                }
+                Heard::Refused(Asked::Order(order, id)) => {
+                    if let Some(client) = find(&mut self.connections, id) {
+                        client.reply(
+                            &match order {
+                                // It is on its way to what was asked for.
+                                Order::Poweroff => Reply::Done,
+                                _ => Reply::Failed(Failure::ShuttingDown),
+                            },
+                            now,
+                        );
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn use_snapshot(&mut self, number: u64, snapshot: &Snapshot, now: Instant) {
+        // Put together once, however many have asked; and only if one has.
+        let mut status = None;
+        for client in &mut self.connections {
+            match &mut client.state {
+                State::Status(wanted) if *wanted <= number => {
+                    let status = status.get_or_insert_with(|| {
+                        Reply::Status(status::assemble(&self.manifest, snapshot, &self.cgroups))
+                    });
+                    client.reply(status, now);
+                }
+                State::Settling(settling) if settling.snapshot.is_some_and(|n| n <= number) => {
+                    let unit = settling.unit;
+                    let watched = self.manifest.unit(unit).is_some_and(|unit| {
+                        // A service has a job and a time-out of its own.
+                        matches!(unit.kind, UnitKind::Service(_))
+                    });
+                    match status::judge(snapshot, unit, settling.wish) {
+                        Verdict::NotYet if watched || now < settling.since + SETTLED => {
+                            settling.snapshot = None;
+                            settling.again = now + LOOK;
+                        }
+                        Verdict::NotYet => {
+                            let state = status::state_of(snapshot, unit);
+                            client.reply(&Reply::Failed(Failure::StartFailed(state)), now);
+                        }
+                        Verdict::Done => client.reply(&Reply::Done, now),
+                        Verdict::Failed(state) => {
+                            client.reply(&Reply::Failed(Failure::StartFailed(state)), now);
+                        }
+                        Verdict::ShuttingDown => {
+                            client.reply(&Reply::Failed(Failure::ShuttingDown), now);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// All who wait for PID 1 get the same answer.
+    fn fail_waiting(&mut self, failure: &Failure, now: Instant) {
+        for client in &mut self.connections {
+            if matches!(client.state, State::Status(_) | State::Ordered(_) | State::Settling(_)) {
+                client.reply(&Reply::Failed(failure.clone()), now);
+            }
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        for _ in 0..MAX_CONNECTIONS {
+            let Some(listener) = self.listeners.get(index) else { return };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = match rustix::net::accept_with(&listener.socket, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.paused_until = Some(Instant::now() + OUT_OF_FDS);
+                    return;
+                }
+                // The client has left already: accept(2).
+                Err(_) => continue,
+            };
+            let trust = match listener.trust {
+                Trust::Given if !is_root_or_us(&socket) => Trust::Denied,
+                trust => trust,
+            };
+            let now = Instant::now();
+            if self.make_room(now) {
+                self.last_client += 1;
+                let id = self.last_client;
+                self.connections.push(Connection::new(id, socket, trust, now));
+                // Its request is often there already; then it is never in the way.
+                self.read_client(id, PollFlags::IN);
+            }
+        }
+    }
+
+    /// Drops, if there are too many, the oldest client that has its answer, else the oldest of
+    /// whom nothing is known, else the oldest that has not said what it wants, else the one that
+    /// is stuck for longest.
+    fn make_room(&mut self, now: Instant) -> bool {
+        if self.connections.len() < MAX_CONNECTIONS {
+            return true;
+        }
+        let all = &self.connections;
+        let unknown = |client: &Connection| client.undecided() && client.trust != Trust::Given;
+        let stuck =
+            |client: &Connection| client.stuck_since().filter(|since| *since + STUCK <= now);
+        let index = (all.iter().position(Connection::answered))
+            .or_else(|| all.iter().position(unknown))
+            .or_else(|| all.iter().position(Connection::undecided))
+            .or_else(|| {
+                let stuck = all.iter().enumerate().filter_map(|(at, one)| Some((stuck(one)?, at)));
+                stuck.min().map(|(_, index)| index)
+            });
+        if let Some(index) = index {
+            self.connections.remove(index);
+        }
+        index.is_some()
+    }
+
+    fn read_client(&mut self, id: ClientId, flags: PollFlags) {
+        let Some(client) = find(&mut self.connections, id) else { return };
+        if client.reads() {
+            client.read();
+        }
+        let now = Instant::now();
+        while client.undecided() && !client.broken() {
+            match client.frame() {
+                Frame::Incomplete => break,
+                Frame::TooLarge => client.reply(&Reply::Failed(Failure::BadRequest), now),
+                Frame::Body(body) if matches!(client.state, State::Hello) => {
+                    match self.token.as_ref().greet(client.trust, &body) {
+                        Ok(()) => {
+                            client.trust = Trust::Given;
+                            client.state = State::Request;
+                        }
+                        Err(failure) => client.reply(&Reply::Failed(failure), now),
+                    }
+                }
+                Frame::Body(body) => match postcard::from_bytes::<Request>(&body) {
+                    Ok(request) if !client.surplus() => {
+                        let answer =
+                            begin(&self.manifest, &self.store, &mut self.pid1, id, &request);
+                        match answer {
+                            Ok(state) => client.state = state,
+                            Err(failure) => client.reply(&Reply::Failed(failure), now),
+                        }
+                    }
+                    _ => client.reply(&Reply::Failed(Failure::BadRequest), now),
+                },
+            }
+        }
+        if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
+            client.hung_up();
+        }
+    }
+
+    /// Moves every client on as far as it goes, and forgets those that are done.
+    fn advance(&mut self, now: Instant) {
+        let probe = self.next_probe <= now;
+        if probe {
+            self.next_probe = now + PROBE;
+        }
+        let units = &self.manifest.units;
+        for client in &mut self.connections {
+            loop {
+                client.flush(now);
+                if client.unsent() >= LOW_WATER || client.broken() {
+                    break;
+                }
+                let State::Logs(cursor, follow) = &mut client.state else { break };
+                let reply = match self.store.next(cursor) {
+                    Some(item) => Reply::Line(line(units, &item)),
+                    None if *follow => break,
+                    None => Reply::Done,
+                };
+                client.reply(&reply, now);
+            }
+            if let State::Settling(settling) = &mut client.state
+                && settling.snapshot.is_none()
+                && settling.again <= now
+            {
+                settling.snapshot = Some(self.pid1.want_snapshot());
+            }
+            if probe {
+                client.probe();
+            }
+            client.expire(now);
+        }
+        self.connections.retain(|client| !client.broken());
+        if let Some(console) = &mut self.console {
+            console.flush();
+        }
+    }
+
+    /// PID 1 is gone: what is in the pipes is still read and shown, and clients are told.
+    fn leave(mut self) {
+        while let Some(unit) = self.sources.first().map(|source| source.unit) {
+            self.drain(unit);
+            self.sources.retain(|source| source.unit != unit);
+        }
+        let now = Instant::now();
+        self.fail_waiting(&Failure::ShuttingDown, now);
+        self.advance(now);
+        for client in &mut self.connections {
+            if matches!(client.state, State::Logs(_, true)) {
+                client.reply(&Reply::Done, now);
+                client.flush(now);
+            }
+        }
+        let Some(console) = &mut self.console else { return };
+        while console.waits() && now.elapsed() < LAST_WORDS {
+            let mut fds = [PollFd::from_borrowed_fd(console.fd(), PollFlags::OUT)];
+            let timeout = Timespec::try_from(LAST_WORDS.saturating_sub(now.elapsed())).ok();
+            let _ = poll(&mut fds, timeout.as_ref());
+            console.flush();
+        }
+    }
+}
+
+/// Whether a client's Hello lets it in.
+trait Greet {
+    fn greet(self, trust: Trust, body: &[u8]) -> Result<(), Failure>;
+}
+
+impl Greet for Option<&Token> {
+    fn greet(self, trust: Trust, body: &[u8]) -> Result<(), Failure> {
+        // The version first: what follows it may look different in another one.
+        match postcard::take_from_bytes::<u32>(body) {
+            Ok((VERSION, _)) => {}
+            Ok(_) => return Err(Failure::Version(VERSION)),
+            Err(_) => return Err(Failure::BadRequest),
+        }
+        let hello: Hello = postcard::from_bytes(body).map_err(|_| Failure::BadRequest)?;
+        match trust {
+            Trust::Given => Ok(()),
+            Trust::ByToken if self.is_some_and(|token| token.matches(&hello.token)) => Ok(()),
+            Trust::ByToken | Trust::Denied => Err(Failure::Denied),
+        }
+    }
+}
+
+/// Takes up a request: what the client waits for then.
+fn begin(
+    manifest: &Manifest,
+    store: &Store,
+    pid1: &mut Pid1,
+    id: ClientId,
+    request: &Request,
+) -> Result<State, Failure> {
+    let unit = |name: &String| {
+        let full = manifest.find(name).or_else(|| manifest.find(&format!("{name}.service")));
+        full.ok_or_else(|| Failure::NoSuchUnit(name.clone()))
+    };
+    let (order, wish) = match request {
+        Request::Status => return Ok(State::Status(pid1.want_snapshot())),
+        Request::Logs { unit: None, follow } => {
+            return Ok(State::Logs(store.cursor(None, *follow), *follow));
+        }
+        Request::Logs { unit: Some(name), follow } => {
+            let ring = match name.as_str() {
+                ACTIVATOR => manifest.units.len(),
+                _ => unit(name)?.index(),
+            };
+            return Ok(State::Logs(store.cursor(Some(ring), *follow), *follow));
+        }
+        Request::Start(name) => unit(name).map(|id| (Order::Start(id), Some((id, Wish::Up))))?,
+        Request::Stop(name) => unit(name).map(|id| (Order::Stop(id), Some((id, Wish::Down))))?,
+        Request::Restart(name) => {
+            unit(name).map(|id| (Order::Restart(id), Some((id, Wish::Up))))?
+        }
+        Request::Poweroff => (Order::Poweroff, None),
+    };
+    pid1.order(order, id);
+    Ok(State::Ordered(wish))
+}
+
+/// The name that stands before what the activator itself says.
+const ACTIVATOR: &str = "activator";
+
+fn keep(
+    manifest: &Manifest,
+    store: &mut Store,
+    console: Option<&mut Console>,
+    unit: Option<UnitId>,
+    text: &str,
+) {
+    let known = unit.and_then(|id| Some((id.index(), manifest.unit(id)?.name.as_str())));
+    let (ring, name) = known.unwrap_or((manifest.units.len(), ACTIVATOR));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    store.push(ring, u64::try_from(since.as_micros()).unwrap_or(u64::MAX), text);
+    if let Some(console) = console {
+        console.push(name, text);
+    }
+}
+
+fn line(units: &[crate::manifest::Unit], item: &Item<'_>) -> Line {
+    let name = |ring: usize| units.get(ring).map_or(ACTIVATOR, |unit| unit.name.as_str());
+    match item {
+        Item::Line(ring, entry) => Line {
+            realtime_us: entry.realtime_us,
+            unit: name(*ring).to_owned(),
+            text: entry.text.to_string(),
+        },
+        Item::Lost(ring, count) => Line {
+            realtime_us: 0,
+            unit: name(*ring).to_owned(),
+            text: format!("{count} lines lost"),
+        },
+    }
+}
+
+fn find(connections: &mut [Connection], id: ClientId) -> Option<&mut Connection> {
+    connections.iter_mut().find(|client| client.id == id)
+}
+
+/// SO_PEERCRED, unix(7).
+fn is_root_or_us(socket: &OwnedFd) -> bool {
+    let credentials = rustix::net::sockopt::socket_peercred(socket);
+    credentials.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
