@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Lines of stderr that are kept for an error.
-const LINES: usize = 12;
+/// Lines of stderr that are kept. KVM's internal error takes about forty, the first of which tell.
+const LINES: usize = 64;
 
 /// A child that is killed when this is dropped, and by the kernel when the thread that started it
 /// ends.
@@ -151,13 +151,13 @@ mod tests {
 
     #[test]
     fn its_last_lines_and_its_end_are_told() {
-        let mut child = shell("for i in $(seq 20); do echo $i $COLOUR >&2; done; exit 3");
+        let mut child = shell("for i in $(seq 80); do echo $i $COLOUR >&2; done; exit 3");
         assert!(wait_for(&child, Duration::from_secs(60)).unwrap());
         let status = child.try_wait().unwrap().unwrap();
         assert_eq!(describe(status), "exited 3");
         let lines = child.lines();
         assert_eq!(lines.len(), LINES);
-        assert_eq!(lines.last().map(String::as_str), Some("20 blue"));
+        assert_eq!(lines.last().map(String::as_str), Some("80 blue"));
     }
 
     #[test]

@@ -286,3 +286,71 @@ pub(crate) fn wait(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    const LONG: Patience =
+        Patience { attempt: Duration::from_secs(60), total: Duration::from_secs(60) };
+
+    /// A device that gives each client the next of `answers`, and then closes.
+    fn device(answers: Vec<&'static [u8]>) -> (tempfile::TempDir, Route) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vsock.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            for answer in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                let mut line = [0; b"CONNECT 3000\n".len()];
+                client.read_exact(&mut line).unwrap();
+                assert_eq!(&line, b"CONNECT 3000\n");
+                client.write_all(answer).unwrap();
+            }
+        });
+        (folder, Route::Device(path))
+    }
+
+    #[test]
+    fn what_follows_the_answer_belongs_to_the_stream() {
+        let (_folder, route) = device(vec![b"OK 1073741824\nhello"]);
+        let mut stream = route.connect(3000, LONG).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn a_guest_that_does_not_listen_yet_is_asked_again() {
+        let (_folder, route) = device(vec![b"", b"ERR refused\n", b"ERR timeout\n", b"OK 5\n"]);
+        route.connect(3000, LONG).unwrap();
+    }
+
+    #[test]
+    fn one_attempt_tells_what_is_wrong() {
+        let answer = |text: &'static [u8]| {
+            let (_folder, route) = device(vec![text]);
+            route.connect(3000, Patience::ONCE).unwrap_err()
+        };
+        assert!(matches!(answer(b""), ConnectError::Refused(3000)));
+        assert!(matches!(answer(b"ERR refused\n"), ConnectError::Refused(3000)));
+        assert!(matches!(answer(b"ERR timeout\n"), ConnectError::TimedOut(3000)));
+        let ConnectError::Protocol { answer, .. } = answer(b"HTTP/1.1 400 Bad Request\n") else {
+            panic!("that is no answer");
+        };
+        assert_eq!(answer, "HTTP/1.1 400 Bad Request\n");
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vsock.sock");
+        let _silent = UnixListener::bind(&path).unwrap();
+        let patience = Patience { attempt: Duration::from_millis(20), total: Duration::ZERO };
+        let silent = Route::Device(path).connect(1, patience);
+        assert!(matches!(silent, Err(ConnectError::TimedOut(1))));
+        let gone = Route::Device(folder.path().join("none")).connect(1, patience);
+        assert!(matches!(gone, Err(ConnectError::Gone(1))));
+    }
+}

@@ -5,21 +5,29 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Lines that an error shows.
-const LINES: usize = 12;
+pub(crate) const LINES: usize = 12;
 /// Bytes from the end that are looked at.
 const TAIL: u64 = 16 * 1024;
+/// panic(9) of Linux.
+const PANIC: &str = "Kernel panic - not syncing";
 
-/// The last lines, without colours and empty ones. None if the file cannot be read.
+/// The last lines, without colours and empty ones; none if the file cannot be read.
 pub fn last_lines(path: &Path) -> Vec<String> {
-    let text = tail(path);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let first = lines.len().saturating_sub(LINES);
-    lines[first..].iter().map(|line| line.trim_end().to_owned()).collect()
+    let lines = lines(path);
+    lines[lines.len().saturating_sub(LINES)..].to_vec()
 }
 
-/// Whether the kernel's last words are among them.
-pub(crate) fn shows_panic(path: &Path) -> bool {
-    tail(path).contains("Kernel panic - not syncing")
+/// The lines from the kernel's last words on, if it spoke them: what comes after is registers.
+pub(crate) fn panic_lines(path: &Path) -> Option<Vec<String>> {
+    let lines = lines(path);
+    let first = lines.iter().position(|line| line.contains(PANIC))?;
+    Some(lines[first..].iter().take(LINES).cloned().collect())
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = tail(path);
+    let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
 }
 
 fn tail(path: &Path) -> String {
@@ -69,10 +77,10 @@ mod tests {
         let lines = last_lines(&path);
         assert_eq!(lines.len(), LINES);
         assert_eq!(lines[LINES - 2..], ["line 4999", "red end"]);
-        assert!(!shows_panic(&path));
-        std::fs::write(&path, "[ 1.0] Kernel panic - not syncing: Attempted to kill init!\n")
-            .unwrap();
-        assert!(shows_panic(&path));
+        assert_eq!(panic_lines(&path), None);
+        let panic = "[ 1.0] Kernel panic - not syncing: Attempted to kill init!";
+        std::fs::write(&path, format!("LAB\n{panic}\nRIP\n")).unwrap();
+        assert_eq!(panic_lines(&path).unwrap(), [panic, "RIP"]);
         assert!(last_lines(&folder.path().join("none")).is_empty());
     }
 }

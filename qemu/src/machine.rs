@@ -345,3 +345,152 @@ impl Hardware {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::Version;
+
+    fn emulator(major: u32) -> Emulator {
+        Emulator {
+            command: vec![
+                "/t/ld.so".into(),
+                "--library-path".into(),
+                "/t/lib".into(),
+                "qemu".into(),
+            ],
+            data: vec!["/t/share".into()],
+            environment: Vec::new(),
+            version: Version { major, minor: 0, patch: 0 },
+            sandbox: major >= 10,
+        }
+    }
+
+    fn hardware(arch: Arch) -> Hardware {
+        Hardware {
+            arch,
+            memory: 256,
+            cpus: 2,
+            kernel: "/k/vmlinuz".into(),
+            initrd: Some("/k/a,b.img".into()),
+            command_line: "rouse.x=1".into(),
+            disks: Vec::new(),
+            fw_cfg: vec![FwCfg {
+                name: "opt/org.rouse/token".into(),
+                content: FwCfgContent::File("/r/echo/token".into()),
+            }],
+        }
+    }
+
+    fn machine(hardware: Hardware, vsock: VsockDevice) -> Machine {
+        let (console, monitor) = ("/r/echo/console.log".into(), "/r/echo/qmp.sock".into());
+        Machine { hardware, cid: 3, vsock, console, monitor }
+    }
+
+    fn line(machine: &Machine, emulator: &Emulator, accelerator: Accelerator) -> String {
+        shell_line(&machine.command(emulator, accelerator)).into_string().unwrap()
+    }
+
+    #[test]
+    fn x86_64_under_tcg_with_our_vsock_device() {
+        let vsock = VsockDevice::VhostUser("/r/echo/device.sock".into());
+        let machine = machine(hardware(Arch::X86_64), vsock);
+        assert_eq!(
+            line(&machine, &emulator(10), Accelerator::Tcg),
+            "/t/ld.so --library-path /t/lib qemu -L /t/share \
+             -nodefaults -no-user-config -no-reboot -display none \
+             -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
+             -object memory-backend-memfd,id=memory,size=256M,share=on \
+             -machine q35,memory-backend=memory -accel tcg -cpu max -smp 2 -m 256M \
+             -kernel /k/vmlinuz -initrd /k/a,b.img \
+             -append 'console=ttyS0 panic=-1 loglevel=4 rouse.x=1' \
+             -fw_cfg name=opt/org.rouse/token,file=/r/echo/token \
+             -chardev file,id=console,append=on,path=/r/echo/console.log \
+             -serial chardev:console \
+             -chardev socket,id=monitor,server=on,wait=off,path=/r/echo/qmp.sock \
+             -mon chardev=monitor,mode=control \
+             -chardev socket,id=vsock,path=/r/echo/device.sock \
+             -device vhost-user-vsock-pci,chardev=vsock"
+        );
+    }
+
+    #[test]
+    fn aarch64_under_kvm_with_the_kernels_vsock() {
+        let mut hardware = hardware(Arch::Aarch64);
+        hardware.initrd = None;
+        hardware.command_line.clear();
+        hardware.fw_cfg = vec![FwCfg {
+            name: "opt/org.rouse/note".into(),
+            content: FwCfgContent::Text("a,b".into()),
+        }];
+        hardware.disks = vec![
+            Disk { path: "/i/root,1.erofs".into(), access: DiskAccess::ReadOnly },
+            Disk { path: "/i/data".into(), access: DiskAccess::ReadWrite },
+            Disk { path: "/i/try".into(), access: DiskAccess::Snapshot },
+        ];
+        let machine = machine(hardware, VsockDevice::Vhost);
+        assert_eq!(
+            line(&machine, &emulator(9), Accelerator::Kvm),
+            "/t/ld.so --library-path /t/lib qemu -L /t/share \
+             -nodefaults -no-user-config -no-reboot -display none \
+             -machine virt,gic-version=host -accel kvm -cpu host -smp 2 -m 256M \
+             -kernel /k/vmlinuz \
+             -append 'console=ttyAMA0 panic=-1 loglevel=4' \
+             -fw_cfg name=opt/org.rouse/note,string=a,,b \
+             -chardev file,id=console,append=on,path=/r/echo/console.log \
+             -serial chardev:console \
+             -chardev socket,id=monitor,server=on,wait=off,path=/r/echo/qmp.sock \
+             -mon chardev=monitor,mode=control \
+             -drive id=disk0,if=none,format=raw,readonly=on,file.locking=off,file=/i/root,,1.erofs \
+             -device virtio-blk-pci,drive=disk0 \
+             -drive id=disk1,if=none,format=raw,readonly=off,file=/i/data \
+             -device virtio-blk-pci,drive=disk1 \
+             -drive id=disk2,if=none,format=raw,snapshot=on,file.locking=off,file=/i/try \
+             -device virtio-blk-pci,drive=disk2 \
+             -device vhost-vsock-pci,guest-cid=3"
+        );
+    }
+
+    #[test]
+    fn an_old_qemu_does_without_cmpxchg16b_under_tcg() {
+        let cpu = |arch, version, accelerator| {
+            let words =
+                machine(hardware(arch), VsockDevice::None).command(&emulator(version), accelerator);
+            let flag = words.iter().position(|word| word == "-cpu").unwrap();
+            words[flag + 1].clone().into_string().unwrap()
+        };
+        assert_eq!(cpu(Arch::X86_64, 9, Accelerator::Tcg), "max,-cx16");
+        assert_eq!(cpu(Arch::X86_64, 10, Accelerator::Tcg), "max");
+        assert_eq!(cpu(Arch::X86_64, 7, Accelerator::Kvm), "host");
+        assert_eq!(cpu(Arch::Aarch64, 7, Accelerator::Tcg), "max");
+    }
+
+    #[test]
+    fn a_shell_splits_the_line_into_the_same_words() {
+        let words = ["a b", "", "it's", "$HOME", "x=1,y=2", "*", "\\", "caf\u{e9}"];
+        let words = words.map(OsString::from);
+        let mut command = OsString::from("printf '%s\\0' ");
+        command.push(shell_line(&words));
+        let output =
+            std::process::Command::new("sh").arg("-c").arg(command).output().unwrap().stdout;
+        let split: Vec<&[u8]> = output.strip_suffix(b"\0").unwrap().split(|&b| b == 0).collect();
+        assert_eq!(split, words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_cannot_boot_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = folder.path().join("vmlinuz");
+        std::fs::write(&kernel, b"").unwrap();
+        let mut hardware = hardware(Arch::X86_64);
+        (hardware.kernel, hardware.initrd) = (kernel, None);
+        assert_eq!(hardware.check(), Ok(()));
+        hardware.cpus = 65;
+        assert_eq!(hardware.check(), Err(HardwareError::Processors(65)));
+        hardware.memory = 64;
+        assert_eq!(hardware.check(), Err(HardwareError::Memory(64)));
+        (hardware.cpus, hardware.memory) = (1, 128);
+        hardware.initrd = Some(folder.path().into());
+        assert_eq!(hardware.check(), Err(HardwareError::NoFile(folder.path().into())));
+    }
+}

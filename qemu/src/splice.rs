@@ -158,3 +158,107 @@ fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted | NotConnected)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::pipe;
+
+    /// Larger than all the buffers on the way.
+    const MUCH: usize = 4 << 20;
+
+    /// Runs `splice` in a thread, between a stream to `peer` and what is returned.
+    fn spliced(
+        peer: impl FnOnce(UnixStream) + Send + 'static,
+    ) -> (io::PipeWriter, io::PipeReader, thread::JoinHandle<io::Result<()>>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (stdin, write) = pipe().unwrap();
+        let (read, stdout) = pipe().unwrap();
+        thread::spawn(move || peer(theirs));
+        let run = move || splice(&Stream::from(ours), stdin.as_fd(), stdout);
+        (write, read, thread::spawn(run))
+    }
+
+    fn pattern() -> Vec<u8> {
+        (0..MUCH).map(|index| (index % 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_answer_comes_after_the_end_of_stdin() {
+        let (mut stdin, mut stdout, done) = spliced(|mut peer| {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            peer.write_all(&all).unwrap();
+        });
+        // All is written before anything is read.
+        stdin.write_all(&pattern()).unwrap();
+        drop(stdin);
+        let mut answer = Vec::new();
+        stdout.read_to_end(&mut answer).unwrap();
+        assert!(answer == pattern());
+        done.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn stdin_goes_on_after_the_peer_has_ended_its_side() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (mut stdin, mut stdout, done) = spliced(move |mut peer| {
+            peer.write_all(b"bye").unwrap();
+            peer.shutdown(Shutdown::Write).unwrap();
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            tell.send(all).unwrap();
+        });
+        let mut said = [0; 3];
+        stdout.read_exact(&mut said).unwrap();
+        stdin.write_all(b"still here").unwrap();
+        drop(stdin);
+        assert_eq!(told.recv().unwrap(), b"still here");
+        done.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn it_ends_when_the_peer_has_closed_though_stdin_is_open() {
+        let (stdin, mut stdout, done) = spliced(|mut peer| {
+            peer.write_all(&pattern()).unwrap();
+        });
+        let mut all = Vec::new();
+        stdout.read_to_end(&mut all).unwrap();
+        assert!(all == pattern());
+        done.join().unwrap().unwrap();
+        drop(stdin);
+    }
+
+    #[test]
+    fn it_ends_when_nobody_reads_stdout() {
+        let (stdin, stdout, done) = spliced(|mut peer| {
+            // Until it is told that nobody listens.
+            while peer.write_all(b"more").is_ok() {}
+        });
+        drop(stdout);
+        let error = done.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        drop(stdin);
+    }
+
+    #[test]
+    fn a_relay_carries_both_half_closes() {
+        let (client, one) = UnixStream::pair().unwrap();
+        let (other, mut server) = UnixStream::pair().unwrap();
+        let relay = thread::spawn(move || relay(&one.into(), &other.into()));
+        let serve = thread::spawn(move || {
+            server.write_all(b"ready").unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            let mut all = Vec::new();
+            server.read_to_end(&mut all).unwrap();
+            all
+        });
+        let mut greeting = String::new();
+        (&client).read_to_string(&mut greeting).unwrap();
+        assert_eq!(greeting, "ready");
+        (&client).write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(serve.join().unwrap(), b"hello");
+        relay.join().unwrap();
+    }
+}

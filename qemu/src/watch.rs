@@ -265,9 +265,7 @@ impl Watching<'_> {
                 self.emulation.kill();
                 let _ = wait_for(&self.emulation, QUIT);
                 let lines = self.emulation.lines();
-                let known = |line: &&String| line.contains("emulation failure");
-                let reason = lines.iter().find(known).or(lines.first());
-                let reason = reason.map_or("internal error", String::as_str).to_owned();
+                let reason = internal_error(&lines);
                 self.give_up(reason, lines, Certainty::Certain).map(Some)
             }
             Ok(_) | Err(MonitorError::Closed) => Ok(None),
@@ -361,35 +359,38 @@ impl Watching<'_> {
     fn give_up(
         &self,
         reason: String,
-        lines: Vec<String>,
+        mut lines: Vec<String>,
         certainty: Certainty,
     ) -> Result<End, VmError> {
         if self.watch.fallback == Fallback::Tcg && self.phase == Phase::Booting {
             return Ok(End::Unaccelerated { reason, certain: certainty == Certainty::Certain });
         }
+        lines.truncate(console::LINES);
         Err(VmError::Accelerator { accelerator: self.watch.accelerator, reason, lines })
     }
 
     /// QEMU has exited.
     fn conclude(mut self, status: ExitStatus) -> Result<End, VmError> {
         self.read_monitor()?;
-        let text = || console::last_lines(&self.watch.folder.console());
+        let console = self.watch.folder.console();
         let was_up = self.phase != Phase::Booting;
-        let guest = |reason: &str, lines| Err(VmError::Guest { reason: reason.to_owned(), lines });
+        let last = || console::last_lines(&console);
+        let panic = |lines| VmError::Guest { reason: "its kernel panicked".into(), lines };
+        let early = |what: &str| {
+            let reason = format!("it {what} before it was up");
+            Err(VmError::Guest { reason, lines: last() })
+        };
         match self.reason {
             Some(Reason::GuestOff) if was_up => Ok(End::Outcome(Outcome::PoweredOff)),
-            Some(Reason::GuestOff) => guest("it switched itself off before it was up", text()),
-            Some(Reason::GuestPanic) => guest("its kernel panicked", text()),
-            Some(Reason::GuestReset) => {
-                let lines = text();
-                if console::shows_panic(&self.watch.folder.console()) {
-                    guest("its kernel panicked", lines)
-                } else if was_up {
-                    Ok(End::Outcome(Outcome::Reset))
-                } else {
-                    guest("it reset itself before it was up", lines)
-                }
+            Some(Reason::GuestOff) => early("switched itself off"),
+            Some(Reason::GuestPanic) => {
+                Err(panic(console::panic_lines(&console).unwrap_or_else(last)))
             }
+            Some(Reason::GuestReset) => match console::panic_lines(&console) {
+                Some(lines) => Err(panic(lines)),
+                None if was_up => Ok(End::Outcome(Outcome::Reset)),
+                None => early("reset itself"),
+            },
             _ if self.stop_asked => Ok(End::Outcome(Outcome::Ended)),
             Some(Reason::Host) if status.success() => Ok(End::Outcome(Outcome::Ended)),
             _ => self.blame_emulator(status),
@@ -398,7 +399,7 @@ impl Watching<'_> {
 
     /// QEMU has exited, and not for the guest's sake.
     fn blame_emulator(mut self, status: ExitStatus) -> Result<End, VmError> {
-        let lines = self.emulation.lines();
+        let mut lines = self.emulation.lines();
         let says = |what: &str| lines.iter().any(|line| line.contains(what));
         if says("unable to set guest cid") && says("in use") {
             let cid = self.watch.vm.record.cid;
@@ -416,6 +417,7 @@ impl Watching<'_> {
             };
             return self.give_up(reason, lines, Certainty::Likely);
         }
+        lines.drain(..lines.len().saturating_sub(console::LINES));
         Err(VmError::Emulator { status: describe(status), lines })
     }
 }
@@ -432,6 +434,14 @@ struct Ready {
     signal: bool,
     helper: bool,
     parent: bool,
+}
+
+/// What QEMU says of an internal error: `KVM internal error. Suberror: 1`, numbers, and for that
+/// suberror `emulation failure` in a line of its own; then the registers.
+fn internal_error(lines: &[String]) -> String {
+    let find = |what: &str| lines.iter().find(|line| line.contains(what)).cloned();
+    let found = find("emulation failure").or_else(|| find("KVM internal error"));
+    found.unwrap_or_else(|| "internal error".into())
 }
 
 /// Takes the bytes that stand for signals.
