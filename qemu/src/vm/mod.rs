@@ -12,15 +12,18 @@
 //! | the guest listens | what KVM did is remembered, for good or bad |
 //! | the guest switches off | |
 
+mod error;
+mod event;
+
+pub use error::VmError;
+pub use event::{Blame, Event, Failure, Outcome};
+
 use crate::accelerator::{Accelerator, Choice, Memory};
 use crate::connect::Route;
 use crate::emulator::Emulator;
-use crate::machine::{Arch, FwCfg, FwCfgContent, Hardware, HardwareError, Machine, VsockDevice};
-use crate::monitor::MonitorError;
+use crate::machine::{Arch, FwCfg, FwCfgContent, Hardware, Machine, VsockDevice};
 use crate::publish::{self, HostAddress, Publish};
-use crate::registry::{
-    Claim, Entry, Folder, Registry, RegistryError, Stage, VsockKind, Wanted, replace_file,
-};
+use crate::registry::{Claim, Entry, Folder, Registry, Stage, VsockKind, Wanted, replace_file};
 use crate::watch::{End, Fallback, Watch};
 use crate::{vhost, vsock};
 use serde::{Deserialize, Serialize};
@@ -75,179 +78,6 @@ pub trait Guest: Sync {
 
     /// Tells the guest to power off.
     fn power_off(&self, vm: &Entry) -> io::Result<()>;
-}
-
-/// What happens to a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Event {
-    /// It has its place in the registry.
-    Claimed {
-        /// The folder.
-        folder: PathBuf,
-        /// Its context identifier.
-        cid: u32,
-        /// How its vsock is reached.
-        vsock: VsockKind,
-        /// The published sockets, with real ports.
-        publish: Vec<Publish>,
-    },
-    /// QEMU was started.
-    Booting {
-        /// Who executes the guest.
-        accelerator: Accelerator,
-    },
-    /// Something that a person should know: a sentence without a full stop.
-    Notice(String),
-    /// The guest listens.
-    Ready,
-    /// It was told to power off.
-    Stopping,
-    /// It is no more; the last event.
-    Ended(Outcome),
-    /// It failed; the last event.
-    Failed(Failure),
-}
-
-/// How a VM ended, other than by an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The guest switched itself off, on demand or not.
-    PoweredOff,
-    /// The guest, after it had come up, reset itself, which ends a VM.
-    Reset,
-    /// The guest was told to power off, did not in time, and was ended.
-    Ended,
-}
-
-/// An error as the process that started the VM sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// Who is to blame.
-    pub blame: Blame,
-    /// Completes "failed to ...", with its causes.
-    pub message: String,
-    /// The last lines of the guest's console, or of QEMU.
-    pub lines: Vec<String>,
-}
-
-/// Who is to blame for an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Blame {
-    /// What the user asked for cannot be had now: a name, a CID, a socket is in use.
-    Busy,
-    /// What the user asked for makes no sense.
-    Request,
-    /// The host.
-    Host,
-    /// The guest.
-    Guest,
-}
-
-/// Why a VM did not run.
-#[derive(Debug, thiserror::Error)]
-pub enum VmError {
-    /// It has no place in the registry.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// What it boots is not there.
-    #[error(transparent)]
-    Hardware(#[from] HardwareError),
-    /// The vsock device.
-    #[error("start the vsock device: {0}")]
-    Vsock(vsock::Error),
-    /// A published socket.
-    #[error("listen on {address}")]
-    Publish {
-        /// Where.
-        address: HostAddress,
-        /// Why.
-        source: io::Error,
-    },
-    /// QEMU cannot be executed.
-    #[error("start QEMU")]
-    Spawn(#[source] io::Error),
-    /// QEMU ended by itself.
-    #[error("run QEMU: it {status}")]
-    Emulator {
-        /// `exited 1`, `was killed by signal 6`.
-        status: String,
-        /// What it wrote last.
-        lines: Vec<String>,
-    },
-    /// QEMU's monitor.
-    #[error(transparent)]
-    Monitor(#[from] MonitorError),
-    /// The accelerator failed while the guest was up, or there is no other.
-    #[error("run the guest under {accelerator}: {reason}")]
-    Accelerator {
-        /// Who executed it.
-        accelerator: Accelerator,
-        /// What happened.
-        reason: String,
-        /// What QEMU wrote last.
-        lines: Vec<String>,
-    },
-    /// The guest's kernel panicked, or reset the machine before it was up.
-    #[error("boot the guest: {reason}")]
-    Guest {
-        /// `its kernel panicked`, ...
-        reason: String,
-        /// The console's last lines.
-        lines: Vec<String>,
-    },
-    /// The system said no.
-    #[error("{action}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-}
-
-impl VmError {
-    pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { action, source }
-    }
-
-    /// Who is to blame.
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::Registry(RegistryError::NameTaken(_) | RegistryError::CidBusy { .. })
-            | Self::Vsock(vsock::Error::BusyCid { .. } | vsock::Error::BusySocket(_)) => {
-                Blame::Busy
-            }
-            Self::Registry(
-                RegistryError::Name(_)
-                | RegistryError::CidReserved(_)
-                | RegistryError::PathTooLong(_),
-            )
-            | Self::Hardware(_)
-            | Self::Publish { .. } => Blame::Request,
-            Self::Guest { .. } => Blame::Guest,
-            _ => Blame::Host,
-        }
-    }
-
-    /// As told to the process that started the VM.
-    pub fn failure(&self) -> Failure {
-        let mut message = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(source) = cause {
-            message.push_str(&format!(": {source}"));
-            cause = source.source();
-        }
-        let lines = match self {
-            Self::Emulator { lines, .. }
-            | Self::Accelerator { lines, .. }
-            | Self::Guest { lines, .. } => lines.clone(),
-            _ => Vec::new(),
-        };
-        Failure { blame: self.blame(), message, lines }
-    }
 }
 
 /// What tells a VM from outside that it shall end.

@@ -16,16 +16,18 @@
 //! Beside them `siblings`, in which the vsock devices find each other, and `lock`, held for the moments in which folders are made or removed. What a dead VM left behind (its
 //! `lock` can be taken) is removed by the next one who looks.
 
-use crate::accelerator::Accelerator;
 use crate::machine::Arch;
 use crate::publish::Publish;
 use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+mod place;
+
+pub use place::{Claim, Entry, Folder, Record, Stage, VsockKind};
 
 /// Names the registry's folder.
 pub const VARIABLE: &str = "ROUSE_RUNTIME_DIR";
@@ -40,9 +42,6 @@ pub const NAME_MAX: usize = 32;
 const SOCKET_PATH_MAX: usize = 107;
 const SIBLINGS: &str = "siblings";
 const LOCK: &str = "lock";
-const RECORD: &str = "vm.json";
-/// The longest of the sockets' names in a VM's folder.
-const LONGEST_SOCKET: &str = "device.sock";
 
 /// Why a VM cannot be found, or has no place in the registry.
 #[derive(Debug, thiserror::Error)]
@@ -106,118 +105,10 @@ impl<T> At<T> for rustix::io::Result<T> {
     }
 }
 
-/// How a VM's vsock is reached from the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VsockKind {
-    /// By AF_VSOCK, through the host's kernel.
-    Vhost,
-    /// By the Unix socket `vsock.sock`.
-    Device,
-}
-
-/// How far a VM has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Stage {
-    /// It boots.
-    Booting,
-    /// Its guest said that it listens.
-    Ready,
-    /// It was told to power off.
-    Stopping,
-}
-
-/// What is known of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Its name.
-    pub name: String,
-    /// Its process.
-    pub pid: u32,
-    /// Its context identifier.
-    pub cid: u32,
-    /// Its architecture.
-    pub arch: Arch,
-    /// The appliance's folder.
-    pub appliance: PathBuf,
-    /// How to reach its vsock.
-    pub vsock: VsockKind,
-    /// Sockets of the host that lead into it.
-    pub publish: Vec<Publish>,
-    /// The guest's listeners, as the caller describes them.
-    pub listeners: serde_json::Value,
-    /// Seconds since the epoch when its process began.
-    pub started: u64,
-    /// Who executes it; None before the first boot.
-    pub accelerator: Option<Accelerator>,
-    /// How far it has come.
-    pub stage: Stage,
-}
-
 /// The folder with all VMs.
 #[derive(Debug, Clone)]
 pub struct Registry {
     root: PathBuf,
-}
-
-/// A VM that runs, seen from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    folder: Folder,
-    /// What its process wrote down last.
-    pub record: Record,
-}
-
-/// A VM's place in the registry, held by its process. Dropping it removes the folder.
-#[derive(Debug)]
-pub struct Claim {
-    folder: Folder,
-    record: Record,
-    root: PathBuf,
-    /// Held until this is dropped, which is the last thing to happen.
-    _lock: File,
-}
-
-/// The paths of one VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// The folder itself.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-    /// The control protocol's token.
-    pub fn token(&self) -> PathBuf {
-        self.0.join("token")
-    }
-    /// The vsock device's socket for the host's clients.
-    pub fn vsock(&self) -> PathBuf {
-        self.0.join("vsock.sock")
-    }
-    /// The vsock device's socket for QEMU.
-    pub fn device(&self) -> PathBuf {
-        self.0.join(LONGEST_SOCKET)
-    }
-    /// QEMU's monitor.
-    pub fn monitor(&self) -> PathBuf {
-        self.0.join("qmp.sock")
-    }
-    /// What the guest wrote to its console.
-    pub fn console(&self) -> PathBuf {
-        self.0.join("console.log")
-    }
-    /// What the VM's process wrote to stderr.
-    pub fn log(&self) -> PathBuf {
-        self.0.join("vmm.log")
-    }
-    fn lock(&self) -> PathBuf {
-        self.0.join(LOCK)
-    }
-    fn record(&self) -> PathBuf {
-        self.0.join(RECORD)
-    }
 }
 
 /// What a VM wants of the registry.
@@ -290,7 +181,7 @@ impl Registry {
     /// Takes a place for this process's VM.
     pub fn claim(&self, wanted: &Wanted) -> Result<Claim, RegistryError> {
         check_name(wanted.name)?;
-        let folder = Folder(self.root.join(wanted.name));
+        let folder = Folder::new(self.root.join(wanted.name));
         if self.longest_socket(&folder) > SOCKET_PATH_MAX {
             return Err(RegistryError::PathTooLong(self.root.clone()));
         }
@@ -301,9 +192,6 @@ impl Registry {
         }
         let cid = choose_cid(wanted.cid, wanted.vsock, &running)?;
         make_private(folder.path())?;
-        let lock = open_lock(&folder.lock())?;
-        // Waits at most for somebody who is just looking whether it is held.
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).at(&folder.lock())?;
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let record = Record {
             name: wanted.name.into(),
@@ -318,9 +206,7 @@ impl Registry {
             accelerator: None,
             stage: Stage::Booting,
         };
-        let claim = Claim { folder, record, root: self.root.clone(), _lock: lock };
-        claim.write()?;
-        Ok(claim)
+        Claim::take(self.clone(), folder, record)
     }
 
     /// The place and CID that [`Registry::claim`] would give now.
@@ -332,7 +218,7 @@ impl Registry {
     ) -> Result<(Folder, u32), RegistryError> {
         check_name(name)?;
         let running = self.list()?;
-        Ok((Folder(self.root.join(name)), choose_cid(cid, vsock, &running)?))
+        Ok((Folder::new(self.root.join(name)), choose_cid(cid, vsock, &running)?))
     }
 
     fn longest_socket(&self, folder: &Folder) -> usize {
@@ -356,85 +242,19 @@ impl Registry {
             if !is_vm || !item.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
             }
-            let folder = Folder(item.path());
-            if is_alive(&folder) {
-                let text = fs::read(folder.record()).at(&folder.record())?;
-                let parsed = serde_json::from_slice(&text).map_err(io::Error::from);
-                let record = parsed.at(&folder.record())?;
-                running.push(Entry { folder, record });
+            let folder = Folder::new(item.path());
+            if place::is_alive(&folder) {
+                // A VM of another version of this program cannot be talked to, and does no harm.
+                match Entry::read(folder) {
+                    Ok(entry) => running.push(entry),
+                    Err(error) => log::warn!("failed to {error}: {:?}", item.path()),
+                }
             } else {
                 fs::remove_dir_all(folder.path()).at(folder.path())?;
             }
         }
         running.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         Ok(running)
-    }
-}
-
-impl Entry {
-    /// Its paths.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    /// The control protocol's token.
-    pub fn token(&self) -> Result<String, RegistryError> {
-        let path = self.folder.token();
-        Ok(fs::read_to_string(&path).at(&path)?.trim_end().to_owned())
-    }
-
-    /// Whether its process still lives.
-    pub fn is_alive(&self) -> bool {
-        is_alive(&self.folder)
-    }
-
-    /// Tells its process to end: SIGTERM, upon which it powers the guest off. The lock shows that
-    /// the process lives, so its id cannot belong to another one.
-    pub fn terminate(&self) -> Result<(), RegistryError> {
-        let pid = rustix::process::Pid::from_raw(self.record.pid.cast_signed());
-        match pid.filter(|_| self.is_alive()) {
-            Some(pid) => rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-                .at(self.folder.path()),
-            None => Err(RegistryError::NotFound(self.record.name.clone())),
-        }
-    }
-}
-
-impl Claim {
-    /// The VM's paths.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    /// As it stands in `vm.json`.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// As others see it.
-    pub fn entry(&self) -> Entry {
-        Entry { folder: self.folder.clone(), record: self.record.clone() }
-    }
-
-    /// Changes the record for all to see.
-    pub fn update(&mut self, change: impl FnOnce(&mut Record)) -> Result<(), RegistryError> {
-        change(&mut self.record);
-        self.write()
-    }
-
-    fn write(&self) -> Result<(), RegistryError> {
-        let path = self.folder.record();
-        let text = serde_json::to_vec_pretty(&self.record).map_err(io::Error::from).at(&path)?;
-        replace_file(&path, &text, 0o600).at(&path)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // Somebody else's scan removes what cannot be removed here.
-        if let Ok(_lock) = (Registry { root: self.root.clone() }).lock() {
-            let _ = fs::remove_dir_all(self.folder.path());
-        }
     }
 }
 
@@ -486,13 +306,6 @@ fn choose_cid(
         }
         None => Ok(cid),
     }
-}
-
-/// Whether a VM's process holds its lock. Only that process may take it for good; here it is held
-/// shared, and for a moment.
-fn is_alive(folder: &Folder) -> bool {
-    let Ok(lock) = File::open(folder.lock()) else { return false };
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).is_err()
 }
 
 fn open_lock(path: &Path) -> Result<File, RegistryError> {
