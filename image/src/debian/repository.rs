@@ -1,0 +1,186 @@
+//! The archive as one thing: its suites, their indexes, and what is chosen from them.
+
+use super::download::Client;
+use super::fetch::fetch_blob;
+use super::index::{self, Index};
+use super::release::{ByHash, Expiry, Release};
+use super::signature::Keyring;
+use super::solver::{self, Universe};
+use super::{Architecture, Archive, Error, Mirror, Package, download, release};
+use crate::cache::{Cache, Hash};
+use crate::terminal::{self, Measure, Task};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Debian's public snapshot archive.
+const SNAPSHOT: &str = "http://snapshot.debian.org";
+/// The longest InRelease, in bytes; trixie's has 140,000.
+const LONGEST_RELEASE: u64 = 16 << 20;
+
+/// Debian, as it can be reached from here.
+#[derive(Debug)]
+pub struct Debian {
+    pub(super) cache: Cache,
+    pub(super) mirror: Mirror,
+    pub(super) client: Client,
+    /// Base URL of the snapshot archive.
+    pub(super) snapshot: String,
+    keyring: Option<Keyring>,
+    expiry: Expiry,
+    /// What was read in this process.
+    suites: Mutex<BTreeMap<(String, Architecture), Arc<Suite>>>,
+}
+
+/// A suite with its updates, for one architecture.
+#[derive(Debug)]
+pub struct Suite {
+    indexes: Vec<Index>,
+}
+
+impl Suite {
+    /// What can be chosen. Takes some 50 ms: for several questions, ask once.
+    pub fn universe(&self) -> Universe<'_> {
+        Universe::new(&self.indexes)
+    }
+}
+
+impl Debian {
+    /// With the mirror of the configuration, if it names one: see [`Mirror::find`].
+    /// `ROUSE_SNAPSHOT_MIRROR` names another snapshot archive than Debian's.
+    pub fn new(cache: Cache, mirror: Option<&str>) -> Self {
+        let snapshot = std::env::var("ROUSE_SNAPSHOT_MIRROR").unwrap_or_else(|_| SNAPSHOT.into());
+        Self {
+            cache,
+            mirror: Mirror::find(mirror),
+            client: Client::new(),
+            snapshot: snapshot.trim_end_matches('/').to_owned(),
+            keyring: None,
+            expiry: Expiry::from_environment(),
+            suites: Mutex::default(),
+        }
+    }
+
+    /// The cache that it fetches into.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The mirror that is asked.
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// The closure of some packages as the mirror has them today, sorted by name.
+    pub fn resolve(
+        &self,
+        suite: &str,
+        architecture: Architecture,
+        roots: &[impl AsRef<str>],
+    ) -> Result<Vec<Package>, Error> {
+        Ok(self.suite(suite, architecture)?.universe().resolve(roots)?)
+    }
+
+    /// The kernel package that a kernel's metapackage (`linux-image-cloud-amd64`) stands for today,
+    /// without what that depends on: an appliance makes its own initramfs.
+    pub fn resolve_kernel(
+        &self,
+        suite: &str,
+        architecture: Architecture,
+        metapackage: &str,
+    ) -> Result<Package, Error> {
+        let suite = self.suite(suite, architecture)?;
+        let universe = suite.universe();
+        let unknown = || solver::Error::Unknown { name: metapackage.into() };
+        let meta = universe.find(metapackage).ok_or_else(unknown)?;
+        let real = meta
+            .depends()
+            .into_iter()
+            .flat_map(super::relation::terms)
+            .find(|term| term.name.starts_with("linux-image-"))
+            .and_then(|term| universe.find(term.name))
+            .unwrap_or(meta);
+        let incomplete = || solver::Error::Incomplete { name: real.name().into() };
+        Ok(real.package().ok_or_else(incomplete)?)
+    }
+
+    /// A suite with `-updates` and `-security`, signatures verified. Read once in a process.
+    pub fn suite(&self, name: &str, architecture: Architecture) -> Result<Arc<Suite>, Error> {
+        let key = (name.to_owned(), architecture);
+        let mut suites = self.suites.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(suite) = suites.get(&key) {
+            return Ok(suite.clone());
+        }
+        let mut indexes = vec![self.index(Archive::Debian, name, architecture)?];
+        let more = [(Archive::Debian, "updates"), (Archive::DebianSecurity, "security")];
+        for (archive, pocket) in more {
+            match self.index(archive, &format!("{name}-{pocket}"), architecture) {
+                Ok(index) => indexes.push(index),
+                // A private mirror may do without; what is there and is not right is an error.
+                Err(Error::Download(
+                    error @ (download::Error::NotFound { .. }
+                    | download::Error::Unreachable { .. }
+                    | download::Error::Status { .. }),
+                )) => terminal::warn(format!("{name}-{pocket} is left out: failed to {error}")),
+                Err(error) => return Err(error),
+            }
+        }
+        let suite = Arc::new(Suite { indexes });
+        suites.insert(key, suite.clone());
+        Ok(suite)
+    }
+
+    fn index(
+        &self,
+        archive: Archive,
+        suite: &str,
+        architecture: Architecture,
+    ) -> Result<Index, Error> {
+        let base = format!("{}/dists/{suite}", self.mirror.url(archive));
+        let url = format!("{base}/InRelease");
+        let signed = self.client.text(&url, LONGEST_RELEASE)?;
+        let signed = String::from_utf8_lossy(&signed);
+        let trusted;
+        let keyring = match &self.keyring {
+            Some(keyring) => keyring,
+            None => {
+                trusted = Keyring::debian()
+                    .map_err(|source| release::Error::Signature { url: url.clone(), source })?;
+                &trusted
+            }
+        };
+        let release = Release::read(&signed, keyring, &url, suite, self.expiry)?;
+        let path = format!("main/binary-{architecture}/Packages.xz");
+        let (hash, size) = release.file(&path).ok_or_else(|| index::Error::Missing {
+            url: url.clone(),
+            architecture: architecture.debian(),
+        })?;
+        let url = match release.by_hash {
+            ByHash::Yes => format!("{base}/main/binary-{architecture}/by-hash/SHA256/{hash}"),
+            ByHash::No => format!("{base}/{path}"),
+        };
+        let text = self.condensed(&url, suite, size, hash)?;
+        Ok(Index::read(archive, text))
+    }
+
+    /// The index of a hash, without what is not needed: from the cache, or downloaded.
+    fn condensed(&self, url: &str, suite: &str, size: u64, hash: Hash) -> Result<String, Error> {
+        let key = format!("packages-1-{hash}");
+        if let Some(text) = self.cache.made(&key)?.and_then(|text| String::from_utf8(text).ok()) {
+            return Ok(text);
+        }
+        let label = format!("downloading the index of {suite}");
+        let task = Task::begin(label, Measure::Bytes, size);
+        let path = fetch_blob(&self.cache, &self.client, url, size, hash, &task)?;
+        drop(task);
+        let _task = Task::begin(format!("reading the index of {suite}"), Measure::None, 0);
+        let malformed = |error: std::io::Error| index::Error::Malformed {
+            url: url.to_owned(),
+            reason: error.to_string(),
+        };
+        let file = std::fs::File::open(path).map_err(malformed)?;
+        let reader = lzma_rust2::XzReader::new(std::io::BufReader::new(file), true);
+        let text = index::condense(url, reader)?;
+        self.cache.store_made(&key, text.as_bytes())?;
+        Ok(text)
+    }
+}
