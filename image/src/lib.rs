@@ -9,13 +9,17 @@
 //! already holds.
 
 pub mod base;
+pub mod cache;
 pub mod command_line;
 pub mod config;
 pub mod container;
+pub mod debian;
 pub mod elf;
 pub mod exit;
 pub mod finding;
 pub mod guest;
+pub mod kernel;
+pub mod lock;
 pub mod oci;
 pub mod output;
 pub mod static_build;

@@ -1,0 +1,348 @@
+//! `appliance.lock`: exactly which Debian packages an appliance is made of.
+//!
+//! A section for each architecture that was locked. It names what was asked for (the roots), so
+//! that a config which asks for something else is noticed without a look at any index; and each
+//! package's version, path and hash, so that a build needs no index at all. It does not name a
+//! mirror.
+
+use crate::cache::Hash;
+use crate::debian::{self, Architecture, Debian, Package};
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Its name, in an appliance's folder.
+pub const FILE: &str = "appliance.lock";
+/// The format that is written and read.
+const VERSION: u32 = 1;
+const HEADER: &str = "\
+# Written by `rouse lock` from appliance.toml: which packages the appliance is made of.
+# Keep it beside appliance.toml; with the same lock, every build gives the same bytes.
+";
+
+/// Why a lock cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused.
+    #[error("use {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not as `rouse lock` writes it.
+    #[error("read {path}:{line}: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// It was written by another version of rouse.
+    #[error("read {path}: it has format {got}, this rouse reads {VERSION}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        got: u32,
+    },
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    version: u32,
+    /// Debian's suite.
+    pub suite: String,
+    // A map of sections would lose where in the file an error is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    amd64: Option<Section>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arm64: Option<Section>,
+}
+
+/// What is locked for one architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Section {
+    /// The packages that were asked for, sorted.
+    pub roots: Vec<String>,
+    /// The kernel package that was asked for: `linux-image-cloud-amd64`.
+    pub kernel_root: String,
+    /// The package that this stood for.
+    pub kernel: Package,
+    /// The roots and all that they depend on, sorted by name.
+    #[serde(rename = "package", default)]
+    pub packages: Vec<Package>,
+}
+
+/// Why a lock does not do for a config: run `rouse lock`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// It has no section for the architecture.
+    #[error("the lock does not cover {0}")]
+    Architecture(Architecture),
+    /// It is for another suite.
+    #[error("the lock is for {locked}, the config asks for {asked}")]
+    Suite {
+        /// The lock's.
+        locked: String,
+        /// The config's.
+        asked: String,
+    },
+    /// The config asks for a package that it does not know.
+    #[error("the lock does not cover package {0}")]
+    Package(String),
+    /// It has a package that the config no longer asks for.
+    #[error("the lock has package {0}, which nothing asks for any more")]
+    Superfluous(String),
+    /// It has another kernel.
+    #[error("the lock is for kernel {locked}, the config asks for {asked}")]
+    Kernel {
+        /// The lock's.
+        locked: String,
+        /// The config's.
+        asked: String,
+    },
+}
+
+/// What a config asks for, for one architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Debian's suite.
+    pub suite: &'a str,
+    /// For which machine.
+    pub architecture: Architecture,
+    /// Packages, in any order, also more than once.
+    pub roots: &'a [String],
+    /// The kernel's metapackage: see [`kernel_root`].
+    pub kernel: &'a str,
+}
+
+/// The kernel that is used when nothing else is asked for: Debian's for virtual machines.
+pub fn kernel_root(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Amd64 => "linux-image-cloud-amd64",
+        Architecture::Arm64 => "linux-image-cloud-arm64",
+    }
+}
+
+impl Wanted<'_> {
+    fn sorted(&self) -> Vec<String> {
+        let mut roots = self.roots.to_vec();
+        roots.sort();
+        roots.dedup();
+        roots
+    }
+
+    /// Resolves it as the mirror has it today.
+    pub fn resolve(&self, debian: &Debian) -> Result<Section, debian::Error> {
+        let roots = self.sorted();
+        let packages = debian.resolve(self.suite, self.architecture, &roots)?;
+        let kernel = debian.resolve_kernel(self.suite, self.architecture, self.kernel)?;
+        Ok(Section { roots, kernel_root: self.kernel.to_owned(), kernel, packages })
+    }
+}
+
+impl Lock {
+    /// With no section yet.
+    pub fn new(suite: &str) -> Self {
+        Self { version: VERSION, suite: suite.to_owned(), amd64: None, arm64: None }
+    }
+
+    /// Reads a lock; None if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, Error> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
+        };
+        Self::parse(path, &text).map(Some)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        /// Read first, since another format may have anything else in it.
+        #[derive(Deserialize)]
+        struct Format {
+            version: u32,
+        }
+        let malformed = |error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
+            Error::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+        };
+        let format: Format = toml::from_str(text).map_err(malformed)?;
+        if format.version != VERSION {
+            return Err(Error::Version { path: path.to_owned(), got: format.version });
+        }
+        toml::from_str(text).map_err(malformed)
+    }
+
+    /// Replaces the file, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let failed = |source| Error::Io { path: path.to_owned(), source };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        let mut file = builder
+            .prefix(".appliance.lock")
+            .permissions(mode)
+            .tempfile_in(folder)
+            .map_err(failed)?;
+        file.write_all(self.text().as_bytes()).map_err(failed)?;
+        file.persist(path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let body = toml::to_string(self).unwrap_or_default();
+        format!("{HEADER}{body}")
+    }
+
+    /// Puts in, or replaces, what is locked for an architecture.
+    pub fn insert(&mut self, architecture: Architecture, section: Section) {
+        let place = match architecture {
+            Architecture::Amd64 => &mut self.amd64,
+            Architecture::Arm64 => &mut self.arm64,
+        };
+        *place = Some(section);
+    }
+
+    /// Which architectures are locked.
+    pub fn architectures(&self) -> impl Iterator<Item = Architecture> + '_ {
+        Architecture::ALL.into_iter().filter(|at| self.section(*at).is_some())
+    }
+
+    /// What is locked for an architecture, whatever the config asks for.
+    pub fn section(&self, architecture: Architecture) -> Option<&Section> {
+        match architecture {
+            Architecture::Amd64 => self.amd64.as_ref(),
+            Architecture::Arm64 => self.arm64.as_ref(),
+        }
+    }
+
+    /// What is locked for this config, if the lock does for it.
+    pub fn covers(&self, wanted: &Wanted<'_>) -> Result<&Section, Stale> {
+        if self.suite != wanted.suite {
+            let (locked, asked) = (self.suite.clone(), wanted.suite.to_owned());
+            return Err(Stale::Suite { locked, asked });
+        }
+        let section = self.section(wanted.architecture);
+        let section = section.ok_or(Stale::Architecture(wanted.architecture))?;
+        if section.kernel_root != wanted.kernel {
+            let (locked, asked) = (section.kernel_root.clone(), wanted.kernel.to_owned());
+            return Err(Stale::Kernel { locked, asked });
+        }
+        let roots = wanted.sorted();
+        if let Some(root) = roots.iter().find(|root| !section.roots.contains(root)) {
+            return Err(Stale::Package(root.clone()));
+        }
+        if let Some(root) = section.roots.iter().find(|root| !roots.contains(root)) {
+            return Err(Stale::Superfluous(root.clone()));
+        }
+        Ok(section)
+    }
+}
+
+impl Section {
+    /// One hash of all that is locked, the kernel included: the key of what is made of it.
+    pub fn hash(&self) -> Hash {
+        let packages = std::iter::once(&self.kernel).chain(&self.packages);
+        let list: String = packages.map(|package| format!("{}\n", package.sha256)).collect();
+        Hash::of(list.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::Archive;
+
+    fn package(name: &str) -> Package {
+        Package {
+            name: name.into(),
+            version: "1:2-3".into(),
+            architecture: "amd64".into(),
+            archive: Archive::DebianSecurity,
+            path: format!("pool/{name}.deb"),
+            size: 7,
+            sha256: Hash::of(name.as_bytes()),
+        }
+    }
+
+    fn lock() -> Lock {
+        let section = Section {
+            roots: vec!["crun".into(), "socat".into()],
+            kernel_root: "linux-image-cloud-amd64".into(),
+            kernel: package("linux-image-6"),
+            packages: vec![package("crun"), package("libc6"), package("socat")],
+        };
+        let mut lock = Lock::new("trixie");
+        lock.insert(Architecture::Amd64, section.clone());
+        lock.insert(Architecture::Arm64, Section { packages: Vec::new(), ..section });
+        lock
+    }
+
+    fn wanted<'a>(roots: &'a [String]) -> Wanted<'a> {
+        Wanted {
+            suite: "trixie",
+            architecture: Architecture::Amd64,
+            roots,
+            kernel: "linux-image-cloud-amd64",
+        }
+    }
+
+    #[test]
+    fn a_lock_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        assert_eq!(Lock::read(&path).unwrap(), None);
+        lock().write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), Some(lock()));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# Written by `rouse lock`"), "{text}");
+        assert!(text.contains("[amd64.kernel]") && text.contains("[[amd64.package]]"), "{text}");
+        assert!(text.contains("archive = \"debian-security\""), "{text}");
+        lock().write(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_lock_covers_what_it_was_made_for_and_nothing_else() {
+        let lock = lock();
+        let roots = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let same = roots(&["socat", "crun", "socat"]);
+        assert!(lock.covers(&wanted(&same)).is_ok());
+        let more = roots(&["crun", "podman", "socat"]);
+        assert_eq!(lock.covers(&wanted(&more)), Err(Stale::Package("podman".into())));
+        let less = roots(&["crun"]);
+        assert_eq!(lock.covers(&wanted(&less)), Err(Stale::Superfluous("socat".into())));
+        let other = Wanted { suite: "sid", ..wanted(&same) };
+        assert!(matches!(lock.covers(&other), Err(Stale::Suite { .. })));
+        let other = Wanted { kernel: "linux-image-amd64", ..wanted(&same) };
+        assert!(matches!(lock.covers(&other), Err(Stale::Kernel { .. })));
+        let none = Lock::new("trixie");
+        assert_eq!(none.covers(&wanted(&same)), Err(Stale::Architecture(Architecture::Amd64)));
+    }
+
+    #[test]
+    fn a_lock_that_was_harmed_or_is_newer_is_refused() {
+        let path = Path::new(FILE);
+        let text = lock().text();
+        let newer = text.replace("version = 1\n", "version = 2\nnew = 1\n");
+        assert!(matches!(Lock::parse(path, &newer), Err(Error::Version { got: 2, .. })));
+        let odd = text.replacen("size = 7", "size = \"seven\"", 1);
+        let line = odd.lines().position(|line| line.contains("seven")).unwrap() + 1;
+        assert!(
+            matches!(Lock::parse(path, &odd), Err(Error::Malformed { line: at, .. }) if at == line)
+        );
+        assert!(matches!(Lock::parse(path, "= ="), Err(Error::Malformed { line: 1, .. })));
+    }
+}
