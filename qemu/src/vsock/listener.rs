@@ -2,15 +2,16 @@
 
 use super::config::PublishAddress;
 use super::error::{Error, errno};
+use super::stream::Stream;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Connections that the kernel queues for us. The kernel lowers it to net.core.somaxconn, 4096.
@@ -19,7 +20,7 @@ const BACKLOG: i32 = 4096;
 /// A Unix listener whose file goes with it.
 #[derive(Debug)]
 pub(super) struct UnixEntrance {
-    _listener: UnixListener,
+    listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the socket file as we made it: a file that someone put in its place
     /// is not ours to remove.
@@ -42,7 +43,12 @@ impl UnixEntrance {
                 Errno::ADDRINUSE => Error::BusySocket(path.to_owned()),
                 cause => Error::path("listen on", path, cause),
             })?;
-        Ok(Self { _listener: socket.into(), path: path.to_owned(), identity: identity(path) })
+        Ok(Self { listener: socket.into(), path: path.to_owned(), identity: identity(path) })
+    }
+
+    /// The descriptor, for poll and for handing it to others.
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
     }
 }
 
@@ -59,7 +65,7 @@ impl Drop for UnixEntrance {
 #[derive(Debug)]
 pub(super) enum Entrance {
     Unix(UnixEntrance),
-    Tcp { _listener: TcpListener, bound: SocketAddr },
+    Tcp(TcpListener, SocketAddr),
 }
 
 impl Entrance {
@@ -73,7 +79,7 @@ impl Entrance {
                 let listener = TcpListener::bind(address).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                Ok(Self::Tcp { _listener: listener, bound })
+                Ok(Self::Tcp(listener, bound))
             }
         }
     }
@@ -82,13 +88,48 @@ impl Entrance {
     pub(super) fn address(&self) -> PublishAddress {
         match self {
             Self::Unix(unix) => PublishAddress::UnixPath(unix.path.clone()),
-            Self::Tcp { bound, .. } => PublishAddress::Tcp(*bound),
+            Self::Tcp(_, bound) => PublishAddress::Tcp(*bound),
+        }
+    }
+
+    /// Takes one connection; `WouldBlock` if there is none.
+    pub(super) fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Unix(unix) => {
+                let (stream, _) = unix.listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(Stream::unix(stream))
+            }
+            Self::Tcp(listener, _) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                // A relay must not hold back small packets for the sake of larger ones.
+                stream.set_nodelay(true)?;
+                Ok(Stream::tcp(stream))
+            }
         }
     }
 }
 
+impl AsFd for Entrance {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(unix) => unix.listener.as_fd(),
+            Self::Tcp(listener, _) => listener.as_fd(),
+        }
+    }
+}
+
+/// Connects to a Unix socket without waiting. `AGAIN`: its queue is full for now.
+pub(super) fn dial(path: &Path) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = unix_socket()?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
+}
+
 /// A Unix stream socket that neither blocks nor survives exec.
-pub(super) fn unix_socket() -> Result<OwnedFd, Errno> {
+fn unix_socket() -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
@@ -103,13 +144,14 @@ fn clear(path: &Path) -> Result<(), Error> {
     if !metadata.file_type().is_socket() {
         return Err(Error::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+    match dial(path) {
+        Err(Errno::CONNREFUSED) => {
             fs::remove_file(path).map_err(|cause| Error::path("replace", path, cause))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Ok(_) => Err(Error::BusySocket(path.to_owned())),
-        Err(error) => Err(Error::path("connect to", path, error)),
+        Err(Errno::NOENT) => Ok(()),
+        // EAGAIN: someone listens, and is behind with accepting.
+        Ok(_) | Err(Errno::AGAIN) => Err(Error::BusySocket(path.to_owned())),
+        Err(cause) => Err(Error::path("connect to", path, cause)),
     }
 }
 
