@@ -11,7 +11,8 @@
 //! | `console` | where every line is shown ([`console`]) |
 //!
 //! PID 1 keeps all of them, and starts this process again if it dies. The history is then lost;
-//! what is in the pipes is not. When PID 1 closes its end, this process ends too.
+//! what is in the pipes is not. When PID 1 closes its end or sends SIGTERM, this process shows
+//! the last lines and ends.
 //!
 //! It may allocate. Everything that others can make it keep is bounded: 64 KiB of text for each
 //! unit ([`store::RING`]), lines of 8 KiB ([`split::MAX_LINE`]), 64 KiB for the console, 64
@@ -19,8 +20,11 @@
 
 pub mod connection;
 pub mod console;
+pub mod journal;
 pub mod orders;
+pub mod request;
 pub mod server;
+pub mod signals;
 pub mod split;
 pub mod status;
 pub mod store;
@@ -48,6 +52,8 @@ pub enum Error {
     Manifest(PathBuf, DecodeError),
     /// No fd of the name `pid1`.
     NoPid1,
+    /// The signals cannot be taken over.
+    Signals(io::Error),
 }
 
 impl Error {
@@ -58,6 +64,7 @@ impl Error {
             Self::Read(..) => exit::UNAVAILABLE,
             Self::Manifest(..) => exit::DATA,
             Self::NoPid1 => exit::SOFTWARE,
+            Self::Signals(_) => exit::SYSTEM,
         }
     }
 }
@@ -69,6 +76,7 @@ impl fmt::Display for Error {
             Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::Manifest(path, error) => write!(f, "{}: {error}", path.display()),
             Self::NoPid1 => f.write_str("no fd named `pid1`: only the activator starts this"),
+            Self::Signals(error) => write!(f, "cannot take over the signals: {error}"),
         }
     }
 }
@@ -119,6 +127,7 @@ fn inheritance(args: &[OsString], fds: Vec<(String, OwnedFd)>) -> Result<Inherit
         unix,
         token: token::Token::read(),
         cgroups: status::CGROUPS.into(),
+        signals: Some(signals::Signals::new().map_err(Error::Signals)?),
     })
 }
 

@@ -5,20 +5,21 @@
 
 use super::connection::{Connection, Frame, Settling, State, Trust};
 use super::console::Console;
+use super::journal::Journal;
 use super::orders::{Asked, ClientId, Heard, Pid1, Snapshot};
+use super::signals::Signals;
 use super::split::Splitter;
-use super::status::{self, Verdict, Wish};
-use super::store::{Item, Store};
+use super::status::{self, Verdict};
 use super::token::Token;
-use super::words;
-use crate::control::{Event, Failure, Hello, Line, Order, Reply, Request, VERSION};
+use super::{request, words};
+use crate::control::{Event, Failure, Order, Reply, Request};
 use crate::manifest::{Manifest, UnitId, UnitKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Connections at once. One more, and an idle or stuck one is dropped, or the
 /// new one refused.
@@ -61,6 +62,8 @@ pub struct Inheritance {
     pub token: Option<Token>,
     /// [`status::CGROUPS`], or elsewhere in tests.
     pub cgroups: PathBuf,
+    /// None in tests, where several run in one process.
+    pub signals: Option<Signals>,
 }
 
 struct Source {
@@ -79,6 +82,7 @@ struct Listener {
 #[derive(Clone, Copy)]
 enum Who {
     Pid1,
+    Signals,
     Console,
     Source(usize),
     Listener(usize),
@@ -93,7 +97,7 @@ pub struct Logd {
     pid1: Pid1,
     /// PID 1's socket had no room for an order.
     pid1_full: bool,
-    console: Option<Console>,
+    signals: Option<Signals>,
     /// Emptied of those at their end: PID 1 holds the other ends, but a test may not.
     sources: Vec<Source>,
     listeners: Vec<Listener>,
@@ -102,15 +106,14 @@ pub struct Logd {
     connections: Vec<Connection>,
     /// Of the client accepted last.
     last_client: ClientId,
-    /// One ring for each unit, and a last one for the activator itself.
-    store: Store,
+    journal: Journal,
     next_probe: Instant,
 }
 
 impl Logd {
     /// Takes over everything.
     pub fn new(given: Inheritance) -> Self {
-        let units = given.manifest.units.len();
+        let journal = Journal::new(&given.manifest, given.console.map(Console::new));
         let listener = |trust| move |socket| Listener { socket, trust };
         let listeners = given.vsock.into_iter().map(listener(Trust::ByToken));
         let listeners = listeners.chain(given.unix.into_iter().map(listener(Trust::Given)));
@@ -128,25 +131,26 @@ impl Logd {
             token: given.token,
             pid1: Pid1::new(given.pid1),
             pid1_full: false,
-            console: given.console.map(Console::new),
+            signals: given.signals,
             sources,
             listeners,
             paused_until: None,
             connections: Vec::new(),
             last_client: 0,
-            store: Store::new(units + 1),
+            journal,
             next_probe: Instant::now(),
         }
     }
 
-    /// Serves until PID 1 closes its end.
+    /// Serves until PID 1 closes its end or sends SIGTERM.
     pub fn run(mut self) {
         loop {
             for (who, flags) in self.wait() {
                 match who {
                     Who::Pid1 if !self.hear() => return self.leave(),
-                    Who::Pid1 => {}
-                    Who::Console => {}
+                    Who::Signals if self.asked_to_end() => return self.leave(),
+                    // What waits for the console is flushed after every round.
+                    Who::Pid1 | Who::Signals | Who::Console => {}
                     Who::Source(index) => self.read_source(index, READS),
                     Who::Listener(index) => self.accept(index),
                     Who::Client(id) => self.read_client(id, flags),
@@ -154,7 +158,7 @@ impl Logd {
             }
             let now = Instant::now();
             if self.pid1.lose_patience(now) {
-                self.log(None, "PID 1 does not answer");
+                self.journal.log(None, "PID 1 does not answer");
                 self.fail_waiting(&Failure::NoAnswer, now);
             }
             self.advance(now);
@@ -182,7 +186,10 @@ impl Logd {
             who.push(one);
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
-        if let Some(console) = self.console.as_ref().filter(|console| console.waits()) {
+        if let Some(signals) = &self.signals {
+            add(Who::Signals, signals.fd(), PollFlags::IN);
+        }
+        if let Some(console) = self.journal.waiting_console() {
             add(Who::Console, console.fd(), PollFlags::OUT);
         }
         for (index, source) in self.sources.iter().enumerate() {
@@ -209,17 +216,14 @@ impl Logd {
         }
     }
 
-    /// Keeps and shows one line.
-    fn log(&mut self, unit: Option<UnitId>, text: &str) {
-        keep(&self.manifest, &mut self.store, self.console.as_mut(), unit, text);
+    fn asked_to_end(&self) -> bool {
+        self.signals.as_ref().is_some_and(Signals::asked_to_end)
     }
 
     fn read_source(&mut self, index: usize, reads: usize) {
         let Some(source) = self.sources.get_mut(index) else { return };
         let Source { unit, pipe, splitter } = source;
-        let mut each = |line: &str| {
-            keep(&self.manifest, &mut self.store, self.console.as_mut(), Some(*unit), line);
-        };
+        let mut each = |line: &str| self.journal.log(Some(*unit), line);
         let mut buffer = [0; READ];
         for _ in 0..reads {
             match rustix::io::read(&*pipe, &mut buffer) {
@@ -245,9 +249,7 @@ impl Logd {
         // As much as a pipe holds, and no more: a child that lives on may still write.
         self.read_source(index, 64 * 1024 / READ);
         if let Some(source) = self.sources.iter_mut().find(|source| source.unit == unit) {
-            source.splitter.flush(|line| {
-                keep(&self.manifest, &mut self.store, self.console.as_mut(), Some(unit), line);
-            });
+            source.splitter.flush(|line| self.journal.log(Some(unit), line));
         }
     }
 
@@ -262,7 +264,7 @@ impl Logd {
                         self.drain(unit);
                     }
                     let text = words::describe(&self.manifest, unit, event);
-                    self.log(unit, &text);
+                    self.journal.log(unit, &text);
                 }
                 Heard::Snapshot(number, snapshot) => self.use_snapshot(number, &snapshot, now),
                 Heard::Taken(id) => {
@@ -416,7 +418,7 @@ impl Logd {
                 Frame::Incomplete => break,
                 Frame::TooLarge => client.reply(&Reply::Failed(Failure::BadRequest), now),
                 Frame::Body(body) if matches!(client.state, State::Hello) => {
-                    match self.token.as_ref().greet(client.trust, &body) {
+                    match request::greet(self.token.as_ref(), client.trust, &body) {
                         Ok(()) => {
                             client.trust = Trust::Given;
                             client.state = State::Request;
@@ -426,9 +428,8 @@ impl Logd {
                 }
                 Frame::Body(body) => match postcard::from_bytes::<Request>(&body) {
                     Ok(request) if !client.surplus() => {
-                        let answer =
-                            begin(&self.manifest, &self.store, &mut self.pid1, id, &request);
-                        match answer {
+                        let (manifest, journal) = (&self.manifest, &self.journal);
+                        match request::begin(manifest, journal, &mut self.pid1, id, &request) {
                             Ok(state) => client.state = state,
                             Err(failure) => client.reply(&Reply::Failed(failure), now),
                         }
@@ -448,7 +449,6 @@ impl Logd {
         if probe {
             self.next_probe = now + PROBE;
         }
-        let units = &self.manifest.units;
         for client in &mut self.connections {
             loop {
                 client.flush(now);
@@ -456,8 +456,8 @@ impl Logd {
                     break;
                 }
                 let State::Logs(cursor, follow) = &mut client.state else { break };
-                let reply = match self.store.next(cursor) {
-                    Some(item) => Reply::Line(line(units, &item)),
+                let reply = match self.journal.next(cursor) {
+                    Some(line) => Reply::Line(line),
                     None if *follow => break,
                     None => Reply::Done,
                 };
@@ -475,13 +475,14 @@ impl Logd {
             client.expire(now);
         }
         self.connections.retain(|client| !client.broken());
-        if let Some(console) = &mut self.console {
+        if let Some(console) = self.journal.console() {
             console.flush();
         }
     }
 
-    /// PID 1 is gone: what is in the pipes is still read and shown, and clients are told.
+    /// The end: what PID 1 and the pipes still have is read and shown, and clients are told.
     fn leave(mut self) {
+        self.hear();
         while let Some(unit) = self.sources.first().map(|source| source.unit) {
             self.drain(unit);
             self.sources.retain(|source| source.unit != unit);
@@ -495,105 +496,13 @@ impl Logd {
                 client.flush(now);
             }
         }
-        let Some(console) = &mut self.console else { return };
+        let Some(console) = self.journal.console() else { return };
         while console.waits() && now.elapsed() < LAST_WORDS {
             let mut fds = [PollFd::from_borrowed_fd(console.fd(), PollFlags::OUT)];
             let timeout = Timespec::try_from(LAST_WORDS.saturating_sub(now.elapsed())).ok();
             let _ = poll(&mut fds, timeout.as_ref());
             console.flush();
         }
-    }
-}
-
-/// Whether a client's Hello lets it in.
-trait Greet {
-    fn greet(self, trust: Trust, body: &[u8]) -> Result<(), Failure>;
-}
-
-impl Greet for Option<&Token> {
-    fn greet(self, trust: Trust, body: &[u8]) -> Result<(), Failure> {
-        // The version first: what follows it may look different in another one.
-        match postcard::take_from_bytes::<u32>(body) {
-            Ok((VERSION, _)) => {}
-            Ok(_) => return Err(Failure::Version(VERSION)),
-            Err(_) => return Err(Failure::BadRequest),
-        }
-        let hello: Hello = postcard::from_bytes(body).map_err(|_| Failure::BadRequest)?;
-        match trust {
-            Trust::Given => Ok(()),
-            Trust::ByToken if self.is_some_and(|token| token.matches(&hello.token)) => Ok(()),
-            Trust::ByToken | Trust::Denied => Err(Failure::Denied),
-        }
-    }
-}
-
-/// Takes up a request: what the client waits for then.
-fn begin(
-    manifest: &Manifest,
-    store: &Store,
-    pid1: &mut Pid1,
-    id: ClientId,
-    request: &Request,
-) -> Result<State, Failure> {
-    let unit = |name: &String| {
-        let full = manifest.find(name).or_else(|| manifest.find(&format!("{name}.service")));
-        full.ok_or_else(|| Failure::NoSuchUnit(name.clone()))
-    };
-    let (order, wish) = match request {
-        Request::Status => return Ok(State::Status(pid1.want_snapshot())),
-        Request::Logs { unit: None, follow } => {
-            return Ok(State::Logs(store.cursor(None, *follow), *follow));
-        }
-        Request::Logs { unit: Some(name), follow } => {
-            let ring = match name.as_str() {
-                ACTIVATOR => manifest.units.len(),
-                _ => unit(name)?.index(),
-            };
-            return Ok(State::Logs(store.cursor(Some(ring), *follow), *follow));
-        }
-        Request::Start(name) => unit(name).map(|id| (Order::Start(id), Some((id, Wish::Up))))?,
-        Request::Stop(name) => unit(name).map(|id| (Order::Stop(id), Some((id, Wish::Down))))?,
-        Request::Restart(name) => {
-            unit(name).map(|id| (Order::Restart(id), Some((id, Wish::Up))))?
-        }
-        Request::Poweroff => (Order::Poweroff, None),
-    };
-    pid1.order(order, id);
-    Ok(State::Ordered(wish))
-}
-
-/// The name that stands before what the activator itself says.
-const ACTIVATOR: &str = "activator";
-
-fn keep(
-    manifest: &Manifest,
-    store: &mut Store,
-    console: Option<&mut Console>,
-    unit: Option<UnitId>,
-    text: &str,
-) {
-    let known = unit.and_then(|id| Some((id.index(), manifest.unit(id)?.name.as_str())));
-    let (ring, name) = known.unwrap_or((manifest.units.len(), ACTIVATOR));
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    store.push(ring, u64::try_from(since.as_micros()).unwrap_or(u64::MAX), text);
-    if let Some(console) = console {
-        console.push(name, text);
-    }
-}
-
-fn line(units: &[crate::manifest::Unit], item: &Item<'_>) -> Line {
-    let name = |ring: usize| units.get(ring).map_or(ACTIVATOR, |unit| unit.name.as_str());
-    match item {
-        Item::Line(ring, entry) => Line {
-            realtime_us: entry.realtime_us,
-            unit: name(*ring).to_owned(),
-            text: entry.text.to_string(),
-        },
-        Item::Lost(ring, count) => Line {
-            realtime_us: 0,
-            unit: name(*ring).to_owned(),
-            text: format!("{count} lines lost"),
-        },
     }
 }
 

@@ -64,8 +64,9 @@ struct Place {
 pub enum Item<'a> {
     /// A line of that ring.
     Line(usize, &'a Entry),
-    /// So many lines of that ring were dropped before they were read.
-    Lost(usize, u64),
+    /// Lines of that ring were dropped before they were read: the time of the line that is next
+    /// (0 if there is none), and how many.
+    Lost(usize, u64, u64),
 }
 
 impl Store {
@@ -116,7 +117,8 @@ impl Store {
             if place.next < kept_from {
                 let lost = kept_from - place.next;
                 place.next = kept_from;
-                return Some(Item::Lost(place.ring, lost));
+                let time = ring.entries.front().map_or(0, |entry| entry.realtime_us);
+                return Some(Item::Lost(place.ring, time, lost));
             }
             if place.next >= until {
                 continue;
@@ -141,7 +143,7 @@ mod tests {
         std::iter::from_fn(|| {
             Some(match store.next(cursor)? {
                 Item::Line(ring, entry) => format!("{ring}:{}", entry.text),
-                Item::Lost(ring, count) => format!("{ring} lost {count}"),
+                Item::Lost(ring, _, count) => format!("{ring} lost {count}"),
             })
         })
         .collect()

@@ -72,6 +72,7 @@ impl Room {
             unix: vec![unix],
             token: Token::read_from(&self.dir.path().join("token")),
             cgroups: PathBuf::from("/nonexistent"),
+            signals: None,
         };
         self.thread = Some(std::thread::spawn(move || Logd::new(given).run()));
     }

@@ -16,7 +16,7 @@
 pub mod template;
 
 use crate::exit;
-use crate::manifest::{Container, DecodeError, Manifest, UnitKind};
+use crate::manifest::{Container, DecodeError, Manifest, Service, UnitKind};
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -139,26 +139,34 @@ fn run(args: &[OsString], places: &Places) -> Result<Infallible, Error> {
         }
         _ => return Err(Error::Usage),
     };
-    let (program, arguments) = argv.split_first().ok_or(Error::Usage)?;
+    let (name, arguments) = argv.split_first().ok_or(Error::Usage)?;
     let path = PathBuf::from(std::env::var_os(MANIFEST_VARIABLE).ok_or(Error::Usage)?);
     let bytes = std::fs::read(&path).map_err(|error| Error::File("read", path.clone(), error))?;
     let manifest = Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error))?;
-    let container = container(&manifest, unit)?;
+    let (service, container) = container(&manifest, unit)?;
+    // argv[0] need not be a path; the manifest knows the program behind it.
+    let known = service.start.iter().find(|command| {
+        command.arguments.iter().map(OsStr::new).eq(argv.iter().map(OsString::as_os_str))
+    });
+    let program = known.map_or(name.as_os_str(), |command| OsStr::new(&command.program));
     let listen = listen_from_environment();
     prepare(container, listen.as_ref(), program, places)?;
 
     let mut command = Command::new(program);
-    command.args(arguments).env_remove(MANIFEST_VARIABLE);
+    command.arg0(name).args(arguments).env_remove(MANIFEST_VARIABLE);
     if listen.is_none() {
         forget_listen(&mut command);
     }
-    Err(Error::Exec(program.clone(), command.exec()))
+    Err(Error::Exec(program.to_owned(), command.exec()))
 }
 
-fn container<'a>(manifest: &'a Manifest, unit: &str) -> Result<&'a Container, Error> {
+fn container<'a>(
+    manifest: &'a Manifest,
+    unit: &str,
+) -> Result<(&'a Service, &'a Container), Error> {
     let found = manifest.find(unit).and_then(|id| manifest.unit(id));
     match found.map(|unit| &unit.kind) {
-        Some(UnitKind::Service(service)) => service.container.as_ref(),
+        Some(UnitKind::Service(service)) => Some(service).zip(service.container.as_ref()),
         _ => None,
     }
     .ok_or_else(|| Error::NoContainer(unit.to_owned()))
