@@ -450,3 +450,6 @@ fn drain(signals: std::os::fd::BorrowedFd) {
     let mut bytes = [0; 1];
     let _ = rustix::io::read(signals, &mut bytes);
 }
+
+#[cfg(test)]
+mod tests;
