@@ -160,6 +160,22 @@ fn a_client_that_does_not_read_is_held_back_and_holds_up_nobody() {
 }
 
 #[test]
+fn without_fds_left_the_others_wait_and_are_served_later() {
+    let listener = tcp();
+    // Three standard streams, the listener, the epoll: room for eleven clients.
+    let _server = Server::start_after("ulimit -n 16", &[&listener], &[]);
+    let mut clients: Vec<TcpStream> = (0..40).map(|_| connect(&listener)).collect();
+    for client in &mut clients {
+        client.write_all(b"hello").unwrap();
+    }
+    for mut client in clients {
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"hello");
+    }
+}
+
+#[test]
 fn a_connection_may_be_handed_over_itself() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _server = Server::start(&[&theirs], &[]);

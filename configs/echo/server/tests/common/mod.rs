@@ -14,6 +14,11 @@ pub struct Server(Child);
 
 impl Server {
     pub fn start(fds: &[&dyn AsFd], args: &[&str]) -> Self {
+        Self::start_after(":", fds, args)
+    }
+
+    /// The same, after a command of the shell that becomes the server.
+    pub fn start_after(first: &str, fds: &[&dyn AsFd], args: &[&str]) -> Self {
         let high: Vec<OwnedFd> = fds
             .iter()
             .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), ABOVE).unwrap())
@@ -22,7 +27,9 @@ impl Server {
         // The shell knows its pid, and keeps it over exec.
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@""#, env!("CARGO_BIN_EXE_echo-server")])
+            .arg("-c")
+            .arg(format!(r#"{first}; LISTEN_PID=$$ exec "$0" "$@""#))
+            .arg(env!("CARGO_BIN_EXE_echo-server"))
             .args(args)
             .env("LISTEN_FDS", fds.len().to_string())
             .stdin(Stdio::null());
