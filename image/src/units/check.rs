@@ -6,6 +6,7 @@ use super::quadlet;
 use super::syntax::{Assignment, shorten};
 use super::table::{self, Class};
 use super::value;
+use crate::config::Engine;
 use crate::finding::Finding;
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ fn own_sections(unit: &Definition) -> &'static [&'static str] {
 }
 
 /// Goes through all sections and keys. An `X-` section or key is anybody's own.
-pub(crate) fn keys(unit: &Definition, findings: &mut Vec<Finding>) {
+pub(crate) fn keys(unit: &Definition, engine: Engine, findings: &mut Vec<Finding>) {
     let own = own_sections(unit);
     let has = |section: &str| section == "Unit" || section == "Install" || own.contains(&section);
     let mut seen = BTreeSet::new();
@@ -42,12 +43,20 @@ pub(crate) fn keys(unit: &Definition, findings: &mut Vec<Finding>) {
         });
         findings.push(finding);
     }
-    for found in &unit.assignments {
+    if unit.masked {
+        return;
+    }
+    for (at, found) in unit.assignments.iter().enumerate() {
+        if taken_back(found, &unit.assignments[at + 1..]) {
+            continue;
+        }
         if found.key.starts_with("X-") || !has(&found.section) {
             continue;
         }
         match found.section.as_str() {
-            "Container" | "Quadlet" if unit.quadlet.is_some() => quadlet::check(found, findings),
+            // For the other engine there is one finding, elsewhere.
+            "Container" | "Quadlet" if engine == Engine::Podman => {}
+            "Container" | "Quadlet" => quadlet::check(found, findings),
             section => match table::find(section, &found.key) {
                 Some((class, _)) => classify(unit, found, class, findings),
                 None => unknown(found, findings),
@@ -56,10 +65,29 @@ pub(crate) fn keys(unit: &Definition, findings: &mut Vec<Finding>) {
     }
 }
 
+/// A later line, in a drop-in perhaps, empties the key or says "no".
+fn taken_back(found: &Assignment, later: &[Assignment]) -> bool {
+    let same = |line: &&Assignment| line.section == found.section && line.key == found.key;
+    later.iter().filter(same).any(|line| is_off(&line.key, &line.value.text))
+}
+
+/// Asks for nothing. A few keys take numbers, of which 0 is one.
+fn is_off(key: &str, value: &str) -> bool {
+    const NUMBERS: [&str; 5] = [
+        "CPUAffinity",
+        "NUMAMask",
+        "IOSchedulingPriority",
+        "RestartPreventExitStatus",
+        "RestartForceExitStatus",
+    ];
+    let number = value == "0" && NUMBERS.contains(&key);
+    value.is_empty() || matches!(value::boolean(value), Ok(false)) && !number
+}
+
 fn classify(unit: &Definition, found: &Assignment, class: Class, findings: &mut Vec<Finding>) {
     let key = &found.key;
     let value = found.value.text.as_str();
-    let off = value.is_empty() || matches!(value::boolean(value), Ok(false));
+    let off = is_off(key, value);
     match class {
         Class::Honoured => {}
         // Whoever wrote the unit of a package is not there to read the notes.
@@ -94,6 +122,9 @@ fn is_default(key: &str, value: &str) -> bool {
         "DevicePolicy" => value == "auto",
         "MountFlags" => value == "shared",
         "SystemCallArchitectures" => value == "native",
+        "KeyringMode" => value == "inherit",
+        "ExitType" => value == "main",
+        "OOMPolicy" => value == "continue",
         _ => false,
     }
 }

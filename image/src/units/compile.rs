@@ -1,78 +1,420 @@
 //! Which units there are, and the way of each through the compiler.
 //!
-//! All units of the appliance's folder are compiled. A unit that a package brings is compiled
-//! when appliance.toml enables it, or when a compiled unit names it.
+//! All units of the appliance's folder are compiled and enabled. A unit that a package brings is
+//! compiled when appliance.toml enables it, or when a compiled unit needs it.
 
 use super::definition::Definition;
 use super::files::{Entry, Files, Place};
+use super::graph::{Body, Graph, Node};
+use super::keys::Keys;
 use super::name::{Kind, Name};
-use super::{Compiled, Facts, cat, check};
-use crate::finding::{Finding, Span};
-use std::collections::BTreeMap;
+use super::quadlet::{self, container};
+use super::syntax::{self, Dialect};
+use super::unit_section::Reference;
+use super::{Compiled, Facts, cat, check, drop_in, service, socket, suggest, unit_section};
+use crate::config::{self, Engine};
+use crate::container::Container;
+use crate::finding::{Finding, Severity, Source, Span};
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) fn run(facts: &Facts<'_>, compiled: &mut Compiled) {
+/// Compiles everything that `facts` name into `compiled`.
+pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
     let files = Files::read(facts.input.folder, facts.input.packaged, &mut compiled.findings);
-    let quadlets = services_of_quadlets(&files, &mut compiled.findings);
-    let mut wanted: Vec<Name> = roots(&files, &quadlets);
-    let mut done: BTreeMap<Name, Definition> = BTreeMap::new();
-    while let Some(name) = wanted.pop() {
-        if done.contains_key(&name) {
-            continue;
-        }
-        let Some(unit) = load(&name, &files, &quadlets, &mut compiled.findings) else { continue };
-        check::keys(&unit, &mut compiled.findings);
-        compiled.texts.insert(name.to_string(), cat::files(&unit));
-        done.insert(name, unit);
+    facts.quadlets = services_of_quadlets(&files, &mut compiled.findings);
+    let mut compiler = Compiler {
+        facts,
+        files: &files,
+        compiled,
+        nodes: BTreeMap::new(),
+        aliases: BTreeMap::new(),
+        wanted: vec![],
+        seen: BTreeSet::new(),
+        enabled: BTreeSet::new(),
+        templates: BTreeMap::new(),
+    };
+    compiler.engine();
+    compiler.roots();
+    compiler.enable();
+    compiler.read();
+    compiler.templates_without_instance();
+    compiler.drop_ins_of_nothing();
+    let nodes = std::mem::take(&mut compiler.nodes);
+    let aliases = std::mem::take(&mut compiler.aliases);
+    compiled.containers.sort_by(|a, b| a.0.cmp(&b.0));
+    container::same_names(&compiled.containers, &mut compiled.findings);
+    compiled.units = Graph::new(&nodes, &aliases, &mut compiled.findings).units();
+    if nodes.is_empty() && compiled.findings.is_empty() {
+        compiled.findings.push(Finding {
+            severity: Severity::Error,
+            span: None,
+            message: format!("there is no unit in {}", facts.input.folder.display()),
+            label: String::new(),
+            help: Some(
+                "put a `.socket` and a `.service` or `.container` beside appliance.toml".into(),
+            ),
+        });
     }
 }
 
-/// Service name to the Quadlet file that becomes it.
-type Quadlets = BTreeMap<Name, String>;
-
-fn services_of_quadlets(files: &Files, findings: &mut Vec<Finding>) -> Quadlets {
-    let mut services = Quadlets::new();
+/// Every `.container` and the service that it becomes; other types are refused.
+fn services_of_quadlets(files: &Files, findings: &mut Vec<Finding>) -> BTreeMap<Name, String> {
+    let mut services = BTreeMap::new();
     for (file, entry) in &files.quadlets {
         let Some(stem) = file.strip_suffix(".container") else {
             if entry.place == Place::Folder {
+                let message = format!("`{file}` is of a type that this version does not build");
                 findings.push(
-                    Finding::error(
-                        Span::file(&entry.source),
-                        format!("`{file}` is of a type that this version does not build"),
-                    )
-                    .help("only `.container` files are built, by the engine crun"),
+                    Finding::error(Span::file(&entry.source), message)
+                        .label("refused")
+                        .help("only `.container` files are built; move this file away"),
                 );
             }
             continue;
         };
-        if let Some(name) = Name::parse(&format!("{stem}.service")) {
-            services.insert(name, file.clone());
+        let parsed = syntax::parse(&entry.source, Dialect::Quadlet, &mut vec![]);
+        let named = parsed.assignments.iter().rfind(|line| {
+            line.section == "Container" && line.key == "ServiceName" && !line.value.text.is_empty()
+        });
+        let stem = named.map_or(stem, |line| line.value.text.as_str());
+        match Name::parse(&format!("{stem}.service")) {
+            Some(name) => {
+                services.insert(name, file.clone());
+            }
+            None => {
+                let span =
+                    named.map_or_else(|| Span::file(&entry.source), |line| line.value.span());
+                findings.push(
+                    Finding::error(span, format!("`{stem}.service` is no valid name of a unit"))
+                        .label("expected letters, digits and `:-_.\\@`")
+                        .help("rename the file, or set `ServiceName=`"),
+                );
+            }
         }
     }
     services
 }
 
-fn roots(files: &Files, quadlets: &Quadlets) -> Vec<Name> {
-    let in_folder = |entry: &Entry| entry.place == Place::Folder;
-    let units = files.units.iter().filter(|(_, entry)| in_folder(entry));
-    let units = units.filter_map(|(name, _)| Name::parse(name));
-    let quadlets =
-        quadlets.iter().filter(|(_, file)| files.quadlets.get(*file).is_some_and(in_folder));
-    let mut roots: Vec<Name> = units.chain(quadlets.map(|(name, _)| name.clone())).collect();
-    roots.retain(|name| !name.is_template() && !matches!(name.kind(), Kind::Other(_)));
-    roots.sort_by(|a, b| b.cmp(a));
-    roots
+struct Compiler<'c, 'f> {
+    facts: &'f Facts<'f>,
+    files: &'c Files,
+    compiled: &'c mut Compiled,
+    nodes: BTreeMap<Name, Node>,
+    /// Other names of units.
+    aliases: BTreeMap<String, Name>,
+    /// To be read.
+    wanted: Vec<Name>,
+    /// Was in `wanted` already.
+    seen: BTreeSet<Name>,
+    /// Packaged units whose [Install] counts.
+    enabled: BTreeSet<Name>,
+    /// Templates of the folder, and where they are.
+    templates: BTreeMap<Name, Span>,
 }
 
-fn load(
-    name: &Name,
-    files: &Files,
-    quadlets: &Quadlets,
-    findings: &mut Vec<Finding>,
-) -> Option<Definition> {
-    if let Some(file) = quadlets.get(name) {
-        let entry = files.quadlets.get(file)?;
-        return Some(Definition::quadlet(name, file, entry, files, findings));
+impl Compiler<'_, '_> {
+    /// What lies in the folder.
+    fn roots(&mut self) {
+        let files = self.files;
+        for (name, entry) in &files.units {
+            let Some(name) = Name::parse(name).filter(|_| entry.place == Place::Folder) else {
+                continue;
+            };
+            match name.kind() {
+                Kind::Other(kind) => self.compiled.findings.push(
+                    Finding::error(
+                        Span::file(&entry.source),
+                        format!("`{name}`: units of the type `{kind}` are not supported by this version"),
+                    )
+                    .label("refused")
+                    .help("only sockets, services, targets and containers are built; move this file away"),
+                ),
+                _ => self.wanted.push(name),
+            }
+        }
+        for (service, file) in &self.facts.quadlets {
+            let Some(entry) = files.quadlets.get(file) else { continue };
+            if entry.place == Place::Folder {
+                self.wanted.push(service.clone());
+            }
+            let Some(unit) = files.unit(service) else { continue };
+            if unit.place == Place::Folder {
+                let message = format!("`{file}` and `{service}` would be the same service");
+                self.compiled.findings.push(
+                    Finding::error(Span::file(&entry.source), message)
+                        .label("becomes that service")
+                        .help("rename one of the two, or change the container in a drop-in"),
+                );
+            }
+        }
+        for (link, target) in &files.aliases {
+            if let Some(target) = Name::parse(target) {
+                self.aliases.insert(link.clone(), target);
+            }
+        }
     }
-    let entry = files.unit(name)?;
-    Some(Definition::unit(name, entry, files, findings))
+
+    /// What appliance.toml enables.
+    fn enable(&mut self) {
+        for text in &self.facts.input.config.enable {
+            let name = Name::parse(text).filter(|name| self.exists(name));
+            if let Some(name) = name.filter(|name| !matches!(name.kind(), Kind::Other(_))) {
+                self.enabled.insert(name.clone());
+                self.wanted.push(name);
+                continue;
+            }
+            let known = self.files.units.keys().chain(self.files.quadlets.keys());
+            let near = suggest::nearest(text, known.map(String::as_str));
+            let message = format!("`enable` names `{text}`, which is no unit of the image");
+            self.compiled.findings.push(Finding {
+                severity: Severity::Error,
+                span: self.facts.input.config_source.map(|source| quoted(source, text)),
+                message,
+                label: "no such unit".into(),
+                help: Some(match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => {
+                        format!("add the package that has it to `packages` in {}", config::FILE)
+                    }
+                }),
+            });
+        }
+    }
+
+    fn exists(&self, name: &Name) -> bool {
+        self.quadlet(name).is_some() || self.files.unit(name).is_some()
+    }
+
+    /// The Quadlet file of a service: its own, else its template's.
+    fn quadlet(&self, name: &Name) -> Option<&String> {
+        let quadlets = &self.facts.quadlets;
+        quadlets.get(name).or_else(|| quadlets.get(&name.template()?))
+    }
+
+    /// Reads all that is wanted, and what that wants in turn.
+    fn read(&mut self) {
+        loop {
+            while let Some(name) = self.wanted.pop() {
+                if !self.seen.insert(name.clone()) {
+                    continue;
+                }
+                if let Some(target) = self.aliases.get(name.as_str()) {
+                    self.wanted.push(target.clone());
+                    continue;
+                }
+                let Some(unit) = self.load(&name) else { continue };
+                self.compiled.texts.insert(name.to_string(), cat::files(&unit));
+                check::keys(&unit, self.facts.input.config.engine, &mut self.compiled.findings);
+                if let Some(node) = self.node(&unit) {
+                    self.nodes.insert(name, node);
+                }
+            }
+            self.also();
+            if self.wanted.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// `Also=` of what is enabled enables more, which may have been read before.
+    fn also(&mut self) {
+        let mut enabling: Vec<Name> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.enabled)
+            .map(|(name, _)| name.clone())
+            .collect();
+        while let Some(name) = enabling.pop() {
+            let Some(node) = self.nodes.get(&name) else { continue };
+            for reference in node.install.also.clone() {
+                let ours = self.nodes.get(&name).is_some_and(|node| node.ours);
+                let exists = self.exists(&reference.name);
+                match self.nodes.get_mut(&reference.name) {
+                    Some(other) if other.enabled => {}
+                    Some(other) => {
+                        other.enabled = true;
+                        enabling.push(reference.name);
+                    }
+                    None if exists && self.enabled.insert(reference.name.clone()) => {
+                        self.wanted.push(reference.name);
+                    }
+                    None if exists => {}
+                    None if ours => self.nothing_to_enable(&reference),
+                    None => {}
+                }
+            }
+        }
+        for (name, node) in &self.nodes {
+            for alias in node.install.alias.iter().filter(|_| node.enabled) {
+                self.aliases.insert(alias.name.to_string(), name.clone());
+            }
+        }
+    }
+
+    fn nothing_to_enable(&mut self, reference: &Reference) {
+        let message = format!("`Also=` names `{}`, which does not exist", reference.name);
+        self.compiled.findings.push(
+            Finding::warning(reference.span.clone(), message)
+                .label("enables nothing")
+                .help("take it out, or add the unit"),
+        );
+    }
+
+    /// The other engine is one finding, not one for each container.
+    fn engine(&mut self) {
+        let input = self.facts.input;
+        if input.config.engine == Engine::Crun {
+            return;
+        }
+        self.compiled.findings.push(Finding {
+            severity: Severity::Error,
+            span: input.config_source.map(|source| quoted(source, "podman")),
+            message: "`engine = \"podman\"` is not supported by this version".into(),
+            label: "refused".into(),
+            help: Some("leave `engine` out: crun runs containers that need no Podman".into()),
+        });
+    }
+
+    fn templates_without_instance(&mut self) {
+        for (template, span) in &self.templates {
+            let made = self.nodes.keys().any(|name| name.template().as_ref() == Some(template));
+            if !made {
+                let message = format!("`{template}` is a template, and nothing names an instance");
+                let help = "add `DefaultInstance=NAME` to [Install], or name an instance elsewhere";
+                self.compiled.findings.push(Finding::warning(span.clone(), message).help(help));
+            }
+        }
+    }
+
+    /// A drop-in in the folder that changes no unit was meant for one.
+    fn drop_ins_of_nothing(&mut self) {
+        let mut used: BTreeSet<String> = BTreeSet::new();
+        for name in self.nodes.keys() {
+            used.extend(drop_in::folders(name.as_str()));
+            used.extend(self.quadlet(name).iter().flat_map(|file| drop_in::folders(file)));
+        }
+        for ((place, folder), entries) in &self.files.drop_ins {
+            if *place != Place::Folder || used.contains(folder) {
+                continue;
+            }
+            let near = suggest::nearest(folder, used.iter().map(String::as_str));
+            for entry in entries.values() {
+                let message = format!("the drop-in changes nothing: no unit belongs to `{folder}`");
+                self.compiled.findings.push(
+                    Finding::warning(Span::file(&entry.source), message).help(match near {
+                        Some(near) => format!("did you mean the folder `{near}`?"),
+                        None => "name the folder as the unit, with `.d` behind".into(),
+                    }),
+                );
+            }
+        }
+    }
+
+    fn load(&mut self, name: &Name) -> Option<Definition> {
+        let files = self.files;
+        if let Some(file) = self.quadlet(name).cloned() {
+            let entry = files.quadlets.get(&file)?;
+            let findings = &mut self.compiled.findings;
+            return Some(Definition::quadlet(name, &file, entry, files, findings));
+        }
+        let entry: &Entry = files.unit(name)?;
+        Some(Definition::unit(name, entry, files, &mut self.compiled.findings))
+    }
+
+    /// Reads a unit, and notes which others it needs. A template is no unit itself.
+    fn node(&mut self, unit: &Definition) -> Option<Node> {
+        let ours = unit.place == Place::Folder;
+        let enabled = ours || self.enabled.contains(&unit.name);
+        // A mask is empty, and that is all there is to say about it.
+        let mut unheard = vec![];
+        let findings = match unit.masked {
+            true => &mut unheard,
+            false => &mut self.compiled.findings,
+        };
+        let mut keys = Keys::new(unit, self.facts, findings);
+        let install = unit_section::read_install(&mut keys);
+        if unit.name.is_template() {
+            self.template(unit, install.default_instance.as_deref(), enabled);
+            return None;
+        }
+        let section = unit_section::read(&mut keys);
+        let body = match unit.name.kind() {
+            Kind::Socket => Body::Socket(socket::read(&mut keys)),
+            Kind::Service if unit.quadlet.is_some() => {
+                let (service, container) = read_quadlet(&mut keys);
+                if let Some(container) = container {
+                    let name = unit.name.to_string();
+                    self.compiled
+                        .texts
+                        .insert(name.clone(), cat::container(unit, &service, &container));
+                    self.compiled.containers.push((name, container));
+                }
+                Body::Service(service)
+            }
+            Kind::Service => Body::Service(service::read(&mut keys)),
+            Kind::Target => Body::Target,
+            Kind::Other(_) => return None,
+        };
+        if !unit.masked {
+            self.follow(&section, &body);
+        }
+        Some(Node {
+            section,
+            install,
+            enabled,
+            ours,
+            masked: unit.masked,
+            broken: unit.broken,
+            span: unit.span(),
+            body,
+        })
+    }
+
+    fn template(&mut self, unit: &Definition, instance: Option<&str>, enabled: bool) {
+        if unit.place == Place::Folder && !unit.masked {
+            self.templates.insert(unit.name.clone(), unit.span());
+        }
+        if let Some(name) = instance.and_then(|instance| unit.name.instantiate(instance))
+            && enabled
+        {
+            self.enabled.insert(name.clone());
+            self.wanted.push(name);
+        }
+    }
+
+    /// Units that a unit needs are compiled, wherever they are.
+    fn follow(&mut self, section: &unit_section::UnitSection, body: &Body) {
+        let references = section.requires.iter().chain(&section.wants);
+        self.wanted.extend(references.map(|reference| reference.name.clone()));
+        match body {
+            Body::Socket(socket) => {
+                self.wanted.extend(socket.service.iter().map(|(name, _)| name.clone()));
+            }
+            Body::Service(service) => {
+                self.wanted.extend(service.sockets.iter().map(|(name, _)| name.clone()));
+            }
+            Body::Target => {}
+        }
+    }
+}
+
+/// The service and the container of a `.container`.
+fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>) {
+    let mut service = service::read(keys);
+    if keys.facts.input.config.engine == Engine::Podman {
+        return (service, None);
+    }
+    let container = container::read(keys, &service.service.environment);
+    if let Some(container) = &container {
+        quadlet::service::complete(keys, &mut service, container);
+    }
+    (service, container)
+}
+
+/// Where a text stands in quotes in appliance.toml.
+fn quoted(source: &std::sync::Arc<Source>, text: &str) -> Span {
+    let range = match source.text.find(&format!("\"{text}\"")) {
+        Some(at) => at + 1..at + 1 + text.len(),
+        None => 0..0,
+    };
+    Span { source: source.clone(), range }
 }

@@ -44,7 +44,7 @@ pub(crate) fn of<'a>(files: &'a Files, names: &[&str], nearest: Nearest) -> Vec<
 }
 
 /// Folders of drop-ins, the most specific first.
-fn folders(name: &str) -> Vec<String> {
+pub(crate) fn folders(name: &str) -> Vec<String> {
     let Some((stem, suffix)) = name.rsplit_once('.') else { return vec![] };
     let mut folders = vec![format!("{name}.d")];
     let prefix = match stem.split_once('@') {

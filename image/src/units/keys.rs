@@ -2,10 +2,12 @@
 //! not parse.
 
 use super::Facts;
+use super::accounts::User;
 use super::definition::Definition;
 use super::name::Name;
-use super::quoting::{self, Escapes, Words};
+use super::quoting::{self, Escapes, Word, Words};
 use super::specifier::{Reason, Specifiers};
+use super::suggest;
 use super::syntax::{Assignment, shorten};
 use super::table::{self, Page};
 use super::value::{self, Expected};
@@ -103,30 +105,68 @@ impl<'a> Keys<'a> {
         if found.value.text.is_empty() { None } else { self.expand(found) }
     }
 
+    /// The last value that parses, where an empty one resets.
+    pub(crate) fn setting<T>(
+        &mut self,
+        section: &str,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, Expected>,
+    ) -> Option<T> {
+        let some = |text: &str| if text.is_empty() { Ok(None) } else { parse(text).map(Some) };
+        self.last(section, key, some).flatten()
+    }
+
     /// Replaces specifiers; a finding if one of them has no value.
     pub(crate) fn expand(&mut self, found: &'a Assignment) -> Option<Text<'a>> {
-        match self.specifiers.expand(&found.value.text) {
-            Ok(text) => Some(Text { text, assignment: found }),
-            Err(unresolved) => {
-                let specifier = found.value.text[unresolved.range.clone()].to_owned();
-                let key = &found.key;
-                let (message, help) = match unresolved.reason {
-                    Reason::Unknown => (
-                        format!("`{key}=` has the specifier `{specifier}`, which does not exist"),
-                        format!("write `%{specifier}` if a percent sign is meant"),
-                    ),
-                    Reason::OnlyInTheGuest => (
-                        format!(
-                            "`{key}=` has the specifier `{specifier}`, which only the running guest knows"
-                        ),
-                        "write the value itself".to_owned(),
-                    ),
-                };
-                let span = found.value.span_of(unresolved.range);
-                self.findings.push(Finding::error(span, message).label("unknown here").help(help));
-                None
-            }
-        }
+        let text = self.expand_part(found, 0..found.value.text.len(), &found.value.text)?;
+        Some(Text { text, assignment: found })
+    }
+
+    /// Replaces specifiers in one word of a value, which is at `range` there.
+    pub(crate) fn expand_word(&mut self, found: &Assignment, word: &Word) -> Option<String> {
+        self.expand_part(found, word.range.clone(), &word.text)
+    }
+
+    fn expand_part(
+        &mut self,
+        found: &Assignment,
+        range: Range<usize>,
+        text: &str,
+    ) -> Option<String> {
+        let unresolved = match self.specifiers.expand(text) {
+            Ok(text) => return Some(text),
+            Err(unresolved) => unresolved,
+        };
+        let specifier = text[unresolved.range.clone()].to_owned();
+        let key = &found.key;
+        let (message, help) = match unresolved.reason {
+            Reason::Unknown => (
+                format!("`{key}=` has the specifier `{specifier}`, which does not exist"),
+                format!("write `%{specifier}` if a percent sign is meant"),
+            ),
+            Reason::OnlyInTheGuest => (
+                format!(
+                    "`{key}=` has the specifier `{specifier}`, which only the running guest knows"
+                ),
+                "write the value itself".to_owned(),
+            ),
+        };
+        let exact = found.value.text.get(range.clone()) == Some(text);
+        let place = match exact {
+            true => range.start + unresolved.range.start..range.start + unresolved.range.end,
+            false => range,
+        };
+        self.findings.push(
+            Finding::error(found.value.span_of(place), message)
+                .label("no value for this")
+                .help(help),
+        );
+        None
+    }
+
+    /// The words of a value as it was written, before specifiers.
+    pub(crate) fn raw_words(&mut self, found: &'a Assignment) -> Option<Words> {
+        self.words(&Text { text: found.value.text.clone(), assignment: found })
     }
 
     /// Splits into words; findings for quotes that do not close and escapes that mean nothing.
@@ -144,6 +184,10 @@ impl<'a> Keys<'a> {
         }
         for range in &words.unknown {
             let escape = &text.text[range.clone()];
+            // Command lines write a `;` of their own so.
+            if escape == "\\;" && key.starts_with("Exec") {
+                continue;
+            }
             let message = format!("`{key}=` has the escape `{escape}`, which does not exist");
             self.findings.push(
                 Finding::warning(text.span_of(range.clone()), message)
@@ -165,6 +209,16 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A unit's name. In a Quadlet, that of another stands for the service that it becomes.
+    fn name(&self, text: &str) -> Option<Name> {
+        if self.unit.quadlet.is_some() && text.ends_with(".container") {
+            let quadlets = &self.facts.quadlets;
+            let service = quadlets.iter().find(|(_, file)| *file == text);
+            return service.map(|(name, _)| name.clone());
+        }
+        Name::parse(text)
+    }
+
     /// Unit names in a list of words; a finding for each that is none.
     pub(crate) fn names(&mut self, section: &str, key: &str) -> Vec<(Name, Span)> {
         let unit = self.unit;
@@ -174,7 +228,7 @@ impl<'a> Keys<'a> {
             let Some(words) = self.words(&text) else { continue };
             for word in words.words {
                 let span = text.span_of(word.range);
-                match Name::parse(&word.text) {
+                match self.name(&word.text) {
                     Some(name) => names.push((name, span)),
                     None => {
                         let message = format!(
@@ -209,6 +263,43 @@ impl<'a> Keys<'a> {
         self.findings.push(
             Finding::error(found.value.span(), message)
                 .label(format!("expected {expected}"))
+                .help(help),
+        );
+    }
+}
+
+/// Accounts of the image.
+impl Keys<'_> {
+    /// A user of the image; a finding if there is none of that name.
+    pub(crate) fn user(&mut self, text: &Text<'_>) -> Option<User> {
+        let user = self.facts.accounts.user(&text.text);
+        if user.is_none() {
+            let near = suggest::nearest(&text.text, self.facts.accounts.user_names());
+            self.nobody(text, "user", near.map(str::to_owned));
+        }
+        user
+    }
+
+    /// A group of the image; a finding if there is none of that name.
+    pub(crate) fn group(&mut self, text: &Text<'_>) -> Option<u32> {
+        let group = self.facts.accounts.group(&text.text);
+        if group.is_none() {
+            let near = suggest::nearest(&text.text, self.facts.accounts.group_names());
+            self.nobody(text, "group", near.map(str::to_owned));
+        }
+        group
+    }
+
+    fn nobody(&mut self, text: &Text<'_>, what: &str, near: Option<String>) {
+        let key = &text.assignment.key;
+        let message = format!("`{key}=` names the {what} `{}`, which the image has not", text.text);
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("write its number, or add the package that makes the {what}"),
+        };
+        self.findings.push(
+            Finding::error(text.assignment.value.span(), message)
+                .label(format!("unknown {what}"))
                 .help(help),
         );
     }

@@ -20,30 +20,42 @@
 //! | conditions are checked at every start | those that the image decides are checked here, others refused |
 //! | several sockets of one service: random order of the fds | order of the unit names |
 
-#![allow(dead_code)] // the readers of values come with the next change
-
 mod accounts;
+mod addresses;
 mod cat;
 mod check;
+mod command;
 mod compile;
+mod condition;
+mod cycle;
 mod definition;
+mod describe;
 mod drop_in;
+mod exec;
 mod files;
+mod graph;
 mod keys;
 mod name;
 mod quadlet;
 mod quoting;
+mod resources;
+mod service;
+mod socket;
 mod specifier;
 mod suggest;
 mod syntax;
 mod table;
+mod unit_section;
 mod value;
+mod variables;
+mod well_known;
 
 use crate::config::Config;
 use crate::container::Container;
 use crate::finding::{Finding, Source};
 use accounts::Accounts;
 use activator::manifest;
+pub use describe::describe;
 use name::Name;
 use specifier::Specifiers;
 use std::collections::BTreeMap;
@@ -123,9 +135,19 @@ impl Compiled {
 struct Facts<'a> {
     input: &'a Input<'a>,
     accounts: Accounts,
+    /// Service to the `.container` file that becomes it.
+    quadlets: BTreeMap<Name, String>,
 }
 
 impl Facts<'_> {
+    /// Whether the image has a file, as far as that is known. Debian's /bin, /sbin and /lib are
+    /// links into /usr.
+    fn has_file(&self, path: &str) -> Option<bool> {
+        let has_file = self.input.has_file?;
+        let linked = ["/bin/", "/sbin/", "/lib/"].iter().any(|link| path.starts_with(link));
+        Some(has_file(path) || linked && has_file(&format!("/usr{path}")))
+    }
+
     fn specifiers(&self, name: &Name) -> Specifiers {
         let root = self.accounts.user("root");
         let (home, shell) =
@@ -143,8 +165,9 @@ impl Facts<'_> {
 /// Compiles a folder. Never fails as such: what is wrong is among the findings.
 pub fn compile(input: &Input<'_>) -> Compiled {
     let mut compiled = Compiled::default();
-    let facts = Facts { input, accounts: Accounts::parse(input.passwd, input.group) };
-    compile::run(&facts, &mut compiled);
+    let accounts = Accounts::parse(input.passwd, input.group);
+    let mut facts = Facts { input, accounts, quadlets: BTreeMap::new() };
+    compile::run(&mut facts, &mut compiled);
     compiled.findings.sort_by_cached_key(place);
     compiled.findings.dedup();
     if crate::finding::forbids(&compiled.findings, false) {

@@ -17,6 +17,22 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
+/// The nearest unit of the same type. Names of one or two letters are near to anything.
+pub(crate) fn nearest_unit<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let stems: Vec<(&str, &str)> = known
+        .into_iter()
+        .filter(|known| *known != name)
+        .filter_map(|known| Some((known.rsplit_once('.').filter(|(_, of)| *of == kind)?.0, known)))
+        .filter(|(known, _)| stem.len() > 2 && known.len() > 2)
+        .collect();
+    let near = nearest(stem, stems.iter().map(|(stem, _)| *stem))?;
+    stems.iter().find(|(stem, _)| *stem == near).map(|(_, known)| *known)
+}
+
 /// Levenshtein's distance, with two neighbours swapped as one step.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().collect();
@@ -48,5 +64,9 @@ mod tests {
         assert_eq!(nearest("listenstream", known), Some("ListenStream"));
         assert_eq!(nearest("Backlogs", known), Some("Backlog"));
         assert_eq!(nearest("Colour", known), None);
+        let units = ["echo.socket", "echo.service", "b.service"];
+        assert_eq!(nearest_unit("ehco.service", units), Some("echo.service"));
+        assert_eq!(nearest_unit("dbus.service", units), None);
+        assert_eq!(nearest_unit("a.service", units), None);
     }
 }

@@ -1,5 +1,8 @@
 //! `.container` files (podman-systemd.unit(5)): which keys there are, and what they become.
 
+mod capability;
+pub(crate) mod container;
+pub(crate) mod service;
 mod table;
 
 use super::suggest;
@@ -35,8 +38,7 @@ pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
         Class::Harmless(why) => {
             findings.push(Finding::note(found.key_span.clone(), format!("`{key}=` {why}")));
         }
-        Class::Refused(_) if value.is_empty() || matches!(value::boolean(value), Ok(false)) => {}
-        Class::RefusedOff(_) if matches!(value::boolean(value), Ok(true)) => {}
+        Class::Refused(_) if value.is_empty() || is_no(key, value) => {}
         Class::Refused(why) | Class::RefusedOff(why) => {
             findings.push(
                 Finding::error(found.key_span.clone(), format!("`{key}=` {why}"))
@@ -45,4 +47,11 @@ pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
             );
         }
     }
+}
+
+/// "No" to a question; other keys take names and numbers, of which 0 is one.
+fn is_no(key: &str, value: &str) -> bool {
+    const QUESTIONS: [&str; 6] =
+        ["EnvironmentHost", "HttpProxy", "Notify", "RunInit", "StartWithPod", "VolatileTmp"];
+    QUESTIONS.contains(&key) && matches!(value::boolean(value), Ok(false))
 }

@@ -1,0 +1,303 @@
+//! The unit compiler over folders of units: each case below `tests/units/` holds unit files, and
+//! `expected.txt` with the findings as they are printed and what the guest would do.
+//!
+//! `ROUSE_BLESS=1 cargo test -p rouse --test units` writes the expected texts anew.
+
+use activator::manifest::{Boot, Manifest};
+use rouse::config::{Config, FILE};
+use rouse::finding::{Severity, Source};
+use rouse::units::{Architecture, Compiled, Input, compile, describe};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\n\
+                      daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
+                      www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n";
+const GROUP: &str = "root:x:0:\ndaemon:x:1:\nadm:x:4:www-data\nwww-data:x:33:\n";
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/units")
+}
+
+/// Files below `packaged/` as paths in the image.
+fn packaged(folder: &Path) -> Vec<(String, String)> {
+    fn walk(folder: &Path, below: &str, found: &mut Vec<(String, String)>) {
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let path = format!("{below}{name}");
+            match entry.path().is_dir() {
+                true => walk(&entry.path(), &format!("{path}/"), found),
+                false => found.push((path, fs::read_to_string(entry.path()).unwrap())),
+            }
+        }
+    }
+    let mut found = vec![];
+    walk(&folder.join("packaged"), "", &mut found);
+    found.sort();
+    found
+}
+
+fn compile_folder(folder: &Path) -> Compiled {
+    let (config, source) = match fs::read_to_string(folder.join(FILE)) {
+        Ok(text) => {
+            let source = Arc::new(Source { path: FILE.into(), text });
+            let config = Config::parse(&source);
+            assert!(config.is_ok(), "{config:?}");
+            (config.unwrap_or_default(), Some(source))
+        }
+        Err(_) => (Config::default(), None),
+    };
+    compile_with(folder, &config, source.as_ref())
+}
+
+fn compile_with(folder: &Path, config: &Config, source: Option<&Arc<Source>>) -> Compiled {
+    let has_file = |path: &str| !path.contains("missing");
+    compile(&Input {
+        folder,
+        packaged: &packaged(folder),
+        name: "test",
+        config,
+        config_source: source,
+        passwd: PASSWD,
+        group: GROUP,
+        architecture: Architecture::X86_64,
+        has_file: Some(&has_file),
+    })
+}
+
+fn manifest(compiled: &Compiled) -> Manifest {
+    Manifest { name: "test".into(), boot: Boot::default(), units: compiled.units.clone() }
+}
+
+/// Findings and meaning, without the paths of this machine.
+fn render(folder: &Path, compiled: &Compiled) -> String {
+    let mut text = String::new();
+    for finding in &compiled.findings {
+        text.push_str(&finding.render(false));
+        text.push_str("\n\n");
+    }
+    if !compiled.units.is_empty() {
+        text.push_str(&describe(&manifest(compiled)));
+        for (service, _) in &compiled.containers {
+            text.push_str(&format!("\n{}", compiled.cat(service).unwrap_or_default()));
+        }
+    }
+    text.replace(&format!("{}/", folder.display()), "")
+        .replace(&folder.display().to_string(), "FOLDER")
+}
+
+#[test]
+fn every_case_says_what_is_expected() {
+    let bless = std::env::var_os("ROUSE_BLESS").is_some();
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(cases()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert!(folders.len() > 20);
+    let mut different = vec![];
+    for folder in folders {
+        let compiled = compile_folder(&folder);
+        let text = render(&folder, &compiled);
+        let expected = folder.join("expected.txt");
+        if bless {
+            fs::write(&expected, &text).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != text {
+            different.push(format!("{}:\n{text}", folder.display()));
+        }
+        let name = folder.file_name().unwrap().to_str().unwrap();
+        let errors = compiled.findings.iter().any(|found| found.severity == Severity::Error);
+        assert_eq!(errors, name.starts_with("bad-"), "{name}: {text}");
+        for finding in &compiled.findings {
+            let next_step = finding.help.is_some() || finding.severity == Severity::Note;
+            assert!(next_step, "{name}: no next step: {}", finding.message);
+            assert!(!errors || compiled.units.is_empty(), "{name}");
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn the_echo_appliance_compiles_without_a_finding() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/echo");
+    let compiled = compile_folder(&folder);
+    assert_eq!(compiled.findings, []);
+    let names: Vec<&str> = compiled.units.iter().map(|unit| unit.name.as_str()).collect();
+    assert_eq!(names, ["echo.service", "echo.socket"]);
+    let at_boot: Vec<bool> = compiled.units.iter().map(|unit| unit.start_at_boot).collect();
+    assert_eq!(at_boot, [false, true]);
+    assert_eq!(compiled.containers.len(), 1);
+    assert_eq!(compiled.containers[0].1.name, "systemd-echo");
+}
+
+#[test]
+fn the_tutorials_whole_container_starts_at_boot() {
+    let compiled = compile_folder(&cases().join("tutorial"));
+    assert_eq!(compiled.findings, []);
+    assert!(compiled.units.iter().all(|unit| unit.start_at_boot));
+}
+
+#[test]
+fn the_result_is_the_same_every_time() {
+    for case in ["tutorial", "podman", "several-sockets", "bad-values"] {
+        let folder = cases().join(case);
+        let (first, second) = (compile_folder(&folder), compile_folder(&folder));
+        assert_eq!(manifest(&first), manifest(&second), "{case}");
+        assert_eq!(first.findings, second.findings, "{case}");
+    }
+}
+
+#[test]
+fn the_container_of_a_quadlet_is_typed() {
+    let compiled = compile_folder(&cases().join("container"));
+    let (service, container) = &compiled.containers[0];
+    assert_eq!(service, "complete.service");
+    assert_eq!(container.name, "full-complete");
+    let words = ["serve", "--greeting", "hello world", "--port=8080"].map(String::from);
+    assert_eq!(container.exec.as_deref(), Some(&words[..]));
+    assert_eq!(container.entrypoint, Some(vec!["/bin/server".into(), "-x".into()]));
+    let variables = [("A", "one"), ("B", "2"), ("C", "three words")];
+    assert_eq!(container.environment, variables.map(|(k, v)| (k.into(), v.into())));
+    assert_eq!(container.user.as_deref(), Some("1000:1000"));
+    assert_eq!(container.add_capabilities, ["CAP_NET_RAW", "CAP_SYS_NICE"]);
+    assert_eq!(container.drop_capabilities, ["CAP_ALL"]);
+    assert_eq!(container.memory, Some(128 << 20));
+    assert_eq!(container.shm_size, 1 << 20);
+    assert_eq!(container.pids_limit, Some(100));
+    assert_eq!(container.read_only, Some(true));
+    assert!(!container.read_only_tmpfs);
+    let options = vec!["size=10m".into(), "mode=1777".into()];
+    assert_eq!(container.tmpfs, [("/scratch".into(), options)]);
+    assert_eq!(container.binds, [("/etc/ssl".into(), "/etc/ssl".into(), vec!["ro".into()])]);
+    assert_eq!(container.ulimits, [("nofile".into(), 1024, 2048)]);
+    assert_eq!(container.mask, ["/proc/a", "/proc/b"]);
+    assert_eq!(container.unmask, ["ALL"]);
+    assert_eq!(container.stop_signal.as_deref(), Some("SIGINT"));
+    let image = &container.image_span;
+    assert_eq!(&image.source.text[image.range.clone()], "localhost/full");
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let compiled = compile_folder(&folder.path().join("nothing"));
+    assert_eq!(compiled.findings[0].severity, Severity::Error);
+    assert!(compiled.findings[0].message.contains("failed to read"));
+}
+
+/// Marsaglia's xorshift: the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+}
+
+/// Changes a few bytes, or moves a part of the text.
+fn mutate(text: &[u8], random: &mut Random) -> Vec<u8> {
+    const SPICE: &[&str] = &[
+        "\\",
+        "\"",
+        "'",
+        "%",
+        "%%",
+        "$",
+        "${",
+        "}",
+        "[",
+        "]",
+        "=",
+        "\n",
+        "\0",
+        "\u{feff}",
+        "ä",
+        ";",
+        "@",
+        ":",
+        ",",
+        "-",
+        "0",
+        "99999999999999999999",
+        "infinity",
+        "\\x",
+        "\\U0010ffff",
+        "%i",
+        "\\\n",
+        "#",
+        "|",
+        "!",
+        "..",
+        "//",
+        "\u{fffd}",
+        ".service",
+        "M",
+        "\r",
+    ];
+    let mut text = text.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(text.len() + 1);
+        let end = at + random.below((text.len() - at).min(12) + 1);
+        match random.below(4) {
+            0 => drop(text.drain(at..end)),
+            1 => text.extend_from_within(at..end),
+            2 if at < text.len() => text[at] = random.below(256) as u8,
+            _ => {
+                let spice = SPICE[random.below(SPICE.len())].bytes();
+                drop(text.splice(at..end, spice));
+            }
+        }
+    }
+    text
+}
+
+/// `ROUSE_MUTATIONS` sets how many.
+#[test]
+fn no_input_makes_it_panic() {
+    let count = std::env::var("ROUSE_MUTATIONS").ok().and_then(|count| count.parse().ok());
+    let count: u32 = count.unwrap_or(1000);
+    println!("ROUSE_MUTATIONS={count}");
+    let mut seeds: Vec<(String, Vec<u8>)> = vec![];
+    for case in fs::read_dir(cases()).unwrap() {
+        for file in fs::read_dir(case.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_file() && name != FILE && name != "expected.txt" {
+                seeds.push((name, fs::read(path).unwrap()));
+            }
+        }
+    }
+    seeds.sort();
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("service.d")).unwrap();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let config = Config::default();
+    for _ in 0..count {
+        let mut written = vec![];
+        for _ in 0..=random.below(3) {
+            let (name, text) = &seeds[random.below(seeds.len())];
+            let name = match random.below(8) {
+                0 => "service.d/10.conf",
+                _ => name.as_str(),
+            };
+            let path = folder.path().join(name);
+            fs::write(&path, mutate(text, &mut random)).unwrap();
+            written.push(path);
+        }
+        let compiled = compile_with(folder.path(), &config, None);
+        for finding in &compiled.findings {
+            // The caret must be drawable wherever it is.
+            assert!(!finding.render(false).is_empty());
+        }
+        let described = describe(&manifest(&compiled));
+        assert!(described.starts_with("test\n"));
+        for path in written {
+            // The same file may have been written twice.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
