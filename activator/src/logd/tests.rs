@@ -340,6 +340,19 @@ fn a_service_that_is_gone_leaves_its_last_line() {
 }
 
 #[test]
+fn a_client_that_says_nothing_is_let_go() {
+    let room = Room::new();
+    let mut silent = room.connect("unix");
+    let mut half = room.connect("unix");
+    let hello = Hello { version: control::VERSION, token: String::new() };
+    control::write_frame(&half, &hello).unwrap();
+    // Whether the end is an end of file or a reset: both come, though nothing was asked.
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(half.read(&mut [0]).unwrap_or(0), 0);
+    assert_eq!(room.logs(), [""; 0]);
+}
+
+#[test]
 fn slow_followers_lose_lines_and_hold_up_nobody() {
     let mut room = Room::new();
     let (mut slow, mut quick) = (room.follow(), room.follow());
