@@ -1,0 +1,280 @@
+//! PID 1's chores, before and after the engine.
+//!
+//! In this order: a real root, mounts, the console, modules, sysctls, tmpfs over what is to be
+//! writable, loopback, host name, limits, ctrl-alt-del. Only a missing manifest, a required
+//! module and the engine's own start are worth giving up for; everything else leaves a line in
+//! the kernel's log.
+//!
+//! **The root.** The kernel unpacks an initramfs into a root without a parent mount, and crun's
+//! pivot_root(2) refuses such a one. So `/` is bound to `/sysroot`, that bind is moved onto `/`,
+//! and we change our root to it: the same files, now a mount with a parent, and nothing copied.
+//! It is then made read-only.
+
+use crate::engine::{Engine, Start, Vsock, now};
+use crate::sys;
+use activator::manifest::{self, Boot, Manifest, Module};
+use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{self, MountFlags, MountPropagationFlags};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::system::{self, RebootCommand};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// The empty directory of every image for the trick with the root.
+const SYSROOT: &CStr = c"/sysroot";
+/// statfs(2): RAMFS_MAGIC, TMPFS_MAGIC. An initramfs is one of the two.
+const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
+/// What a service gets as RLIMIT_NOFILE, as from systemd: soft for select(2), hard for who asks.
+const FILES: (u64, u64) = (1024, 524_288);
+
+/// Why PID 1 gives up.
+#[derive(Debug)]
+enum Fatal {
+    /// The manifest cannot be read.
+    Read(Errno),
+    /// The manifest cannot be used.
+    Decode(manifest::DecodeError),
+    /// A required module cannot be loaded.
+    Module(String, Errno),
+    Start(crate::engine::StartError),
+    /// No console and no /dev/null.
+    Console(Errno),
+}
+
+impl core::fmt::Display for Fatal {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Read(errno) => write!(f, "failed to read {}: {errno}", manifest::PATH),
+            Self::Decode(error) => write!(f, "failed to use {}: {error}", manifest::PATH),
+            Self::Module(path, errno) => write!(f, "failed to load {path}: {errno}"),
+            Self::Start(error) => write!(f, "{error}"),
+            Self::Console(errno) => write!(f, "failed to open the console: {errno}"),
+        }
+    }
+}
+
+/// The life of PID 1. It ends with the machine switched off.
+pub(crate) fn main() -> ! {
+    let began = now();
+    let mut log = KernelLog { fd: None };
+    if let Err(fatal) = live(began, &mut log) {
+        log.line(&format!("{fatal}; powering off"));
+        console_line(&format!("activator: {fatal}; powering off\n"));
+    }
+    power_off()
+}
+
+fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
+    let mut troubles = Troubles::default();
+    make_real_root(&mut troubles);
+    mount_all(&mut troubles);
+    log.open();
+    let console = open_console().map_err(Fatal::Console)?;
+    let bytes = std::fs::read(manifest::PATH).map_err(|error| {
+        Fatal::Read(Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
+    })?;
+    let manifest: &'static Manifest =
+        Box::leak(Box::new(Manifest::decode(&bytes).map_err(Fatal::Decode)?));
+    drop(bytes);
+    prepare(manifest, &mut troubles)?;
+    troubles.lines.drain(..).for_each(|line| log.line(&line));
+    let activator = std::fs::read_link("/proc/self/exe").ok();
+    let activator = activator.as_deref().and_then(|path| path.to_str()).unwrap_or("/init");
+    let start = Start {
+        manifest,
+        path: manifest::PATH,
+        activator,
+        control: activator::control::SOCKET,
+        vsock: Vsock::Listen,
+        console,
+        files: Some(FILES),
+    };
+    let mut engine = Engine::new(start, began, &mut |line| log.line(line)).map_err(Fatal::Start)?;
+    engine.run(log.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()));
+    Ok(())
+}
+
+/// Ends what is left, writes what is not written, and switches off.
+fn power_off() -> ! {
+    // -1 is everybody but us.
+    let _ = sys::kill(-1, libc::SIGKILL);
+    fs::sync();
+    loop {
+        // Returns only without the privilege, which PID 1 lacks nowhere but in a container; there
+        // its end is the end of the container.
+        if system::reboot(RebootCommand::PowerOff).is_err() {
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Lines that are written once there is somewhere to write.
+#[derive(Default)]
+struct Troubles {
+    lines: Vec<String>,
+}
+
+impl Troubles {
+    fn note(&mut self, what: &str, result: Result<(), Errno>) {
+        if let Err(errno) = result {
+            self.lines.push(format!("failed to {what}: {errno}"));
+        }
+    }
+}
+
+/// /dev/kmsg, which keeps the lines of a boot that nobody watches, and never blocks.
+struct KernelLog {
+    fd: Option<OwnedFd>,
+}
+
+impl KernelLog {
+    fn open(&mut self) {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+        self.fd = fs::openat(CWD, c"/dev/kmsg", flags, Mode::empty()).ok();
+    }
+
+    fn line(&self, line: &str) {
+        if let Some(fd) = &self.fd {
+            // <28> is facility daemon, level warning. Nothing can be done if it is refused.
+            let _ = rustix::io::write(fd, format!("<28>activator: {line}\n").as_bytes());
+        }
+    }
+}
+
+/// The last line is for a person who looks at the screen.
+fn console_line(line: &str) {
+    let fd = open_console();
+    if let Ok(fd) = fd {
+        let _ = rustix::io::write(&fd, line.as_bytes());
+    }
+}
+
+fn open_console() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let open = |path: &CStr| fs::openat(CWD, path, flags, Mode::empty());
+    // Without a console device there is still the kernel's log.
+    open(c"/dev/console").or_else(|_| open(c"/dev/null"))
+}
+
+fn make_real_root(troubles: &mut Troubles) {
+    let in_memory =
+        fs::statfs(c"/").is_ok_and(|stat| MEMORY_FILE_SYSTEMS.contains(&i64::from(stat.f_type)));
+    if !in_memory {
+        // A disk: already a mount with a parent.
+        return;
+    }
+    for path in ["/proc", "/sys", "/dev", "/run", "/tmp", "/sysroot"] {
+        // An image has them; they cannot be made later.
+        let _ = fs::mkdir(path, Mode::from_raw_mode(0o755));
+    }
+    let moved = (|| {
+        mount::mount_bind(c"/", SYSROOT)?;
+        rustix::process::chdir(SYSROOT)?;
+        mount::mount_move(c".", c"/")?;
+        rustix::process::chroot(c".")?;
+        rustix::process::chdir(c"/")
+    })();
+    troubles.note("make the root a mount", moved);
+}
+
+fn mount_all(troubles: &mut Troubles) {
+    let no = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    let mounts: [(&CStr, &CStr, MountFlags, Option<&CStr>); 9] = [
+        (c"/proc", c"proc", no, None),
+        (c"/sys", c"sysfs", no, None),
+        (c"/dev", c"devtmpfs", MountFlags::NOSUID, Some(c"mode=755")),
+        (
+            c"/dev/pts",
+            c"devpts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            Some(c"gid=5,mode=620,ptmxmode=666"),
+        ),
+        (c"/dev/shm", c"tmpfs", quiet, Some(c"mode=1777")),
+        (c"/dev/mqueue", c"mqueue", no, None),
+        (c"/run", c"tmpfs", quiet, Some(c"mode=755")),
+        (c"/tmp", c"tmpfs", quiet, Some(c"mode=1777")),
+        (c"/sys/fs/cgroup", c"cgroup2", no, Some(c"nsdelegate,memory_recursiveprot")),
+    ];
+    for (target, kind, flags, data) in mounts {
+        // Those below /dev are not there yet.
+        let _ = fs::mkdir(target, Mode::from_raw_mode(0o755));
+        let mounted = match mount::mount(kind, target, kind, flags, data) {
+            // The kernel has mounted devtmpfs itself.
+            Err(Errno::BUSY) => Ok(()),
+            other => other,
+        };
+        troubles.note(&format!("mount {}", target.to_string_lossy()), mounted);
+    }
+    for (link, target) in [
+        (c"/dev/fd", c"/proc/self/fd"),
+        (c"/dev/stdin", c"/proc/self/fd/0"),
+        (c"/dev/stdout", c"/proc/self/fd/1"),
+        (c"/dev/stderr", c"/proc/self/fd/2"),
+    ] {
+        // There already, if the image has them.
+        let _ = fs::symlink(target, link);
+    }
+}
+
+fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
+    let Boot { modules, writable, sysctls } = &manifest.boot;
+    for module in modules {
+        match load(module) {
+            // Built in, or loaded before.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) if module.required => {
+                return Err(Fatal::Module(module.path.clone(), errno));
+            }
+            Err(errno) => troubles.note(&format!("load {}", module.path), Err(errno)),
+        }
+    }
+    for directory in writable {
+        let _ = fs::mkdir(directory.path.as_str(), Mode::from_raw_mode(0o755));
+        let mode = CString::new(format!("mode={:o}", directory.mode)).unwrap_or_default();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let mounted = mount::mount(c"tmpfs", directory.path.as_str(), c"tmpfs", flags, &*mode);
+        troubles.note(&format!("mount {}", directory.path), mounted);
+    }
+    // Now that all mount points are there. Fails on a root that is read-only by itself.
+    let flags = MountFlags::BIND | MountFlags::RDONLY;
+    troubles.note("make the root read-only", mount::mount_remount(c"/", flags, c""));
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    troubles.note("share the mounts", mount::mount_change(c"/", shared));
+    for (name, value) in sysctls {
+        let written = std::fs::write(format!("/proc/sys/{name}"), value);
+        troubles.note(
+            &format!("set {name}"),
+            written.map_err(|error| {
+                Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO))
+            }),
+        );
+    }
+    troubles.note("bring the loopback up", loopback_up());
+    troubles.note("set the host name", system::sethostname(manifest.name.as_bytes()));
+    let files = Rlimit { current: Some(FILES.1), maximum: Some(FILES.1) };
+    if getrlimit(Resource::Nofile).maximum.is_some_and(|most| most < FILES.1) {
+        troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, files.clone()));
+    }
+    let soft = Rlimit { current: Some(FILES.1), ..getrlimit(Resource::Nofile) };
+    troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, soft));
+    // Ctrl-alt-del becomes SIGINT for us. In a PID namespace there is no such key.
+    let _ = system::reboot(RebootCommand::CadOff);
+    Ok(())
+}
+
+fn load(module: &Module) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = fs::openat(CWD, module.path.as_str(), flags, Mode::empty())?;
+    let parameters = CString::new(module.parameters.as_str()).map_err(|_| Errno::INVAL)?;
+    system::finit_module(&file, &parameters, 0)
+}
+
+fn loopback_up() -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+        .or_else(|_| net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None))?;
+    sys::loopback_up(socket.as_fd())
+}

@@ -1,0 +1,163 @@
+//! The services' cgroups: `/sys/fs/cgroup/rouse/UNIT`, made at boot and kept.
+//!
+//! A container's processes of ours run one level below, in `runtime`: crun puts the container
+//! into `payload` beside it, and a cgroup that gives controllers to its children may hold no
+//! process itself (cgroups(7), "no internal processes").
+
+use activator::manifest::{Manifest, Service, Unit, UnitKind};
+use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::io::{self, Errno};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Where cgroup2 is mounted.
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
+/// The directory of all services' cgroups.
+const TREE: &str = "/sys/fs/cgroup/rouse";
+/// statfs(2): CGROUP2_SUPER_MAGIC.
+const MAGIC: i64 = 0x6367_7270;
+
+/// One service's cgroup, all of its fds open.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Where children are born.
+    directory: OwnedFd,
+    /// cgroup.events: `populated 1` while any process is in it or below.
+    events: OwnedFd,
+    /// cgroup.procs of where children are born.
+    processes: OwnedFd,
+    /// cgroup.kill, Linux 5.14.
+    kill: Option<OwnedFd>,
+}
+
+/// Whether services get cgroups: cgroup2 is there, and writable, and nobody else's services are
+/// in the tree.
+pub(crate) fn available() -> bool {
+    let Ok(stat) = fs::statfs(MOUNT) else { return false };
+    if i64::from(stat.f_type) != MAGIC {
+        return false;
+    }
+    give_controllers(MOUNT);
+    match fs::mkdir(TREE, Mode::from_raw_mode(0o755)) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let events = std::fs::read_to_string(format!("{TREE}/cgroup.events"));
+            if !events.is_ok_and(|events| events.contains("populated 0")) {
+                return false;
+            }
+        }
+        Err(_) => return false,
+    }
+    give_controllers(TREE);
+    true
+}
+
+impl Group {
+    /// Makes the cgroup of a service and writes its settings. A setting that the kernel refuses
+    /// is returned, the rest goes on.
+    pub(crate) fn make(unit: &Unit, service: &Service) -> Result<(Self, Vec<String>), Errno> {
+        let path = format!("{TREE}/{}", unit.name);
+        let make = |path: &str| match fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        make(&path)?;
+        let mut refused = vec![];
+        for (file, value) in &service.cgroup {
+            if let Err(error) = std::fs::write(format!("{path}/{file}"), value) {
+                refused.push(format!("{}: {file}: {error}", unit.name));
+            }
+        }
+        let inner = match service.container {
+            Some(_) => {
+                give_controllers(&path);
+                format!("{path}/runtime")
+            }
+            None => path.clone(),
+        };
+        make(&inner)?;
+        let open =
+            |path: String, flags| fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let group = Self {
+            directory: open(inner.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
+            events: open(format!("{path}/cgroup.events"), OFlags::RDONLY)?,
+            processes: open(format!("{inner}/cgroup.procs"), OFlags::RDONLY)?,
+            kill: open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok(),
+        };
+        Ok((group, refused))
+    }
+
+    /// Where a child is to be born.
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Becomes ready (POLLPRI) when a process came first or went last.
+    pub(crate) fn events(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Whether any process is in it or below.
+    pub(crate) fn is_populated(&self) -> bool {
+        let mut text = [0; 256];
+        let length = io::pread(&self.events, &mut text, 0).unwrap_or(0);
+        // If it cannot be read, nothing can be said; then waiting would be for ever.
+        text[..length].starts_with(b"populated 1")
+            || text[..length].windows(13).any(|line| line == b"\npopulated 1\n")
+    }
+
+    /// Kills all that is in it and below. False if this kernel cannot.
+    pub(crate) fn kill(&self) -> bool {
+        self.kill.as_ref().is_some_and(|kill| io::write(kill, b"1").is_ok())
+    }
+
+    /// Calls for each process of ours in it (not below).
+    pub(crate) fn each_process(&self, mut call: impl FnMut(i32)) {
+        if fs::seek(&self.processes, fs::SeekFrom::Start(0)).is_err() {
+            return;
+        }
+        let mut text = [0; 512];
+        let mut pid: i32 = 0;
+        while let Ok(length @ 1..) = io::read(&self.processes, &mut text) {
+            for byte in &text[..length] {
+                match byte {
+                    b'0'..=b'9' => {
+                        pid = pid.wrapping_mul(10).wrapping_add(i32::from(byte - b'0'));
+                    }
+                    _ if pid > 0 => call(std::mem::take(&mut pid)),
+                    _ => pid = 0,
+                }
+            }
+        }
+    }
+}
+
+/// The groups of all services, at the units' indices; all None without cgroups.
+pub(crate) fn make_all(manifest: &Manifest) -> (Box<[Option<Group>]>, Vec<String>) {
+    let mut troubles = vec![];
+    let available = available();
+    let mut group = |unit: &Unit| match &unit.kind {
+        UnitKind::Service(service) if available => match Group::make(unit, service) {
+            Ok((group, refused)) => {
+                troubles.extend(refused);
+                Some(group)
+            }
+            Err(errno) => {
+                troubles.push(format!("{}: cgroup: {errno}", unit.name));
+                None
+            }
+        },
+        _ => None,
+    };
+    (manifest.units.iter().map(&mut group).collect(), troubles)
+}
+
+/// Gives all controllers to the children. One at a time, since one that cannot be given (taken
+/// by cgroup v1, or processes in the way) fails the whole write.
+fn give_controllers(path: &str) {
+    let Ok(controllers) = std::fs::read_to_string(format!("{path}/cgroup.controllers")) else {
+        return;
+    };
+    for controller in controllers.split_ascii_whitespace() {
+        let _ = std::fs::write(format!("{path}/cgroup.subtree_control"), format!("+{controller}"));
+    }
+}

@@ -1,0 +1,396 @@
+//! The loop: fds, signals and the clock become events of the state machine.
+//!
+//! In one round the order is: notify messages (a service that said READY=1 and ended did become
+//! ready), signals (children that ended), cgroups, listeners, orders, and time.
+
+use crate::cgroup;
+use crate::link::{Link, Taken};
+use crate::listen::Listeners;
+use crate::logger::Logger;
+use crate::notify::Notify;
+use crate::program::{Program, Setting, Surroundings};
+use crate::seal;
+use crate::spawn::Spawner;
+use crate::supervise::{Notification, Supervisor};
+use crate::sys::{self, Signals};
+use crate::token::Token;
+use crate::world::World;
+use activator::control::{Exit, Order};
+use activator::manifest::{Manifest, Output, Service, Unit, UnitId, UnitKind};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::time::{ClockId, clock_gettime};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Events that one round takes; more wait for the next.
+const EVENTS: usize = 64;
+/// How long logd may take to write its last lines, in microseconds.
+const LAST_LINES_US: u64 = 2_000_000;
+
+/// What the engine is started with.
+pub(crate) struct Start<'a> {
+    pub(crate) manifest: &'static Manifest,
+    /// Path of the manifest.
+    pub(crate) path: &'a str,
+    /// Path of this executable.
+    pub(crate) activator: &'a str,
+    /// Path of the control socket; the notify sockets are in `notify` beside it.
+    pub(crate) control: &'a str,
+    /// Whether the host may ask over vsock.
+    pub(crate) vsock: Vsock,
+    /// Where logd writes lines for people.
+    pub(crate) console: OwnedFd,
+    /// RLIMIT_NOFILE for children, if they do not simply inherit ours.
+    pub(crate) files: Option<(u64, u64)>,
+}
+
+/// Whether there is a control port on vsock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vsock {
+    Listen,
+    Leave,
+}
+
+/// Why the engine could not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartError {
+    /// Completes "failed to".
+    pub(crate) what: &'static str,
+    pub(crate) errno: i32,
+}
+
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "failed to {}: {}", self.what, std::io::Error::from_raw_os_error(self.errno))
+    }
+}
+
+/// Where the end of the run has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Up,
+    /// Everything has stopped, logd writes its last lines until then at most.
+    LastLines(u64),
+    Over,
+}
+
+/// The supervisor, its hands and what wakes them.
+pub(crate) struct Engine {
+    supervisor: Supervisor<'static>,
+    world: World,
+    logger: Logger,
+    signals: OwnedFd,
+    poll: Poll,
+    events: Events,
+    stage: Stage,
+}
+
+/// CLOCK_BOOTTIME in microseconds.
+pub(crate) fn now() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_nsec as u64 / 1000)
+}
+
+impl Engine {
+    /// Makes all tables. Troubles that do not prevent a start are handed to `trouble`.
+    pub(crate) fn new(
+        start: Start,
+        began: u64,
+        trouble: &mut dyn FnMut(&str),
+    ) -> Result<Self, StartError> {
+        let manifest = start.manifest;
+        let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR];
+        let signals =
+            sys::signal_fd(&Signals::new(&signals)).or_else(|e| fail("block signals", e))?;
+        let poll = Poll::new().or_else(|e| fail_io("make an epoll instance", e))?;
+        let registry = poll.registry().try_clone().or_else(|e| fail_io("copy an epoll fd", e))?;
+        let directory = format!("{}/notify", parent(start.control));
+        make_directories(&directory);
+        let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
+        let logs = per_unit(manifest, |_, service| {
+            let wants = [&service.stdout, &service.stderr].contains(&&Output::Log);
+            wants.then(|| pipe_with(PipeFlags::CLOEXEC)).transpose()
+        })
+        .or_else(|e| fail("make a pipe", e))?;
+        let logger = Logger::new(&start, &logs, trouble)?;
+        let setting =
+            Setting { manifest, activator: start.activator, path: start.path, notify: &directory };
+        let programs = per_unit(manifest, |unit, service| {
+            let program = Program::new(&setting, unit, service)?;
+            Ok(Some((program, Surroundings::new(service)?)))
+        })
+        .or_else(|_: std::ffi::NulError| {
+            fail("prepare a command with a NUL in it", Errno::INVAL)
+        })?;
+        let notifies = per_unit(manifest, |unit, service| {
+            let wants = service.kind == activator::manifest::ServiceKind::Notify;
+            wants.then(|| Notify::new(&directory, unit, service)).transpose()
+        })
+        .or_else(|e| fail("make a notify socket", e))?;
+        let (groups, troubles) = cgroup::make_all(manifest);
+        troubles.iter().for_each(|text| trouble(text));
+        let null = fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .or_else(|e| fail("open /dev/null", e))?;
+        let most = most_fds(manifest).max(logger.fds());
+        let world = World {
+            manifest,
+            registry,
+            listeners: Listeners::new(manifest),
+            programs,
+            notifies,
+            groups,
+            sessions: manifest.units.iter().map(|_| [0; 2]).collect(),
+            logs,
+            spawner: Spawner::new(most, start.files),
+            null,
+            link,
+        };
+        let supervisor = Supervisor::new(manifest, began);
+        let events = Events::with_capacity(EVENTS);
+        let engine = Self { supervisor, world, logger, signals, poll, events, stage: Stage::Up };
+        engine.register()?;
+        Ok(engine)
+    }
+
+    fn register(&self) -> Result<(), StartError> {
+        let add = |fd: BorrowedFd, token: Token, interest| {
+            let fd = fd.as_raw_fd();
+            let added = self.world.registry.register(&mut SourceFd(&fd), token.into(), interest);
+            added.or_else(|error| fail_io("watch an fd", error))
+        };
+        add(self.signals.as_fd(), Token::Signals, Interest::READABLE)?;
+        add(self.world.link.ours(), Token::Link, Interest::READABLE | Interest::WRITABLE)?;
+        for (index, _) in self.world.manifest.units.iter().enumerate() {
+            let unit = UnitId(index as u16);
+            if let Some(notify) = &self.world.notifies[index] {
+                add(notify.fd(), Token::Notify(unit), Interest::READABLE)?;
+            }
+            if let Some(group) = &self.world.groups[index] {
+                add(group.events(), Token::Group(unit), Interest::PRIORITY)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Boots the units and runs until everything has stopped. `log` is where the allocator
+    /// complains, see [`seal`].
+    pub(crate) fn run(&mut self, log: i32) {
+        seal::seal(log);
+        self.logger.start(now(), &mut self.world);
+        self.supervisor.boot(now(), &mut self.world);
+        while self.stage != Stage::Over {
+            self.round();
+        }
+    }
+
+    fn round(&mut self) {
+        let deadlines = [
+            self.supervisor.deadline(),
+            self.logger.deadline(),
+            match self.stage {
+                Stage::LastLines(until) => Some(until),
+                _ => None,
+            },
+        ];
+        let wait = deadlines.into_iter().flatten().min();
+        let wait = wait.map(|deadline| Duration::from_micros(deadline.saturating_sub(now())));
+        if self.poll.poll(&mut self.events, wait).is_err() {
+            // EINTR; anything else leaves the events of the last round, which are harmless.
+            self.events.clear();
+        }
+        let now = now();
+        self.hear_services(now);
+        self.hear_signals(now);
+        self.hear_fds(now);
+        self.hear_orders(now);
+        self.supervisor.tick(now, &mut self.world);
+        self.logger.tick(now, &mut self.world);
+        self.go_down(now);
+    }
+
+    fn hear_services(&mut self, now: u64) {
+        for event in &self.events {
+            let Token::Notify(unit) = event.token().into() else { continue };
+            let Some(Some(_)) = self.world.notifies.get(unit.index()) else { continue };
+            while let Some(Some(notification)) = self
+                .world
+                .notifies
+                .get(unit.index())
+                .map(|it| it.as_ref().and_then(Notify::receive))
+            {
+                let main_pid = notification
+                    .main_pid
+                    .filter(|pid| may_be_main(*pid, self.world.manifest.unit(unit)));
+                let notification = Notification { main_pid, ..notification };
+                self.supervisor.notified(now, &mut self.world, unit, notification);
+            }
+        }
+    }
+
+    fn hear_signals(&mut self, now: u64) {
+        let mut children = false;
+        while let Some(signal) = sys::next_signal(self.signals.as_fd()) {
+            match signal {
+                libc::SIGCHLD => children = true,
+                _ => self.supervisor.shut_down(now, &mut self.world),
+            }
+        }
+        if !children {
+            return;
+        }
+        while let Some((pid, status)) = sys::reap() {
+            if self.logger.reaped(now, pid, &mut self.world) {
+                continue;
+            }
+            // What nobody knows is an orphan, and has now been reaped.
+            self.supervisor.reaped(now, &mut self.world, pid, exit(status));
+        }
+        self.supervisor.emptied(now, &mut self.world);
+    }
+
+    fn hear_fds(&mut self, now: u64) {
+        let mut emptied = false;
+        for event in &self.events {
+            match event.token().into() {
+                Token::Group(_) => emptied = true,
+                Token::Listener(unit, listener) => {
+                    // EPOLLHUP: shutdown(2) was called on it, so it is readable for ever, with
+                    // nothing to accept. (EPOLLERR alone is an ICMP error on a UDP socket.)
+                    if event.is_read_closed() && event.is_write_closed() {
+                        self.supervisor.hung_up(now, &mut self.world, unit, listener);
+                    } else {
+                        self.supervisor.triggered(now, &mut self.world, unit, listener);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if emptied {
+            self.supervisor.emptied(now, &mut self.world);
+        }
+    }
+
+    fn hear_orders(&mut self, now: u64) {
+        let heard = self.events.iter().any(|event| Token::from(event.token()) == Token::Link);
+        if !heard {
+            return;
+        }
+        while let Some(order) = self.world.link.next_order(&self.supervisor, now) {
+            let known = |unit: UnitId| self.world.manifest.unit(unit).is_some();
+            let taken = match order {
+                Order::Start(unit) if known(unit) => {
+                    self.supervisor.order_start(now, &mut self.world, unit)
+                }
+                Order::Stop(unit) if known(unit) => {
+                    self.supervisor.order_stop(now, &mut self.world, unit)
+                }
+                Order::Restart(unit) if known(unit) => {
+                    self.supervisor.order_restart(now, &mut self.world, unit)
+                }
+                Order::Poweroff => {
+                    self.supervisor.shut_down(now, &mut self.world);
+                    true
+                }
+                _ => false,
+            };
+            self.world.link.answer(if taken { Taken::Yes } else { Taken::GoingDown });
+        }
+    }
+
+    fn go_down(&mut self, now: u64) {
+        match self.stage {
+            Stage::Up if self.supervisor.is_shut_down() => {
+                let until = now.saturating_add(LAST_LINES_US);
+                self.logger.stop();
+                self.stage = Stage::LastLines(until);
+                self.go_down(now);
+            }
+            Stage::LastLines(until) if self.logger.is_gone() || now >= until => {
+                self.logger.kill();
+                self.stage = Stage::Over;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a service may name that process as its main one: it exists, and belongs to the
+/// service's user if that is not root. Otherwise a service could have us kill anybody's.
+fn may_be_main(pid: u32, unit: Option<&Unit>) -> bool {
+    let Some(Unit { kind: UnitKind::Service(service), .. }) = unit else { return false };
+    let mut path = [0; 24];
+    let mut digits = [0; 10];
+    let parts = [b"/proc/", crate::program::decimal(pid, &mut digits)];
+    let mut length = 0;
+    for byte in parts.into_iter().flatten() {
+        path[length] = *byte;
+        length += 1;
+    }
+    let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return false };
+    let Ok(stat) = fs::stat(path) else { return false };
+    service.user.as_ref().is_none_or(|user| user.uid == 0 || user.uid == stat.st_uid)
+}
+
+fn exit(status: i32) -> Exit {
+    if libc::WIFEXITED(status) {
+        Exit::Code(libc::WEXITSTATUS(status) as u8)
+    } else if libc::WCOREDUMP(status) {
+        Exit::Dumped(libc::WTERMSIG(status))
+    } else {
+        Exit::Signal(libc::WTERMSIG(status))
+    }
+}
+
+fn most_fds(manifest: &Manifest) -> usize {
+    let fds = |unit: &Unit| match &unit.kind {
+        UnitKind::Service(service) => {
+            let listeners =
+                service.sockets.iter().map(|id| match manifest.unit(*id).map(|it| &it.kind) {
+                    Some(UnitKind::Socket(socket)) => socket.listeners.len(),
+                    _ => 0,
+                });
+            listeners.sum()
+        }
+        _ => 0,
+    };
+    manifest.units.iter().map(fds).max().unwrap_or(0)
+}
+
+/// One entry for each unit: what `make` makes of a service, None for other units.
+fn per_unit<T, E>(
+    manifest: &Manifest,
+    mut make: impl FnMut(&Unit, &Service) -> Result<Option<T>, E>,
+) -> Result<Box<[Option<T>]>, E> {
+    let entry = |unit: &Unit| match &unit.kind {
+        UnitKind::Service(service) => make(unit, service),
+        _ => Ok(None),
+    };
+    manifest.units.iter().map(entry).collect()
+}
+
+/// The directory of a path.
+pub(crate) fn parent(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some(("", _)) => "/",
+        Some((parent, _)) => parent,
+        None => ".",
+    }
+}
+
+/// Makes a directory and those above it, with mode 0755. A failure shows when it is used.
+pub(crate) fn make_directories(path: &str) {
+    use std::os::unix::fs::DirBuilderExt;
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+}
+
+fn fail<T>(what: &'static str, errno: Errno) -> Result<T, StartError> {
+    Err(StartError { what, errno: errno.raw_os_error() })
+}
+
+fn fail_io<T>(what: &'static str, error: std::io::Error) -> Result<T, StartError> {
+    Err(StartError { what, errno: error.raw_os_error().unwrap_or(libc::EIO) })
+}

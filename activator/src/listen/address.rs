@@ -1,0 +1,92 @@
+//! From an address to a bound socket.
+
+use super::path::PathBuffer;
+use super::{options, with_umask};
+use crate::sys;
+use activator::manifest::{Address, Scope, Socket};
+use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Makes a socket, sets its options, binds it. Not listening yet.
+pub(super) fn bind(socket: &Socket, kind: SocketType, address: &Address) -> Result<OwnedFd, Errno> {
+    match address {
+        Address::Path(path) => bind_path(socket, kind, path),
+        Address::Abstract(name) => {
+            let fd = make(socket, AddressFamily::UNIX, kind)?;
+            net::bind(&fd, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+            Ok(fd)
+        }
+        Address::AnyPort(port) => {
+            let v6 = SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, *port, 0, 0);
+            match bind_v6(socket, kind, v6) {
+                // No IPv6 in the kernel, or switched off by sysctl.
+                Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) => {
+                    bind_v4(socket, kind, SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port))
+                }
+                other => other,
+            }
+        }
+        Address::Inet(ip, port) => {
+            bind_v4(socket, kind, SocketAddrV4::new(Ipv4Addr::from(*ip), *port))
+        }
+        Address::Inet6(ip, port, scope) => {
+            let scope = match scope {
+                Scope::None => 0,
+                Scope::Index(index) => *index,
+                Scope::Name(name) => sys::interface_index(PathBuffer::new(name)?.as_c_str())?,
+            };
+            bind_v6(socket, kind, SocketAddrV6::new(Ipv6Addr::from(*ip), *port, 0, scope))
+        }
+        Address::Vsock(cid, port) => {
+            let fd = make(socket, AddressFamily::VSOCK, kind)?;
+            sys::bind_vsock(fd.as_fd(), *cid, *port)?;
+            Ok(fd)
+        }
+    }
+}
+
+fn bind_path(socket: &Socket, kind: SocketType, path: &str) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let mut node = PathBuffer::new(path)?;
+    node.make_parents(socket.directory_mode);
+    let fd = make(socket, AddressFamily::UNIX, kind)?;
+    // The mode of the new node is 0777 without the umask.
+    let mask = Mode::from_raw_mode(!socket.mode & 0o777);
+    let bind = |fd: BorrowedFd| with_umask(mask, || net::bind(fd, &address));
+    match bind(fd.as_fd()) {
+        Err(Errno::ADDRINUSE) => {
+            fs::unlinkat(CWD, node.as_c_str(), AtFlags::empty())?;
+            bind(fd.as_fd())?;
+        }
+        other => other?,
+    }
+    Ok(fd)
+}
+
+fn bind_v4(socket: &Socket, kind: SocketType, address: SocketAddrV4) -> Result<OwnedFd, Errno> {
+    let fd = make(socket, AddressFamily::INET, kind)?;
+    net::bind(&fd, &address)?;
+    Ok(fd)
+}
+
+fn bind_v6(socket: &Socket, kind: SocketType, address: SocketAddrV6) -> Result<OwnedFd, Errno> {
+    let fd = make(socket, AddressFamily::INET6, kind)?;
+    if let Some(only) = socket.ipv6_only {
+        sockopt::set_ipv6_v6only(&fd, only)?;
+    }
+    net::bind(&fd, &address)?;
+    Ok(fd)
+}
+
+fn make(socket: &Socket, family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = net::socket_with(family, kind, flags, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    for option in &socket.options {
+        options::set(fd.as_fd(), family, option)?;
+    }
+    Ok(fd)
+}

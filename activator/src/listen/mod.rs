@@ -1,0 +1,221 @@
+//! Socket units' listeners: opened, kept, flushed and closed.
+//!
+//! The semantics are those of systemd.socket(5). What is not obvious:
+//! * The mode of a Unix socket or FIFO is exact from the first moment: the umask is replaced for
+//!   the bind.
+//! * A node that a predecessor left behind is removed, once, and only after bind said EADDRINUSE.
+//! * All fds are close-on-exec and non-blocking in here. The flag lives on the open file that
+//!   the service shares, so it is set again before anything here that could block.
+//! * An IPv6 address on a kernel without IPv6 is skipped, and is then no fd of the unit.
+
+mod address;
+mod options;
+mod path;
+
+use crate::supervise::OpenFailed;
+use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitId, UnitKind};
+use path::PathBuffer;
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SocketFlags, SocketType};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// At most so many connections or packets are dropped by one flush, as in systemd.
+const FLUSH_AT_MOST: usize = 1024;
+
+/// The fds of all socket units.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// One for each unit, at its index; empty if it is no socket.
+    units: Box<[Box<[Slot]>]>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Closed,
+    /// The kernel does not know the address family.
+    Skipped,
+    Open(OwnedFd),
+}
+
+impl Listeners {
+    /// Makes the table.
+    pub(crate) fn new(manifest: &Manifest) -> Self {
+        let slots = |unit: &activator::manifest::Unit| match &unit.kind {
+            UnitKind::Socket(socket) => socket.listeners.iter().map(|_| Slot::Closed).collect(),
+            _ => Box::default(),
+        };
+        Self { units: manifest.units.iter().map(slots).collect() }
+    }
+
+    /// Opens what is not open yet.
+    pub(crate) fn open(&mut self, unit: UnitId, socket: &Socket) -> Result<(), OpenFailed> {
+        let Some(slots) = self.units.get_mut(unit.index()) else { return Ok(()) };
+        for (index, (slot, listener)) in slots.iter_mut().zip(&socket.listeners).enumerate() {
+            if !matches!(slot, Slot::Open(_)) {
+                *slot = match open(socket, listener) {
+                    Ok(fd) => Slot::Open(fd),
+                    Err(Errno::AFNOSUPPORT) if matches!(listener.address, Address::Inet6(..)) => {
+                        Slot::Skipped
+                    }
+                    Err(errno) => {
+                        let listener = index as u16;
+                        return Err(OpenFailed { listener, errno: errno.raw_os_error() });
+                    }
+                };
+            }
+        }
+        if !slots.iter().any(|slot| matches!(slot, Slot::Open(_))) {
+            return Err(OpenFailed { listener: 0, errno: libc::EAFNOSUPPORT });
+        }
+        link(socket);
+        Ok(())
+    }
+
+    /// Closes all, and removes the nodes if the unit says so.
+    pub(crate) fn close(&mut self, unit: UnitId, socket: &Socket) {
+        for slot in self.units.get_mut(unit.index()).into_iter().flatten() {
+            *slot = Slot::Closed;
+        }
+        if !socket.remove_on_stop {
+            return;
+        }
+        let paths = socket.listeners.iter().filter_map(|listener| match &listener.address {
+            Address::Path(path) => Some(path),
+            _ => None,
+        });
+        for path in paths.chain(&socket.symlinks) {
+            if let Ok(path) = PathBuffer::new(path) {
+                // Gone already is as good.
+                let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
+            }
+        }
+    }
+
+    /// The fd of one listener, if it is open.
+    pub(crate) fn fd(&self, unit: UnitId, listener: u16) -> Option<BorrowedFd<'_>> {
+        match self.units.get(unit.index())?.get(usize::from(listener))? {
+            Slot::Open(fd) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The open fds of a unit, in the order of its Listen lines.
+    pub(crate) fn fds(&self, unit: UnitId) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.units.get(unit.index()).into_iter().flatten().filter_map(|slot| match slot {
+            Slot::Open(fd) => Some(fd.as_fd()),
+            _ => None,
+        })
+    }
+
+    /// Drops what waits.
+    pub(crate) fn flush(&self, unit: UnitId, socket: &Socket) {
+        let slots = self.units.get(unit.index()).into_iter().flatten();
+        for (slot, listener) in slots.zip(&socket.listeners) {
+            if let Slot::Open(fd) = slot {
+                flush(fd.as_fd(), listener.kind);
+            }
+        }
+    }
+}
+
+fn flush(fd: BorrowedFd, kind: ListenKind) {
+    if set_nonblocking(fd, true).is_err() {
+        return;
+    }
+    let mut scrap = [0; 512];
+    for _ in 0..FLUSH_AT_MOST {
+        let more = match kind {
+            ListenKind::Stream | ListenKind::SequentialPacket => {
+                net::accept_with(fd, SocketFlags::CLOEXEC).map(drop)
+            }
+            ListenKind::Datagram => {
+                net::recv(fd, &mut scrap[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT).map(drop)
+            }
+            ListenKind::Fifo => match rustix::io::read(fd, &mut scrap) {
+                Ok(0) => Err(Errno::AGAIN),
+                other => other.map(drop),
+            },
+        };
+        if matches!(more, Err(errno) if errno != Errno::INTR && errno != Errno::CONNABORTED) {
+            return;
+        }
+    }
+}
+
+/// Sets or clears O_NONBLOCK on the open file, for all who share it.
+pub(crate) fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), Errno> {
+    let mut flags = fs::fcntl_getfl(fd)?;
+    flags.set(OFlags::NONBLOCK, nonblocking);
+    fs::fcntl_setfl(fd, flags)
+}
+
+/// Opens one listener.
+pub(crate) fn open(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
+    if listener.kind == ListenKind::Fifo {
+        return open_fifo(socket, listener);
+    }
+    let kind = match listener.kind {
+        ListenKind::Stream => SocketType::STREAM,
+        ListenKind::SequentialPacket => SocketType::SEQPACKET,
+        _ => SocketType::DGRAM,
+    };
+    let fd = address::bind(socket, kind, &listener.address)?;
+    if listener.kind != ListenKind::Datagram {
+        net::listen(&fd, i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;
+    }
+    if let Address::Path(path) = &listener.address {
+        own(socket, &PathBuffer::new(path)?)?;
+    }
+    Ok(fd)
+}
+
+fn open_fifo(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
+    let Address::Path(path) = &listener.address else { return Err(Errno::INVAL) };
+    let mut path = PathBuffer::new(path)?;
+    path.make_parents(socket.directory_mode);
+    let mode = Mode::from_raw_mode(socket.mode);
+    let made =
+        with_umask(Mode::empty(), || fs::mknodat(CWD, path.as_c_str(), FileType::Fifo, mode, 0));
+    match made {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    // Read-write, so that the last writer's close is no end of file, as in systemd.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
+    if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::Fifo {
+        return Err(Errno::EXIST);
+    }
+    own(socket, &path)?;
+    Ok(fd)
+}
+
+fn own(socket: &Socket, path: &PathBuffer) -> Result<(), Errno> {
+    let Some((uid, gid)) = socket.owner else { return Ok(()) };
+    let (uid, gid) = (fs::Uid::from_raw(uid), fs::Gid::from_raw(gid));
+    fs::chownat(CWD, path.as_c_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Makes the symbolic links; a link that cannot be made is not worth a socket, as in systemd.
+fn link(socket: &Socket) {
+    let path = socket.listeners.iter().find_map(|listener| match &listener.address {
+        Address::Path(path) => Some(path),
+        _ => None,
+    });
+    let Some(Ok(target)) = path.map(|path| PathBuffer::new(path)) else { return };
+    for link in &socket.symlinks {
+        let Ok(mut link) = PathBuffer::new(link) else { continue };
+        link.make_parents(socket.directory_mode);
+        let _ = fs::symlinkat(target.as_c_str(), CWD, link.as_c_str());
+    }
+}
+
+/// Runs with another umask. There is one thread, so nobody else sees it.
+fn with_umask<T>(mask: Mode, run: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(mask);
+    let result = run();
+    rustix::process::umask(before);
+    result
+}
+

@@ -1,0 +1,110 @@
+//! The receiving end of sd_notify(3): one private datagram socket for each `Type=notify` service.
+//!
+//! So a message is its service's, whoever of its processes sent it (`NotifyAccess=all`). The node
+//! belongs to the service's user with mode 0600: nobody else but root can speak for it.
+
+use crate::supervise::Notification;
+use activator::manifest::{Service, Unit};
+use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::io::{Errno, IoSliceMut};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SocketAddrUnix, SocketFlags,
+    SocketType,
+};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Longer messages are dropped, as in systemd (PIPE_BUF).
+const LONGEST: usize = 4096;
+
+/// One service's socket.
+#[derive(Debug)]
+pub(crate) struct Notify {
+    fd: OwnedFd,
+}
+
+impl Notify {
+    /// Makes the node `directory/UNIT`.
+    pub(crate) fn new(directory: &str, unit: &Unit, service: &Service) -> Result<Self, Errno> {
+        let path = format!("{directory}/{}", unit.name);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());
+        net::bind(&fd, &SocketAddrUnix::new(path.as_str())?)?;
+        fs::chmodat(CWD, path.as_str(), Mode::from_raw_mode(0o600), AtFlags::empty())?;
+        if let Some(user) = &service.user {
+            let (uid, gid) = (fs::Uid::from_raw(user.uid), fs::Gid::from_raw(user.gid));
+            fs::chownat(CWD, path.as_str(), Some(uid), Some(gid), AtFlags::empty())?;
+        }
+        Ok(Self { fd })
+    }
+
+    /// For the loop to watch.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The next message; None when there is no more.
+    pub(crate) fn receive(&self) -> Option<Notification> {
+        let mut text = [0; LONGEST];
+        // Room for passed fds, so that they are closed: that is what BARRIER=1 waits for.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        loop {
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let buffers = &mut [IoSliceMut::new(&mut text)];
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let message = match net::recvmsg(&self.fd, buffers, &mut control, flags) {
+                Ok(message) => message,
+                Err(Errno::INTR) => continue,
+                Err(_) => return None,
+            };
+            drop(control);
+            if !message.flags.contains(ReturnFlags::TRUNC) {
+                return Some(parse(&text[..message.bytes]));
+            }
+        }
+    }
+}
+
+/// Lines of `NAME=value`; what is not known is left out, as sd_notify(3) promises.
+fn parse(text: &[u8]) -> Notification {
+    let mut notification = Notification::default();
+    for line in text.split(|byte| *byte == b'\n') {
+        if line == b"READY=1" {
+            notification.ready = true;
+        } else if let Some(pid) = line.strip_prefix(b"MAINPID=") {
+            let pid = number(pid).and_then(|pid| u32::try_from(pid).ok());
+            notification.main_pid = pid.filter(|pid| *pid > 1);
+        } else if let Some(extend) = line.strip_prefix(b"EXTEND_TIMEOUT_USEC=") {
+            notification.extend_timeout_us = number(extend);
+        }
+    }
+    notification
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_lines_are_read_and_others_left_out() {
+        let said = parse(b"STATUS=up\nREADY=1\nMAINPID=42\nEXTEND_TIMEOUT_USEC=5000000\n");
+        assert_eq!(
+            said,
+            Notification { ready: true, main_pid: Some(42), extend_timeout_us: Some(5_000_000) }
+        );
+    }
+
+    #[test]
+    fn nonsense_says_nothing() {
+        for text in
+            [&b""[..], b"\n\n", b"READY=0", b"MAINPID=1", b"MAINPID=-3", b"MAINPID=x", b"\xff=1"]
+        {
+            assert_eq!(parse(text), Notification::default(), "{text:?}");
+        }
+    }
+}

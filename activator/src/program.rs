@@ -1,0 +1,390 @@
+//! Command lines and environments of all services as execve(2) wants them, made at start-up.
+//!
+//! What only the moment of a start knows (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID) has a
+//! [`Field`] each: text with room behind it, so that filling it in needs no memory.
+
+use crate::supervise::Step;
+use activator::manifest::{
+    Command, Input, Manifest, Output, Service, ServiceKind, Unit, UnitId, UnitKind,
+};
+use std::ffi::{CStr, CString, NulError, c_char};
+
+/// Digits of the largest pid.
+const PID_DIGITS: usize = 10;
+/// Digits of the largest number of fds.
+const COUNT_DIGITS: usize = 10;
+
+/// Text that ends in a NUL, of which the part behind the prefix is written anew each time.
+#[derive(Debug)]
+pub(crate) struct Field {
+    /// Its capacity is never exceeded, so it never moves.
+    bytes: Vec<u8>,
+    prefix: usize,
+}
+
+impl Field {
+    fn new(prefix: &[u8], room: usize) -> Self {
+        let mut bytes = Vec::with_capacity(prefix.len() + room + 1);
+        bytes.extend_from_slice(prefix);
+        bytes.push(0);
+        Self { bytes, prefix: prefix.len() }
+    }
+
+    /// Back to the prefix.
+    fn clear(&mut self) {
+        self.bytes.truncate(self.prefix);
+        self.push(&[]);
+    }
+
+    /// Appends; what does not fit is left out, and the room is made for the longest.
+    fn push(&mut self, text: &[u8]) {
+        if self.bytes.len() > self.prefix && self.bytes.last() == Some(&0) {
+            self.bytes.pop();
+        }
+        let room = self.bytes.capacity() - self.bytes.len();
+        let text = &text[..text.len().min(room.saturating_sub(1))];
+        self.bytes.extend_from_slice(text);
+        self.bytes.push(0);
+    }
+
+    fn push_number(&mut self, number: u32) {
+        self.push(decimal(number, &mut [0; 10]));
+    }
+
+    fn pointer(&self) -> *const c_char {
+        self.bytes.as_ptr().cast()
+    }
+
+    /// Where a number of ten digits and a NUL have room: behind the prefix.
+    fn hole(&mut self) -> &mut [u8] {
+        self.bytes.truncate(self.prefix);
+        self.bytes.resize(self.prefix + PID_DIGITS + 1, 0);
+        &mut self.bytes[self.prefix..]
+    }
+}
+
+/// A number as text, without allocation; for the child, too.
+pub(crate) fn decimal(mut number: u32, buffer: &mut [u8; 10]) -> &[u8] {
+    let mut at = buffer.len();
+    loop {
+        at -= 1;
+        buffer[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &buffer[at..];
+        }
+    }
+}
+
+/// One argument.
+#[derive(Debug)]
+enum Argument {
+    Fixed(CString),
+    /// Has `$MAINPID` or `${MAINPID}` in it: what stands before it, and behind.
+    MainPid(Field, Vec<u8>),
+}
+
+/// One command line.
+#[derive(Debug)]
+struct Line {
+    program: CString,
+    arguments: Box<[Argument]>,
+    privileged: bool,
+}
+
+/// All command lines of a service and its environment.
+#[derive(Debug)]
+pub(crate) struct Program {
+    start_pre: Box<[Line]>,
+    start: Box<[Line]>,
+    start_post: Box<[Line]>,
+    stop: Box<[Line]>,
+    stop_post: Box<[Line]>,
+    environment: Box<[CString]>,
+    notify: Option<CString>,
+    listen_pid: Field,
+    listen_fds: Field,
+    listen_names: Field,
+    main_pid: Field,
+    /// argv of the next exec; capacity for the longest, with the NULL.
+    argv: Vec<*const c_char>,
+    /// envp of the next exec; the same.
+    envp: Vec<*const c_char>,
+}
+
+/// Paths and texts that are the same for all commands of a service.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) directory: CString,
+    /// Files of the standard streams, where they are files.
+    pub(crate) stdin: Option<CString>,
+    pub(crate) stdout: Option<CString>,
+    pub(crate) stderr: Option<CString>,
+    /// `OOMScoreAdjust=` as text.
+    pub(crate) oom_score: Option<CString>,
+}
+
+impl Surroundings {
+    /// Fails only for text with a NUL in it.
+    pub(crate) fn new(service: &Service) -> Result<Self, NulError> {
+        let output = |output: &Output| match output {
+            Output::File { path, .. } => CString::new(path.as_str()).map(Some),
+            _ => Ok(None),
+        };
+        let stdin = match &service.stdin {
+            Input::File(path) => Some(CString::new(path.as_str())?),
+            _ => None,
+        };
+        let oom_score = match service.oom_score_adjust {
+            Some(score) => Some(CString::new(score.to_string())?),
+            None => None,
+        };
+        Ok(Self {
+            directory: CString::new(service.working_directory.as_str())?,
+            stdin,
+            stdout: output(&service.stdout)?,
+            stderr: output(&service.stderr)?,
+            oom_score,
+        })
+    }
+}
+
+/// What the moment of a start knows.
+pub(crate) struct Moment<'a> {
+    /// The main process, for `$MAINPID`.
+    pub(crate) main_pid: Option<u32>,
+    /// Socket units with the number of their open fds, in the order of the fds.
+    pub(crate) sockets: &'a mut dyn Iterator<Item = (UnitId, usize)>,
+}
+
+/// A command ready for execve(2). The pointers live as long as the borrow of the [`Program`].
+pub(crate) struct Ready<'a> {
+    pub(crate) program: &'a CStr,
+    /// Ends in NULL.
+    pub(crate) argv: &'a [*const c_char],
+    /// Ends in NULL.
+    pub(crate) envp: &'a [*const c_char],
+    /// Where the child writes its pid, ten digits at most and a NUL; it is in `envp`.
+    pub(crate) listen_pid: *mut u8,
+    pub(crate) privileged: bool,
+}
+
+/// What every program is made with.
+pub(crate) struct Setting<'a> {
+    pub(crate) manifest: &'a Manifest,
+    /// Path of this executable.
+    pub(crate) activator: &'a str,
+    /// Path of the manifest.
+    pub(crate) path: &'a str,
+    /// Directory of the notify sockets.
+    pub(crate) notify: &'a str,
+}
+
+impl Program {
+    /// Fails only for text with a NUL in it.
+    pub(crate) fn new(setting: &Setting, unit: &Unit, service: &Service) -> Result<Self, NulError> {
+        let mut start = lines(&service.start)?;
+        let mut environment: Vec<CString> = strings(&service.environment)?;
+        if service.container.is_some() {
+            let wrapped = service.start.iter().map(|command| staged(setting, unit, command));
+            start = wrapped.collect::<Result<_, _>>()?;
+            environment.push(CString::new(format!("ROUSE_MANIFEST={}", setting.path))?);
+        }
+        let notify = match service.kind {
+            ServiceKind::Notify => {
+                Some(CString::new(format!("NOTIFY_SOCKET={}/{}", setting.notify, unit.name))?)
+            }
+            _ => None,
+        };
+        let names =
+            service.sockets.iter().filter_map(|id| match &setting.manifest.unit(*id)?.kind {
+                UnitKind::Socket(socket) => {
+                    Some((socket.fd_name.len() + 1) * socket.listeners.len())
+                }
+                _ => None,
+            });
+        let [start_pre, start_post] = [&service.start_pre, &service.start_post].map(|it| lines(it));
+        let [stop, stop_post] = [&service.stop, &service.stop_post].map(|it| lines(it));
+        let (start_pre, start_post, stop, stop_post) = (start_pre?, start_post?, stop?, stop_post?);
+        let all = [&start_pre, &start, &start_post, &stop, &stop_post];
+        let longest = all.into_iter().flatten().map(|line| line.arguments.len()).max();
+        Ok(Self {
+            argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
+            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID, NOTIFY_SOCKET, NULL
+            envp: Vec::with_capacity(environment.len() + 6),
+            start_pre,
+            start,
+            start_post,
+            stop,
+            stop_post,
+            environment: environment.into(),
+            notify,
+            listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
+            listen_fds: Field::new(b"LISTEN_FDS=", COUNT_DIGITS),
+            listen_names: Field::new(b"LISTEN_FDNAMES=", names.sum()),
+            main_pid: Field::new(b"MAINPID=", PID_DIGITS),
+        })
+    }
+
+    /// Fills in the holes for one command.
+    pub(crate) fn ready(
+        &mut self,
+        manifest: &Manifest,
+        step: Step,
+        moment: Moment,
+    ) -> Option<Ready<'_>> {
+        let (lines, index) = match step {
+            Step::StartPre(index) => (&mut self.start_pre, index),
+            Step::Start(index) => (&mut self.start, index),
+            Step::StartPost(index) => (&mut self.start_post, index),
+            Step::Stop(index) => (&mut self.stop, index),
+            Step::StopPost(index) => (&mut self.stop_post, index),
+        };
+        let line = lines.get_mut(usize::from(index))?;
+        self.argv.clear();
+        for argument in &mut line.arguments {
+            self.argv.push(match argument {
+                Argument::Fixed(text) => text.as_ptr(),
+                Argument::MainPid(field, suffix) => {
+                    field.clear();
+                    if let Some(pid) = moment.main_pid {
+                        field.push_number(pid);
+                    }
+                    field.push(suffix);
+                    field.pointer()
+                }
+            });
+        }
+        self.argv.push(std::ptr::null());
+        self.envp.clear();
+        self.envp.extend(self.environment.iter().map(|text| text.as_ptr()));
+        let listen_pid = self.listen_pid.hole().as_mut_ptr();
+        if matches!(step, Step::Start(_)) {
+            self.envp.extend(self.notify.iter().map(|text| text.as_ptr()));
+            let mut count = 0;
+            self.listen_names.clear();
+            for (unit, open) in moment.sockets {
+                let name = match manifest.unit(unit).map(|unit| &unit.kind) {
+                    Some(UnitKind::Socket(socket)) => socket.fd_name.as_bytes(),
+                    _ => &[],
+                };
+                for _ in 0..open {
+                    if count > 0 {
+                        self.listen_names.push(b":");
+                    }
+                    self.listen_names.push(name);
+                    count += 1;
+                }
+            }
+            if count > 0 {
+                self.listen_fds.clear();
+                self.listen_fds.push_number(count);
+                self.envp.push(self.listen_pid.pointer());
+                self.envp.push(self.listen_fds.pointer());
+                self.envp.push(self.listen_names.pointer());
+            }
+        } else if let Some(pid) = moment.main_pid {
+            self.main_pid.clear();
+            self.main_pid.push_number(pid);
+            self.envp.push(self.main_pid.pointer());
+        }
+        self.envp.push(std::ptr::null());
+        Some(Ready {
+            program: &line.program,
+            argv: &self.argv,
+            envp: &self.envp,
+            listen_pid,
+            privileged: line.privileged,
+        })
+    }
+}
+
+/// `activator logd MANIFEST`, with LISTEN_* of fixed names.
+#[derive(Debug)]
+pub(crate) struct LogProgram {
+    program: CString,
+    arguments: Box<[CString]>,
+    environment: Box<[CString]>,
+    listen_pid: Field,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+}
+
+impl LogProgram {
+    /// `names` is LISTEN_FDNAMES, one for each fd.
+    pub(crate) fn new(activator: &str, path: &str, names: &[String]) -> Result<Self, NulError> {
+        let arguments = strings(&[activator.into(), "logd".into(), path.into()])?;
+        let environment = strings(&[
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".into(),
+            format!("LISTEN_FDS={}", names.len()),
+            format!("LISTEN_FDNAMES={}", names.join(":")),
+        ])?;
+        Ok(Self {
+            program: CString::new(activator)?,
+            argv: Vec::with_capacity(arguments.len() + 1),
+            envp: Vec::with_capacity(environment.len() + 2),
+            arguments: arguments.into(),
+            environment: environment.into(),
+            listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
+        })
+    }
+
+    /// As [`Program::ready`].
+    pub(crate) fn ready(&mut self) -> Ready<'_> {
+        self.argv.clear();
+        self.argv.extend(self.arguments.iter().map(|text| text.as_ptr()));
+        self.argv.push(std::ptr::null());
+        let listen_pid = self.listen_pid.hole().as_mut_ptr();
+        self.envp.clear();
+        self.envp.extend(self.environment.iter().map(|text| text.as_ptr()));
+        self.envp.push(self.listen_pid.pointer());
+        self.envp.push(std::ptr::null());
+        Ready {
+            program: &self.program,
+            argv: &self.argv,
+            envp: &self.envp,
+            listen_pid,
+            privileged: true,
+        }
+    }
+}
+
+fn lines(commands: &[Command]) -> Result<Box<[Line]>, NulError> {
+    let line = |command: &Command| {
+        Ok(Line {
+            program: CString::new(command.program.as_str())?,
+            arguments: command.arguments.iter().map(|it| argument(it)).collect::<Result<_, _>>()?,
+            privileged: command.privileged,
+        })
+    };
+    commands.iter().map(line).collect()
+}
+
+/// The same command by way of `activator stage2 container UNIT -- ARGV`.
+fn staged(setting: &Setting, unit: &Unit, command: &Command) -> Result<Line, NulError> {
+    let words = [setting.activator, "stage2", "container", &unit.name, "--"];
+    let words = words.into_iter().chain(command.arguments.iter().map(String::as_str));
+    Ok(Line {
+        program: CString::new(setting.activator)?,
+        arguments: words
+            .map(|word| CString::new(word).map(Argument::Fixed))
+            .collect::<Result<_, _>>()?,
+        privileged: command.privileged,
+    })
+}
+
+fn argument(text: &str) -> Result<Argument, NulError> {
+    for hole in ["${MAINPID}", "$MAINPID"] {
+        if let Some((prefix, suffix)) = text.split_once(hole) {
+            // Checked for a NUL as the fixed ones are.
+            let (prefix, suffix) = (CString::new(prefix)?, CString::new(suffix)?);
+            let field = Field::new(prefix.as_bytes(), PID_DIGITS + suffix.as_bytes().len());
+            return Ok(Argument::MainPid(field, suffix.into_bytes()));
+        }
+    }
+    CString::new(text).map(Argument::Fixed)
+}
+
+fn strings(texts: &[String]) -> Result<Vec<CString>, NulError> {
+    texts.iter().map(|text| CString::new(text.as_str())).collect()
+}

@@ -1,0 +1,79 @@
+//! `activator run MANIFEST [--control PATH]`: the supervisor without PID 1's chores.
+//!
+//! Beside another init, or in a container. It becomes the subreaper of what it starts, stops all
+//! in order on SIGTERM or SIGINT, and exits 0 when that is done. Troubles go to stderr.
+
+use crate::engine::{Engine, Start, Vsock, now};
+use crate::exit_code;
+use crate::sys;
+use activator::control::SOCKET;
+use activator::manifest::Manifest;
+use rustix::process::{getpid, set_child_subreaper};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+/// Runs until everything has stopped.
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    let began = now();
+    let (path, control) = match arguments {
+        [path] => (path, SOCKET),
+        [path, flag, control] if flag == "--control" => (path, control.as_str()),
+        [flag, control, path] if flag == "--control" => (path, control.as_str()),
+        _ => return usage(),
+    };
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            return complain(exit_code::MISSING, &format!("failed to read {path}: {error}"));
+        }
+    };
+    let manifest: &'static Manifest = match Manifest::decode(&bytes) {
+        Ok(manifest) => Box::leak(Box::new(manifest)),
+        Err(error) => {
+            return complain(exit_code::BAD_INPUT, &format!("failed to use {path}: {error}"));
+        }
+    };
+    drop(bytes);
+    // What the one who started us left open is not for our services.
+    if let Err(errno) = sys::close_on_exec_from(3) {
+        eprintln!("activator: failed to mark inherited fds: {errno}");
+    }
+    if let Err(errno) = set_child_subreaper(Some(getpid())) {
+        eprintln!("activator: failed to become a subreaper, orphans go to init: {errno}");
+    }
+    let activator = std::fs::read_link("/proc/self/exe").ok();
+    let activator = activator.as_deref().and_then(|path| path.to_str()).unwrap_or("activator");
+    let path = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
+    let console = match std::io::stderr().as_fd().try_clone_to_owned() {
+        Ok(console) => console,
+        Err(error) => {
+            return complain(exit_code::FAILED, &format!("failed to copy stderr: {error}"));
+        }
+    };
+    let start = Start {
+        manifest,
+        path: path.as_deref().unwrap_or_default(),
+        activator,
+        control,
+        vsock: Vsock::Leave,
+        console,
+        files: None,
+    };
+    let mut trouble = |line: &str| eprintln!("activator: {line}");
+    match Engine::new(start, began, &mut trouble) {
+        Ok(mut engine) => {
+            engine.run(2);
+            ExitCode::SUCCESS
+        }
+        Err(error) => complain(exit_code::FAILED, &error.to_string()),
+    }
+}
+
+fn usage() -> ExitCode {
+    complain(exit_code::USAGE, "usage: activator run MANIFEST [--control PATH]")
+}
+
+fn complain(code: u8, text: &str) -> ExitCode {
+    eprintln!("activator: {text}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,222 @@
+//! Jobs: which units are wanted up or down, and when each may move.
+
+use super::{Cause, Job, JobKind, State, Supervisor, Turn, id};
+use activator::control::{Event, MachineState};
+use activator::manifest::UnitId;
+
+impl Supervisor<'_> {
+    /// Wants a unit up, with what it requires and wants; what conflicts with them is wanted
+    /// down. False if the machine is going down.
+    pub(super) fn start(&mut self, unit: UnitId, cause: Cause) -> bool {
+        if self.machine == MachineState::Stopping {
+            return false;
+        }
+        let manifest = self.manifest;
+        self.mark_closure(unit, |of, on| {
+            let of = &manifest.units[of.index()];
+            of.requires.contains(&on) || of.wants.contains(&on)
+        });
+        for index in 0..self.units.len() {
+            if !self.marks[index] {
+                continue;
+            }
+            if cause == Cause::Order
+                && let State::Service(service) = &mut self.units[index].state
+            {
+                service.forgive();
+            }
+            let up = self.is_up(id(index));
+            let job = &mut self.units[index].job;
+            match job {
+                Some(Job { kind: JobKind::Start | JobKind::Restart, .. }) => {}
+                Some(Job { kind: JobKind::Stop, begun: false }) if up => *job = None,
+                None if up => {}
+                _ => *job = Some(Job { kind: JobKind::Start, begun: false }),
+            }
+        }
+        // Now the other way: whoever conflicts with one that has a job to start.
+        for index in 0..self.units.len() {
+            let starts = self.marks[index]
+                && self.units[index].job.is_some_and(|job| job.kind == JobKind::Start);
+            if starts {
+                for other in 0..self.units.len() {
+                    if other != index && self.conflict(index, other) && !self.is_down(id(other)) {
+                        self.want_down(other, JobKind::Stop);
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Wants a unit down, and all that require it; a restart brings all of them back.
+    pub(super) fn stop(&mut self, unit: UnitId, kind: JobKind) {
+        let manifest = self.manifest;
+        self.mark_closure(unit, |of, on| manifest.units[on.index()].requires.contains(&of));
+        for index in 0..self.units.len() {
+            if self.marks[index] {
+                if !self.is_down(id(index)) {
+                    self.want_down(index, kind);
+                } else if self.units[index].job.is_some_and(|job| job.kind == JobKind::Start) {
+                    self.units[index].job = None;
+                }
+            }
+        }
+    }
+
+    /// Moves every unit that can move, until none can.
+    pub(super) fn settle(&mut self, turn: &mut Turn) {
+        self.ticked_us = turn.now;
+        // Each round ends at least one job or begins one, so rounds are bounded by the number of
+        // jobs; the bound is for a mistake in here, which must not hang PID 1.
+        for _ in 0..=self.units.len().saturating_mul(4) {
+            let mut moved = false;
+            for index in 0..self.units.len() {
+                moved |= self.advance(turn, id(index));
+            }
+            if !moved {
+                break;
+            }
+        }
+        for index in 0..self.units.len() {
+            self.follow(turn, id(index));
+        }
+        if self.machine != MachineState::Stopping {
+            self.note_listening(turn.now);
+        }
+        if self.machine == MachineState::Starting
+            && self.units.iter().all(|unit| unit.job.is_none())
+        {
+            self.machine = MachineState::Running;
+            turn.hands.tell(None, Event::Booted);
+        }
+    }
+
+    /// Whether a unit counts as started.
+    pub(super) fn is_up(&self, unit: UnitId) -> bool {
+        match &self.units[unit.index()].state {
+            State::Socket(_) => self.is_open(unit),
+            State::Service(service) => service.is_up(),
+            State::Target { active } => *active,
+        }
+    }
+
+    /// Whether nothing of a unit is left, not even a restart to come.
+    pub(super) fn is_down(&self, unit: UnitId) -> bool {
+        match &self.units[unit.index()].state {
+            State::Socket(socket) => socket.state == activator::control::SocketState::Dead,
+            State::Service(service) => service.is_down(),
+            State::Target { active } => !*active,
+        }
+    }
+
+    fn advance(&mut self, turn: &mut Turn, unit: UnitId) -> bool {
+        let Some(job) = self.units[unit.index()].job else { return false };
+        match job.kind {
+            JobKind::Start => self.advance_start(turn, unit, job),
+            JobKind::Stop | JobKind::Restart => self.advance_stop(turn, unit, job),
+        }
+    }
+
+    fn advance_start(&mut self, turn: &mut Turn, unit: UnitId, job: Job) -> bool {
+        if self.is_up(unit) {
+            self.units[unit.index()].job = None;
+            return true;
+        }
+        if job.begun || !self.may_begin(turn, unit) || self.waits_to_start(unit) {
+            return false;
+        }
+        if self.lacks_requirement(unit) {
+            self.units[unit.index()].job = None;
+            self.fail_for_requirement(turn, unit);
+            return true;
+        }
+        self.units[unit.index()].job = Some(Job { begun: true, ..job });
+        match &mut self.units[unit.index()].state {
+            State::Socket(_) => self.open(turn, unit),
+            State::Service(_) => self.begin(turn, unit),
+            State::Target { active } => *active = true,
+        }
+        true
+    }
+
+    fn advance_stop(&mut self, turn: &mut Turn, unit: UnitId, job: Job) -> bool {
+        if self.is_down(unit) {
+            self.units[unit.index()].job = match job.kind {
+                JobKind::Restart => Some(Job { kind: JobKind::Start, begun: false }),
+                _ => None,
+            };
+            return true;
+        }
+        if job.begun || self.waits_to_stop(unit) {
+            return false;
+        }
+        self.units[unit.index()].job = Some(Job { begun: true, ..job });
+        match &mut self.units[unit.index()].state {
+            State::Socket(_) => self.close(turn, unit),
+            State::Service(_) => self.bring_down(turn, unit),
+            State::Target { active } => *active = false,
+        }
+        true
+    }
+
+    /// A unit starts when what it comes after has no job left, when no unit that comes after it
+    /// is still being stopped, and when what it conflicts with is down.
+    fn waits_to_start(&self, unit: UnitId) -> bool {
+        let spec = &self.manifest.units[unit.index()];
+        spec.after.iter().any(|id| *id != unit && self.units[id.index()].job.is_some())
+            || (0..self.units.len()).any(|other| {
+                let stops = self.units[other].job.is_some_and(|job| job.kind != JobKind::Start);
+                (stops && self.manifest.units[other].after.contains(&unit))
+                    || (other != unit.index()
+                        && self.conflict(unit.index(), other)
+                        && !self.is_down(id(other)))
+            })
+    }
+
+    /// A unit stops when all that comes after it, and is to stop, is down.
+    fn waits_to_stop(&self, unit: UnitId) -> bool {
+        (0..self.units.len()).any(|other| {
+            other != unit.index()
+                && self.units[other].job.is_some_and(|job| job.kind != JobKind::Start)
+                && self.manifest.units[other].after.contains(&unit)
+                && !self.is_down(id(other))
+        })
+    }
+
+    fn lacks_requirement(&self, unit: UnitId) -> bool {
+        let spec = &self.manifest.units[unit.index()];
+        spec.requires.iter().any(|id| spec.after.contains(id) && !self.is_satisfied(*id))
+    }
+
+    fn conflict(&self, one: usize, other: usize) -> bool {
+        let units = &self.manifest.units;
+        units[one].conflicts.contains(&id(other)) || units[other].conflicts.contains(&id(one))
+    }
+
+    fn want_down(&mut self, index: usize, kind: JobKind) {
+        let job = &mut self.units[index].job;
+        let begun = job.is_some_and(|job| job.kind != JobKind::Start && job.begun);
+        *job = Some(Job { kind, begun });
+    }
+
+    /// Marks a unit and all that are reached from it; `edge(of, on)` says what leads on.
+    fn mark_closure(&mut self, unit: UnitId, edge: impl Fn(UnitId, UnitId) -> bool) {
+        self.marks.fill(false);
+        self.marks[unit.index()] = true;
+        loop {
+            let mut grown = false;
+            for of in 0..self.units.len() {
+                for on in 0..self.units.len() {
+                    if self.marks[of] && !self.marks[on] && edge(id(of), id(on)) {
+                        self.marks[on] = true;
+                        grown = true;
+                    }
+                }
+            }
+            if !grown {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The state machine of sockets and services. Pure: events and the time go in, calls of
+//! [`Hands`] come out. It makes no system call, reads no clock and allocates nothing after
+//! [`Supervisor::new`], so that a simulation can drive it through any order of events.
+//!
+//! # How it works
+//!
+//! Every unit has a *state* and at most one *job*: what somebody wants of it (start, stop, or
+//! restart: a stop that turns into a start). An event changes states and jobs; then
+//! [`Supervisor::settle`] goes over the units until none can move any more. A start job moves
+//! when all that the unit comes `after` has no job left and what it conflicts with is down; a
+//! stop job moves when all that comes after the unit is down.
+//!
+//! A socket unit:
+//!
+//! | state | event | next |
+//! |---|---|---|
+//! | dead | start job | listening, or retrying if a listener cannot be opened |
+//! | retrying | its time has come | listening, or retrying with twice the delay, at most 10 s |
+//! | listening | readable | running; its service gets a start job |
+//! | listening | readable, over a limit | paused until the limit's window ends (the poll limit: that listener) |
+//! | paused | its time has come | listening |
+//! | listening | service is up or has a job by other means | running |
+//! | running | service is *gone* and has no job | listening |
+//! | listening | the listener was shut down by somebody | closed and opened anew, as retrying |
+//! | any | stop job | dead, fds closed; nothing else ever closes them |
+//!
+//! "Gone" is dead, failed or waiting for a restart: the main process is reaped and, with
+//! `KillMode=control-group` or `mixed`, the cgroup is empty.
+//!
+//! **A listener is watched or not, and each watch begins with a look at what waits already.**
+//! epoll is used edge-triggered, so an edge that came while nobody looked is lost, and so is one
+//! that was taken but led to nothing. Therefore a trigger always ends the watch
+//! ([`Hands::unwatch`]), whatever becomes of it, and only [`Supervisor::settle`] begins a new one
+//! ([`Hands::watch`]). A client that connected while the service was dying is found by that look.
+//!
+//! A service (`->` is the way when all goes well):
+//!
+//! | phase | left when |
+//! |---|---|
+//! | dead, failed | start job -> start-pre |
+//! | waiting (`RestartSec=`) | its time, or a start job -> start-pre |
+//! | start-pre | command ended -> the next, or start; failed: terminating |
+//! | start | simple, exec: executed; notify: `READY=1`; oneshot: ended -> start-post; else terminating |
+//! | start-post | command ended -> the next, or running; failed: terminating |
+//! | running | main process ended, or stop job -> stop; it failed: terminating |
+//! | exited (`RemainAfterExit=`) | stop job -> stop |
+//! | stop | command ended -> the next, or terminating |
+//! | terminating (`KillSignal=` sent) | all gone -> stop-post; time-out: killing |
+//! | killing (SIGKILL sent) | all gone -> stop-post; time-out: SIGKILL again |
+//! | stop-post | command ended -> the next, or sweeping |
+//! | sweeping (what is left gets SIGKILL) | all gone -> dead, failed or waiting |
+//!
+//! # Limits
+//!
+//! Three, each a [`limit::Limiter`]: starts of a service, triggers of a socket unit, wake-ups of
+//! one listener. systemd fails the unit when the first two are hit; here each makes whoever hit
+//! it wait until the window ends, and longer each time if the service keeps failing (see there).
+//! An order by a person is never held by a limit.
+
+mod jobs;
+mod limit;
+mod service;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use activator::control::{Event, Exit, MachineState, Report, SocketState};
+use activator::manifest::{Manifest, UnitId, UnitKind};
+
+/// What the state machine can do to the world. The engine carries it out at once; none of it
+/// blocks. Nothing is told by a return value that could also come as an event later.
+pub(crate) trait Hands {
+    /// Opens all listeners of a socket unit that are not open yet. Those that could be opened
+    /// stay open when one fails.
+    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed>;
+    /// Closes all listeners of a socket unit, removes the files if it says so.
+    fn close(&mut self, unit: UnitId);
+    /// Drops what waits on all listeners of a socket unit (`FlushPending=`).
+    fn flush(&mut self, unit: UnitId);
+    /// Begins to watch a listener. What waits already must become an event. False if the kernel
+    /// has no memory for that; it is tried again.
+    fn watch(&mut self, unit: UnitId, listener: u16) -> bool;
+    /// Ends the watch.
+    fn unwatch(&mut self, unit: UnitId, listener: u16);
+    /// Makes a child; the error is the errno of clone(2).
+    fn spawn(&mut self, unit: UnitId, step: Step, main: Option<u32>) -> Result<Spawned, i32>;
+    /// Sends a signal.
+    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32);
+    /// Whether any process of the service is left, the main process among them.
+    fn populated(&mut self, unit: UnitId) -> bool;
+    /// Tells people.
+    fn tell(&mut self, unit: Option<UnitId>, event: Event);
+}
+
+/// A listener could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenFailed {
+    /// Index of the Listen line.
+    pub(crate) listener: u16,
+    /// Why.
+    pub(crate) errno: i32,
+}
+
+/// A child was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spawned {
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// The errno if it could not execute its program; it then ends with systemd's exit code for
+    /// that, which comes as an event like any other end.
+    pub(crate) exec_error: Option<i32>,
+}
+
+/// Which command of a service, by its index in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `ExecStartPre=`
+    StartPre(u16),
+    /// `ExecStart=`: the main process, which gets the fds.
+    Start(u16),
+    /// `ExecStartPost=`
+    StartPost(u16),
+    /// `ExecStop=`
+    Stop(u16),
+    /// `ExecStopPost=`
+    StopPost(u16),
+}
+
+/// Whom a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// One process, the service's main or control process.
+    Process(u32),
+    /// Every process of the service.
+    All,
+}
+
+/// What a service says of itself with sd_notify(3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Notification {
+    /// `READY=1`
+    pub(crate) ready: bool,
+    /// `MAINPID=`, already checked to be a process that the sender may name.
+    pub(crate) main_pid: Option<u32>,
+    /// `EXTEND_TIMEOUT_USEC=`
+    pub(crate) extend_timeout_us: Option<u64>,
+}
+
+/// Why somebody asks for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A person: limits are forgiven.
+    Order,
+    /// The boot, a dependency, a socket, or `Restart=`.
+    Machine,
+}
+
+/// What is wanted of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Job {
+    kind: JobKind,
+    /// Whether the unit has begun to do it. A start that has not begun survives the end of the
+    /// run before it.
+    begun: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JobKind {
+    Start,
+    Stop,
+    Restart,
+}
+
+/// What changes of a unit.
+#[derive(Debug)]
+struct Unit {
+    job: Option<Job>,
+    /// Was started by the boot; `listening_us` waits for those that are sockets.
+    boot: bool,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Socket(socket::Socket),
+    Service(service::Service),
+    Target { active: bool },
+}
+
+/// The time and the hands, for the length of one event.
+struct Turn<'a> {
+    /// CLOCK_BOOTTIME in microseconds.
+    now: u64,
+    hands: &'a mut dyn Hands,
+}
+
+/// All units and where they are.
+#[derive(Debug)]
+pub(crate) struct Supervisor<'m> {
+    manifest: &'m Manifest,
+    /// One for each unit of the manifest, at the same index.
+    units: Box<[Unit]>,
+    /// Scratch for closures over the graph, one for each unit.
+    marks: Box<[bool]>,
+    machine: MachineState,
+    started_us: u64,
+    listening_us: u64,
+    /// The time of the last event. A deadline that is not later has been seen.
+    ticked_us: u64,
+}
+
+impl<'m> Supervisor<'m> {
+    /// Makes the tables. The last thing here that allocates.
+    pub(crate) fn new(manifest: &'m Manifest, now: u64) -> Self {
+        let unit = |unit: &activator::manifest::Unit| Unit {
+            job: None,
+            boot: false,
+            state: match &unit.kind {
+                UnitKind::Socket(socket) => State::Socket(socket::Socket::new(socket)),
+                UnitKind::Service(service) => State::Service(service::Service::new(service)),
+                UnitKind::Target => State::Target { active: false },
+            },
+        };
+        Self {
+            manifest,
+            units: manifest.units.iter().map(unit).collect(),
+            marks: manifest.units.iter().map(|_| false).collect(),
+            machine: MachineState::Starting,
+            started_us: now,
+            listening_us: 0,
+            ticked_us: now,
+        }
+    }
+
+    /// Starts what starts at boot. Called once.
+    pub(crate) fn boot(&mut self, now: u64, hands: &mut dyn Hands) {
+        let turn = &mut Turn { now, hands };
+        for index in 0..self.units.len() {
+            if self.manifest.units[index].start_at_boot {
+                self.start(id(index), Cause::Machine);
+            }
+        }
+        for unit in &mut self.units {
+            unit.boot = unit.job.is_some();
+        }
+        self.settle(turn);
+    }
+
+    /// A watched listener is readable.
+    pub(crate) fn triggered(
+        &mut self,
+        now: u64,
+        hands: &mut dyn Hands,
+        unit: UnitId,
+        listener: u16,
+    ) {
+        let turn = &mut Turn { now, hands };
+        self.trigger(turn, unit, listener);
+        self.settle(turn);
+    }
+
+    /// A watched listener does not listen any more: somebody who had it called shutdown(2).
+    pub(crate) fn hung_up(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId, listener: u16) {
+        let turn = &mut Turn { now, hands };
+        self.reopen(turn, unit, listener);
+        self.settle(turn);
+    }
+
+    /// A process was reaped. False if it belongs to no unit.
+    pub(crate) fn reaped(&mut self, now: u64, hands: &mut dyn Hands, pid: u32, exit: Exit) -> bool {
+        let turn = &mut Turn { now, hands };
+        let known = (0..self.units.len()).any(|index| self.ended(turn, id(index), pid, exit));
+        self.settle(turn);
+        known
+    }
+
+    /// Processes have ended that are nobody's main or control process, or a cgroup is empty.
+    pub(crate) fn emptied(&mut self, now: u64, hands: &mut dyn Hands) {
+        let turn = &mut Turn { now, hands };
+        for index in 0..self.units.len() {
+            self.look_for_processes(turn, id(index));
+        }
+        self.settle(turn);
+    }
+
+    /// A service wrote to its NOTIFY_SOCKET.
+    pub(crate) fn notified(
+        &mut self,
+        now: u64,
+        hands: &mut dyn Hands,
+        unit: UnitId,
+        notification: Notification,
+    ) {
+        let turn = &mut Turn { now, hands };
+        self.notify(turn, unit, notification);
+        self.settle(turn);
+    }
+
+    /// Time has passed; see [`Supervisor::deadline`].
+    pub(crate) fn tick(&mut self, now: u64, hands: &mut dyn Hands) {
+        let turn = &mut Turn { now, hands };
+        for index in 0..self.units.len() {
+            match self.units[index].state {
+                State::Socket(_) => self.socket_tick(turn, id(index)),
+                State::Service(_) => self.service_tick(turn, id(index)),
+                State::Target { .. } => {}
+            }
+        }
+        self.settle(turn);
+    }
+
+    /// A person wants a unit up. False if the machine is going down.
+    pub(crate) fn order_start(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId) -> bool {
+        let turn = &mut Turn { now, hands };
+        let taken = self.start(unit, Cause::Order);
+        self.settle(turn);
+        taken
+    }
+
+    /// A person wants a unit down. False if the machine is going down.
+    pub(crate) fn order_stop(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId) -> bool {
+        if self.machine == MachineState::Stopping {
+            return false;
+        }
+        let turn = &mut Turn { now, hands };
+        self.stop(unit, JobKind::Stop);
+        self.settle(turn);
+        true
+    }
+
+    /// A person wants a unit to be stopped and started. False if the machine is going down.
+    pub(crate) fn order_restart(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId) -> bool {
+        if self.machine == MachineState::Stopping {
+            return false;
+        }
+        let turn = &mut Turn { now, hands };
+        self.stop(unit, JobKind::Restart);
+        // What the unit requires may be down; its own job is left as it is.
+        self.start(unit, Cause::Order);
+        self.settle(turn);
+        true
+    }
+
+    /// Stops everything, in the order that is the reverse of `after`.
+    pub(crate) fn shut_down(&mut self, now: u64, hands: &mut dyn Hands) {
+        if self.machine == MachineState::Stopping {
+            return;
+        }
+        self.machine = MachineState::Stopping;
+        let turn = &mut Turn { now, hands };
+        turn.hands.tell(None, Event::ShuttingDown);
+        for index in 0..self.units.len() {
+            let down = self.is_down(id(index));
+            let unit = &mut self.units[index];
+            let begun = unit.job.is_some_and(|job| job.kind != JobKind::Start && job.begun);
+            unit.job = (!down).then_some(Job { kind: JobKind::Stop, begun });
+        }
+        self.bound_stops(turn.now);
+        self.settle(turn);
+    }
+
+    /// Whether [`Supervisor::shut_down`] has nothing left to do.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.machine == MachineState::Stopping && self.units.iter().all(|unit| unit.job.is_none())
+    }
+
+    /// When [`Supervisor::tick`] has something to do; None is not before another event.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let deadline = |index| match &self.units.get::<usize>(index)?.state {
+            State::Socket(socket) => socket.deadline(),
+            State::Service(service) => self.service_deadline(index, service),
+            State::Target { .. } => None,
+        };
+        (0..self.units.len()).filter_map(deadline).min()
+    }
+
+    /// The machine for a status.
+    pub(crate) fn machine_report(&self, now: u64) -> Report {
+        Report::Machine {
+            state: self.machine,
+            started_us: self.started_us,
+            listening_us: self.listening_us,
+            now_us: now,
+        }
+    }
+
+    /// A unit for a status; None past the last.
+    pub(crate) fn report(&self, unit: UnitId) -> Option<Report> {
+        let Unit { job, state, .. } = self.units.get(unit.index())?;
+        Some(match state {
+            State::Socket(socket) => Report::Socket {
+                unit,
+                state: socket.shown(),
+                triggered: socket.triggered,
+                refused: socket.refused,
+            },
+            State::Service(service) => service.report(unit, job.is_some()),
+            State::Target { active } => Report::Target { unit, active: *active },
+        })
+    }
+
+    /// Whether a socket unit's fds are open, as its services see it.
+    fn is_open(&self, unit: UnitId) -> bool {
+        let state = self.units.get(unit.index()).map(|unit| &unit.state);
+        matches!(state, Some(State::Socket(socket))
+            if !matches!(socket.state, SocketState::Dead | SocketState::Retrying))
+    }
+}
+
+/// The id of an index into the units; there are at most 65535 ([`Manifest::decode`]).
+fn id(index: usize) -> UnitId {
+    UnitId(index as u16)
+}

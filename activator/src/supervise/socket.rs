@@ -1,0 +1,241 @@
+//! Socket units: open, watch, trigger, pause.
+
+use super::limit::Limiter;
+use super::{Cause, JobKind, State, Supervisor, Turn, id};
+use activator::control::{Event, MachineState, SocketState};
+use activator::manifest::{self, UnitId, UnitKind};
+
+/// The first delay before a listener that could not be opened is tried again.
+const FIRST_RETRY_US: u64 = 100_000;
+/// The longest.
+const LAST_RETRY_US: u64 = 10_000_000;
+/// When a watch that could not begin is tried again.
+const WATCH_AGAIN_US: u64 = 1_000_000;
+/// After so many tries a start job has failed (about three seconds); the tries go on.
+const TRIES_OF_A_JOB: u32 = 5;
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) state: SocketState,
+    pub(super) triggered: u64,
+    pub(super) refused: u64,
+    /// Retrying or paused until then.
+    until: u64,
+    /// Opens that failed in a row.
+    tries: u32,
+    trigger_limit: Limiter,
+    listeners: Box<[Listener]>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// Whether the engine watches it. Written with every call of watch and unwatch, nowhere else.
+    watched: bool,
+    /// Not watched before that time, by its poll limit.
+    until: u64,
+    poll_limit: Limiter,
+}
+
+impl Socket {
+    pub(super) fn new(socket: &manifest::Socket) -> Self {
+        let listener = |_: &_| Listener {
+            watched: false,
+            until: 0,
+            poll_limit: Limiter::new(socket.poll_limit),
+        };
+        Self {
+            state: SocketState::Dead,
+            triggered: 0,
+            refused: 0,
+            until: 0,
+            tries: 0,
+            trigger_limit: Limiter::new(socket.trigger_limit),
+            listeners: socket.listeners.iter().map(listener).collect(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        match self.state {
+            SocketState::Retrying | SocketState::Paused => Some(self.until),
+            SocketState::Listening => {
+                let paused = self.listeners.iter().filter(|listener| !listener.watched);
+                paused.map(|listener| listener.until).min()
+            }
+            SocketState::Dead | SocketState::Running => None,
+        }
+    }
+
+    /// The state that a status shows.
+    pub(super) fn shown(&self) -> SocketState {
+        let deaf = !self.listeners.iter().any(|listener| listener.watched);
+        match self.state {
+            SocketState::Listening if deaf => SocketState::Paused,
+            state => state,
+        }
+    }
+
+    fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if std::mem::take(&mut listener.watched) {
+                turn.hands.unwatch(unit, index as u16);
+            }
+        }
+    }
+}
+
+impl Supervisor<'_> {
+    /// A start job of a socket unit has begun, or a retry is due.
+    pub(super) fn open(&mut self, turn: &mut Turn, unit: UnitId) {
+        let opened = turn.hands.open(unit);
+        let Some(socket) = self.socket(unit) else { return };
+        match opened {
+            Ok(()) => {
+                socket.tries = 0;
+                // Whether it is watched, `follow` decides.
+                socket.state = SocketState::Running;
+                turn.hands.tell(Some(unit), Event::Listening);
+                self.units[unit.index()].job = None;
+            }
+            Err(failed) => {
+                let delay = FIRST_RETRY_US << socket.tries.min(7);
+                socket.tries = socket.tries.saturating_add(1);
+                socket.refused += 1;
+                socket.state = SocketState::Retrying;
+                socket.until = turn.now.saturating_add(delay.min(LAST_RETRY_US));
+                let tries = socket.tries;
+                turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
+                if tries == TRIES_OF_A_JOB {
+                    self.units[unit.index()].job = None;
+                    turn.hands.tell(Some(unit), Event::Failed);
+                }
+            }
+        }
+    }
+
+    /// A stop job has begun; it ends at once.
+    pub(super) fn close(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some(socket) = self.socket(unit) else { return };
+        socket.unwatch(turn, unit);
+        socket.state = SocketState::Dead;
+        socket.tries = 0;
+        turn.hands.close(unit);
+        turn.hands.tell(Some(unit), Event::Stopped);
+    }
+
+    /// Somebody shut a listener down, so it is worth nothing any more.
+    pub(super) fn reopen(&mut self, turn: &mut Turn, unit: UnitId, listener: u16) {
+        let Some(socket) = self.socket(unit) else { return };
+        if !socket.listeners.get(usize::from(listener)).is_some_and(|listener| listener.watched) {
+            return;
+        }
+        socket.unwatch(turn, unit);
+        turn.hands.close(unit);
+        socket.state = SocketState::Retrying;
+        socket.tries = 1;
+        socket.until = turn.now.saturating_add(FIRST_RETRY_US);
+        turn.hands.tell(Some(unit), Event::OpenFailed(listener, libc::EPIPE));
+    }
+
+    /// A watched listener is readable: its service gets a start job, or the socket pauses.
+    pub(super) fn trigger(&mut self, turn: &mut Turn, unit: UnitId, listener: u16) {
+        let UnitKind::Socket(spec) = &self.manifest.units[unit.index()].kind else { return };
+        let health = self.health(spec.service);
+        let held = self.start_held(turn.now, spec.service);
+        let stopping = self.machine == MachineState::Stopping;
+        let Some(socket) = self.socket(unit) else { return };
+        let Some(hit) = socket.listeners.get_mut(usize::from(listener)) else { return };
+        if !std::mem::take(&mut hit.watched) {
+            // An event of the same round as the one that ended the watch.
+            return;
+        }
+        // The edge is used up. Only a new watch finds this connection again.
+        turn.hands.unwatch(unit, listener);
+        if stopping {
+            return;
+        }
+        if let Err(until) = hit.poll_limit.take(turn.now, health) {
+            hit.until = until;
+            socket.refused += 1;
+            turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
+            return;
+        }
+        let held = held.or_else(|| socket.trigger_limit.take(turn.now, health).err());
+        if let Some(until) = held {
+            socket.unwatch(turn, unit);
+            socket.refused += 1;
+            socket.state = SocketState::Paused;
+            socket.until = until;
+            turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
+            return;
+        }
+        socket.triggered += 1;
+        turn.hands.tell(Some(unit), Event::Triggered(listener));
+        self.start(spec.service, Cause::Machine);
+    }
+
+    pub(super) fn socket_tick(&mut self, turn: &mut Turn, unit: UnitId) {
+        let now = turn.now;
+        let Some(socket) = self.socket(unit) else { return };
+        if socket.deadline().is_none_or(|until| now < until) {
+            return;
+        }
+        match socket.state {
+            SocketState::Retrying => self.open(turn, unit),
+            SocketState::Paused => socket.state = SocketState::Running,
+            // A listener's own pause is over: `follow` sees to it.
+            _ => {}
+        }
+    }
+
+    /// Watches the listeners of a socket whose service is gone, and only those.
+    pub(super) fn follow(&mut self, turn: &mut Turn, unit: UnitId) {
+        let UnitKind::Socket(spec) = &self.manifest.units[unit.index()].kind else { return };
+        let gone = self.is_gone(spec.service) && self.machine != MachineState::Stopping;
+        let stopping = self.units[unit.index()].job.is_some_and(|job| job.kind != JobKind::Start);
+        let Some(socket) = self.socket(unit) else { return };
+        match socket.state {
+            SocketState::Dead | SocketState::Retrying => {}
+            _ if !gone || stopping => {
+                socket.unwatch(turn, unit);
+                // A pause goes on, but the service that somebody else started has the socket.
+                socket.state = SocketState::Running;
+            }
+            SocketState::Paused => {}
+            SocketState::Listening | SocketState::Running => {
+                if socket.state == SocketState::Running && spec.flush_pending {
+                    turn.hands.flush(unit);
+                }
+                socket.state = SocketState::Listening;
+                for (index, listener) in socket.listeners.iter_mut().enumerate() {
+                    if !listener.watched && listener.until <= turn.now {
+                        listener.watched = turn.hands.watch(unit, index as u16);
+                        if !listener.watched {
+                            listener.until = turn.now.saturating_add(WATCH_AGAIN_US);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes when the last socket of the boot has opened.
+    pub(super) fn note_listening(&mut self, now: u64) {
+        if self.listening_us != 0 {
+            return;
+        }
+        let waits = |index: usize| {
+            let unit = &self.units[index];
+            unit.boot && matches!(unit.state, State::Socket(_)) && !self.is_open(id(index))
+        };
+        if !(0..self.units.len()).any(waits) {
+            self.listening_us = now;
+        }
+    }
+
+    fn socket(&mut self, unit: UnitId) -> Option<&mut Socket> {
+        match &mut self.units.get_mut(unit.index())?.state {
+            State::Socket(socket) => Some(socket),
+            _ => None,
+        }
+    }
+}

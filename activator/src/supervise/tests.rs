@@ -1,0 +1,524 @@
+//! The state machine, step by step, with scripted hands.
+
+use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Whom};
+use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
+use activator::manifest::*;
+
+/// What was asked of the hands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Call {
+    Open(u16),
+    Close(u16),
+    Watch(u16, u16),
+    Unwatch(u16, u16),
+    Spawn(u16, Step),
+    Kill(u16, Whom, i32),
+}
+use Call::*;
+
+#[derive(Debug, Default)]
+struct Script {
+    calls: Vec<Call>,
+    events: Vec<(Option<UnitId>, Event)>,
+    /// Opens that fail from now on, with that errno.
+    open_error: Option<i32>,
+    spawn_error: Option<i32>,
+    exec_error: Option<i32>,
+    /// Services with processes besides main and control.
+    leftovers: Vec<u16>,
+    pids: u32,
+}
+
+impl Script {
+    fn take(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+}
+
+impl Hands for Script {
+    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
+        self.calls.push(Open(unit.0));
+        self.open_error.map_or(Ok(()), |errno| Err(OpenFailed { listener: 0, errno }))
+    }
+    fn close(&mut self, unit: UnitId) {
+        self.calls.push(Close(unit.0));
+    }
+    fn flush(&mut self, _: UnitId) {}
+    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+        self.calls.push(Watch(unit.0, listener));
+        true
+    }
+    fn unwatch(&mut self, unit: UnitId, listener: u16) {
+        self.calls.push(Unwatch(unit.0, listener));
+    }
+    fn spawn(&mut self, unit: UnitId, step: Step, _: Option<u32>) -> Result<Spawned, i32> {
+        if let Some(errno) = self.spawn_error {
+            return Err(errno);
+        }
+        self.calls.push(Spawn(unit.0, step));
+        self.pids += 1;
+        Ok(Spawned { pid: 100 + self.pids, exec_error: self.exec_error })
+    }
+    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
+        if signal != libc::SIGCONT {
+            self.calls.push(Kill(unit.0, whom, signal));
+        }
+    }
+    fn populated(&mut self, unit: UnitId) -> bool {
+        self.leftovers.contains(&unit.0)
+    }
+    fn tell(&mut self, unit: Option<UnitId>, event: Event) {
+        self.events.push((unit, event));
+    }
+}
+
+pub(super) fn command() -> Command {
+    Command {
+        program: "/bin/true".into(),
+        arguments: vec!["true".into()],
+        ignore_failure: false,
+        privileged: false,
+    }
+}
+
+pub(super) fn service() -> Service {
+    Service {
+        kind: ServiceKind::Simple,
+        sockets: vec![],
+        start_pre: vec![],
+        start: vec![command()],
+        start_post: vec![],
+        reload: vec![],
+        stop: vec![],
+        stop_post: vec![],
+        environment: vec![],
+        user: None,
+        umask: 0o022,
+        working_directory: "/".into(),
+        stdin: Input::Null,
+        stdout: Output::Null,
+        stderr: Output::Null,
+        non_blocking: false,
+        restart: Restart::No,
+        restart_delay_us: 100_000,
+        start_limit: RateLimit { interval_us: 10_000_000, burst: 5 },
+        start_timeout_us: 90_000_000,
+        stop_timeout_us: 90_000_000,
+        kill_mode: KillMode::ControlGroup,
+        kill_signal: libc::SIGTERM,
+        send_sigkill: true,
+        remain_after_exit: false,
+        success_codes: vec![],
+        success_signals: vec![],
+        limits: vec![],
+        oom_score_adjust: None,
+        nice: None,
+        no_new_privileges: false,
+        cgroup: vec![],
+        container: None,
+    }
+}
+
+pub(super) fn socket(service: u16, listeners: usize) -> Socket {
+    Socket {
+        listeners: vec![
+            Listener { kind: ListenKind::Stream, address: Address::AnyPort(1) };
+            listeners
+        ],
+        service: UnitId(service),
+        fd_name: "x".into(),
+        mode: 0o666,
+        owner: None,
+        directory_mode: 0o755,
+        symlinks: vec![],
+        remove_on_stop: false,
+        flush_pending: false,
+        backlog: 128,
+        ipv6_only: None,
+        options: vec![],
+        trigger_limit: RateLimit { interval_us: 2_000_000, burst: 20 },
+        poll_limit: RateLimit { interval_us: 2_000_000, burst: 15 },
+    }
+}
+
+pub(super) fn unit(name: &str, kind: UnitKind) -> Unit {
+    Unit {
+        name: name.into(),
+        description: name.into(),
+        start_at_boot: false,
+        requires: vec![],
+        wants: vec![],
+        after: vec![],
+        conflicts: vec![],
+        kind,
+    }
+}
+
+pub(super) fn manifest(units: Vec<Unit>) -> Manifest {
+    Manifest { name: "test".into(), boot: Boot::default(), units }
+}
+
+/// Unit 0 is the service, unit 1 its socket, which starts at boot.
+fn pair(change: impl FnOnce(&mut Service)) -> Manifest {
+    let mut spec = service();
+    spec.sockets = vec![UnitId(1)];
+    change(&mut spec);
+    let mut listener = unit("a.socket", UnitKind::Socket(socket(0, 1)));
+    listener.start_at_boot = true;
+    manifest(vec![unit("a.service", UnitKind::Service(spec)), listener])
+}
+
+fn state(supervisor: &Supervisor, unit: u16) -> ServiceState {
+    match supervisor.report(UnitId(unit)) {
+        Some(Report::Service { state, .. }) => state,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn socket_state(supervisor: &Supervisor, unit: u16) -> SocketState {
+    match supervisor.report(UnitId(unit)) {
+        Some(Report::Socket { state, .. }) => state,
+        other => panic!("{other:?}"),
+    }
+}
+
+const A: UnitId = UnitId(0);
+const S: UnitId = UnitId(1);
+
+/// The edge: epoll tells of a connection once. One that came while the service ran or died is
+/// found only if the listener is watched anew, and not before the service is really gone.
+#[test]
+fn a_listener_is_watched_anew_each_time_the_service_is_gone() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(hands.take(), [Open(1), Watch(1, 0)]);
+
+    it.triggered(1, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Spawn(0, Step::Start(0))]);
+    assert_eq!(socket_state(&it, 1), SocketState::Running);
+
+    // An edge of the same round of epoll, after the watch has ended.
+    it.triggered(1, hands, S, 0);
+    assert_eq!(hands.take(), []);
+
+    // The main process is gone, a child of it is not: nobody looks at the socket yet.
+    hands.leftovers = vec![0];
+    assert!(it.reaped(2, hands, 101, Exit::Code(0)));
+    assert_eq!(hands.take(), [Kill(0, Whom::All, libc::SIGTERM)]);
+    assert_eq!(state(&it, 0), ServiceState::Stopping);
+
+    hands.leftovers = vec![];
+    it.emptied(3, hands);
+    assert_eq!(hands.take(), [Watch(1, 0)]);
+
+    // The client that connected in between is found by that watch.
+    it.triggered(3, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Spawn(0, Step::Start(0))]);
+}
+
+/// The same trap in one round: a start that fails at once leaves the state as it was, but the
+/// edge is used up.
+#[test]
+fn an_edge_that_led_to_nothing_is_looked_for_again() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script { spawn_error: Some(libc::EAGAIN), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    hands.take();
+    it.triggered(1, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Watch(1, 0)]);
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert!(hands.events.contains(&(Some(A), Event::SpawnFailed(libc::EAGAIN))));
+}
+
+#[test]
+fn the_start_limit_pauses_the_socket_and_recovers() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    // It exits without accepting, five times.
+    for round in 1..=5 {
+        it.triggered(round, hands, S, 0);
+        assert!(it.reaped(round, hands, 100 + round as u32, Exit::Code(0)));
+    }
+    hands.take();
+    it.triggered(6, hands, S, 0);
+    // The sixth start does not begin: the limit takes it back, the job waits.
+    assert_eq!(hands.take(), [Unwatch(1, 0)]);
+    let until = it.deadline().unwrap();
+    assert_eq!(until, 10_000_001);
+    it.tick(until - 1, hands);
+    assert_eq!(hands.take(), []);
+    it.tick(until, hands);
+    assert_eq!(hands.take(), [Spawn(0, Step::Start(0))]);
+    assert!(!hands.events.iter().any(|(_, event)| matches!(event, Event::Failed)));
+}
+
+#[test]
+fn the_poll_limit_pauses_one_listener() {
+    let mut manifest = pair(|service| service.start_limit.burst = 0);
+    let UnitKind::Socket(spec) = &mut manifest.units[1].kind else { panic!() };
+    spec.listeners.push(spec.listeners[0].clone());
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    for round in 1..=15 {
+        it.triggered(round, hands, S, 0);
+        assert!(it.reaped(round, hands, 100 + round as u32, Exit::Code(0)));
+    }
+    hands.take();
+    it.triggered(16, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0)]);
+    assert_eq!(socket_state(&it, 1), SocketState::Listening);
+    assert_eq!(it.deadline(), Some(2_000_001));
+    // The other one still wakes the service.
+    it.triggered(17, hands, S, 1);
+    assert_eq!(hands.take(), [Unwatch(1, 1), Spawn(0, Step::Start(0))]);
+    assert!(it.reaped(18, hands, 116, Exit::Code(0)));
+    assert_eq!(hands.take(), [Watch(1, 1)]);
+    it.tick(2_000_001, hands);
+    assert_eq!(hands.take(), [Watch(1, 0)]);
+}
+
+#[test]
+fn a_listener_that_cannot_be_opened_is_tried_again_with_longer_delays() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script { open_error: Some(libc::EADDRNOTAVAIL), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(socket_state(&it, 1), SocketState::Retrying);
+    let mut now = 0;
+    let mut delays = vec![];
+    for _ in 0..9 {
+        let next = it.deadline().unwrap();
+        delays.push((next - now) / 100_000);
+        now = next;
+        it.tick(now, hands);
+    }
+    assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 100, 100]);
+    hands.open_error = None;
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(socket_state(&it, 1), SocketState::Listening);
+    assert_eq!(it.deadline(), None);
+    assert!(!hands.calls.contains(&Close(1)));
+}
+
+#[test]
+fn restart_waits_and_a_client_cuts_the_wait_short() {
+    let manifest = pair(|service| {
+        service.restart = Restart::OnFailure;
+        service.restart_delay_us = 30_000_000;
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(1, hands, S, 0);
+    assert!(it.reaped(2, hands, 101, Exit::Signal(libc::SIGSEGV)));
+    assert_eq!(state(&it, 0), ServiceState::Waiting);
+    assert_eq!(it.deadline(), Some(30_000_002));
+    hands.take();
+    it.triggered(3, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Spawn(0, Step::Start(0))]);
+    assert_eq!(state(&it, 0), ServiceState::Running);
+    // SIGTERM is a clean end: no restart.
+    assert!(it.reaped(4, hands, 102, Exit::Signal(libc::SIGTERM)));
+    assert_eq!(state(&it, 0), ServiceState::Dead);
+}
+
+#[test]
+fn commands_run_in_order_and_stop_post_runs_after_a_failed_start() {
+    let manifest = pair(|service| {
+        service.kind = ServiceKind::Notify;
+        service.start_pre = vec![command(), command()];
+        service.start_post = vec![command()];
+        service.stop = vec![command()];
+        service.stop_post = vec![command()];
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    hands.take();
+    it.order_start(1, hands, A);
+    it.reaped(2, hands, 101, Exit::Code(0));
+    it.reaped(3, hands, 102, Exit::Code(0));
+    assert_eq!(state(&it, 0), ServiceState::Starting);
+    let ready = Notification { ready: true, ..Notification::default() };
+    it.notified(4, hands, A, ready);
+    it.reaped(5, hands, 104, Exit::Code(0));
+    assert_eq!(state(&it, 0), ServiceState::Running);
+    it.order_stop(6, hands, A);
+    it.reaped(7, hands, 105, Exit::Code(0));
+    it.reaped(8, hands, 103, Exit::Signal(libc::SIGTERM));
+    it.reaped(9, hands, 106, Exit::Code(0));
+    assert_eq!(state(&it, 0), ServiceState::Dead);
+    use Step::*;
+    let steps = [StartPre(0), StartPre(1), Start(0), StartPost(0), Stop(0), StopPost(0)];
+    let spawned = |call: Call| match call {
+        Spawn(_, step) => Some(step),
+        _ => None,
+    };
+    assert_eq!(hands.take().into_iter().filter_map(spawned).collect::<Vec<_>>(), steps);
+
+    // Now the first ExecStartPre= fails.
+    it.order_start(10, hands, A);
+    it.reaped(11, hands, 107, Exit::Code(1));
+    assert_eq!(
+        hands.take().into_iter().filter_map(spawned).collect::<Vec<_>>(),
+        [StartPre(0), StopPost(0)]
+    );
+    it.reaped(12, hands, 108, Exit::Code(0));
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert_eq!(socket_state(&it, 1), SocketState::Listening);
+}
+
+#[test]
+fn what_ignores_sigterm_gets_sigkill() {
+    let manifest = pair(|service| service.kill_mode = KillMode::Mixed);
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(1, hands, S, 0);
+    hands.leftovers = vec![0];
+    hands.take();
+    it.order_stop(2, hands, A);
+    assert_eq!(hands.take(), [Kill(0, Whom::Process(101), libc::SIGTERM)]);
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(hands.take(), [Kill(0, Whom::All, libc::SIGKILL)]);
+    it.reaped(100_000_000, hands, 101, Exit::Signal(libc::SIGKILL));
+    assert_eq!(state(&it, 0), ServiceState::Stopping);
+    hands.leftovers = vec![];
+    it.emptied(100_000_001, hands);
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert_eq!(hands.take(), [Watch(1, 0)]);
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_fails_the_start() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script { exec_error: Some(libc::ENOENT), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(1, hands, S, 0);
+    assert_eq!(state(&it, 0), ServiceState::Starting);
+    it.reaped(2, hands, 101, Exit::Code(203));
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert!(hands.events.contains(&(Some(A), Event::SpawnFailed(libc::ENOENT))));
+    assert!(!hands.events.contains(&(Some(A), Event::Ready)));
+}
+
+/// a.service requires and comes after b.service; c.service comes after a.service.
+fn chain() -> Manifest {
+    let mut units: Vec<Unit> = ["a.service", "b.service", "c.service"]
+        .map(|name| unit(name, UnitKind::Service(service())))
+        .into();
+    units[0].requires = vec![UnitId(1)];
+    units[0].after = vec![UnitId(1)];
+    units[2].after = vec![UnitId(0)];
+    units[2].wants = vec![UnitId(0)];
+    units[2].start_at_boot = true;
+    manifest(units)
+}
+
+#[test]
+fn the_boot_starts_in_order_and_shutting_down_stops_in_reverse() {
+    let manifest = chain();
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(hands.take(), [1, 0, 2].map(|unit| Spawn(unit, Step::Start(0))));
+    assert!(hands.events.contains(&(None, Event::Booted)));
+    let term = |unit| Kill(unit, Whom::All, libc::SIGTERM);
+    it.shut_down(1, hands);
+    assert_eq!(hands.take(), [term(2)]);
+    it.reaped(2, hands, 103, Exit::Code(0));
+    assert_eq!(hands.take(), [term(0)]);
+    it.reaped(3, hands, 102, Exit::Code(0));
+    assert_eq!(hands.take(), [term(1)]);
+    assert!(!it.is_shut_down());
+    it.reaped(4, hands, 101, Exit::Code(0));
+    assert!(it.is_shut_down());
+    assert!(!it.order_start(5, hands, A));
+    let machine = it.machine_report(5);
+    assert!(matches!(machine, Report::Machine { state: MachineState::Stopping, .. }));
+}
+
+#[test]
+fn a_unit_whose_requirement_fails_does_not_start_but_one_that_only_wants_it_does() {
+    let manifest = chain();
+    let hands = &mut Script { exec_error: Some(libc::ENOENT), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(hands.take(), [Spawn(1, Step::Start(0))]);
+    hands.exec_error = None;
+    it.reaped(1, hands, 101, Exit::Code(203));
+    assert_eq!(hands.take(), [Spawn(2, Step::Start(0))]);
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+}
+
+#[test]
+fn stopping_takes_along_what_requires_it_and_a_restart_brings_it_back() {
+    let manifest = chain();
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    hands.take();
+    let term = |unit| Kill(unit, Whom::All, libc::SIGTERM);
+    it.order_restart(1, hands, UnitId(1));
+    assert_eq!(hands.take(), [term(0)]);
+    it.reaped(2, hands, 102, Exit::Code(0));
+    assert_eq!(hands.take(), [term(1)]);
+    it.reaped(3, hands, 101, Exit::Code(0));
+    assert_eq!(hands.take(), [Spawn(1, Step::Start(0)), Spawn(0, Step::Start(0))]);
+    assert_eq!(state(&it, 2), ServiceState::Running);
+}
+
+#[test]
+fn what_conflicts_is_stopped_first() {
+    let mut units: Vec<Unit> =
+        ["a.service", "b.service"].map(|name| unit(name, UnitKind::Service(service()))).into();
+    units[0].conflicts = vec![UnitId(1)];
+    units[1].start_at_boot = true;
+    let manifest = manifest(units);
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.order_start(1, hands, A);
+    assert_eq!(state(&it, 0), ServiceState::Dead);
+    it.reaped(2, hands, 101, Exit::Signal(libc::SIGTERM));
+    assert_eq!(state(&it, 0), ServiceState::Running);
+    assert_eq!(state(&it, 1), ServiceState::Dead);
+    // And the other way round.
+    it.order_start(3, hands, UnitId(1));
+    it.reaped(4, hands, 102, Exit::Signal(libc::SIGTERM));
+    assert_eq!(state(&it, 1), ServiceState::Running);
+}
+
+#[test]
+fn a_oneshot_that_is_done_satisfies_who_requires_it() {
+    let mut manifest = chain();
+    let UnitKind::Service(spec) = &mut manifest.units[1].kind else { panic!() };
+    spec.kind = ServiceKind::Oneshot;
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(hands.take(), [Spawn(1, Step::Start(0))]);
+    it.reaped(1, hands, 101, Exit::Code(0));
+    assert_eq!(state(&it, 1), ServiceState::Dead);
+    assert_eq!(state(&it, 0), ServiceState::Running);
+}
+
+#[test]
+fn a_listener_that_somebody_shut_down_is_opened_anew() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    hands.take();
+    it.hung_up(1, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Close(1)]);
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(hands.take(), [Open(1), Watch(1, 0)]);
+}

@@ -1,0 +1,212 @@
+//! The hands of the state machine: fds, children, cgroups.
+
+use crate::cgroup::Group;
+use crate::link::Link;
+use crate::listen::{self, Listeners};
+use crate::notify::Notify;
+use crate::program::{Moment, Program, Surroundings};
+use crate::spawn::{Plan, Spawner, Stream, output_flags};
+use crate::supervise::{Hands, OpenFailed, Spawned, Step, Whom};
+use crate::sys;
+use crate::token::Token;
+use activator::control::Event;
+use activator::manifest::{Input, Manifest, Output, Service, Socket, UnitId, UnitKind};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A pipe for a service's log: the end to read, which logd gets, and the end to write.
+pub(crate) type LogPipe = (OwnedFd, OwnedFd);
+
+/// Everything outside that the supervisor acts on. All tables have one entry for each unit, at
+/// its index.
+pub(crate) struct World {
+    pub(crate) manifest: &'static Manifest,
+    pub(crate) registry: Registry,
+    pub(crate) listeners: Listeners,
+    pub(crate) programs: Box<[Option<(Program, Surroundings)>]>,
+    pub(crate) notifies: Box<[Option<Notify>]>,
+    pub(crate) groups: Box<[Option<Group>]>,
+    /// Without cgroups: the process groups of the main and the control process; 0 is none. A
+    /// process that leaves its process group is not found again, which is why cgroups are better.
+    pub(crate) sessions: Box<[[i32; 2]]>,
+    pub(crate) logs: Box<[Option<LogPipe>]>,
+    pub(crate) spawner: Spawner,
+    /// /dev/null, for reading and writing.
+    pub(crate) null: OwnedFd,
+    pub(crate) link: Link,
+}
+
+impl World {
+    fn socket(&self, unit: UnitId) -> Option<&'static Socket> {
+        match &self.manifest.unit(unit)?.kind {
+            UnitKind::Socket(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    fn service(&self, unit: UnitId) -> Option<&'static Service> {
+        match &self.manifest.unit(unit)?.kind {
+            UnitKind::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+}
+
+impl Hands for World {
+    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
+        let Some(socket) = self.socket(unit) else { return Ok(()) };
+        self.listeners.open(unit, socket)
+    }
+
+    fn close(&mut self, unit: UnitId) {
+        if let Some(socket) = self.socket(unit) {
+            self.listeners.close(unit, socket);
+        }
+    }
+
+    fn flush(&mut self, unit: UnitId) {
+        if let Some(socket) = self.socket(unit) {
+            self.listeners.flush(unit, socket);
+        }
+    }
+
+    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+        let Some(fd) = self.listeners.fd(unit, listener) else {
+            // Skipped for its address family: nothing will ever come.
+            return true;
+        };
+        let token = Token::Listener(unit, listener).into();
+        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE).is_ok()
+    }
+
+    fn unwatch(&mut self, unit: UnitId, listener: u16) {
+        if let Some(fd) = self.listeners.fd(unit, listener) {
+            // Fails only if it is not registered, which is what is wanted.
+            let _ = self.registry.deregister(&mut SourceFd(&fd.as_raw_fd()));
+        }
+    }
+
+    fn spawn(&mut self, unit: UnitId, step: Step, main: Option<u32>) -> Result<Spawned, i32> {
+        let Some(service) = self.service(unit) else { return Err(libc::EINVAL) };
+        let listeners = &self.listeners;
+        let index = unit.index();
+        let Some(Some((program, surroundings))) = self.programs.get_mut(index) else {
+            return Err(libc::EINVAL);
+        };
+        let streams_use_socket = service.stdin == Input::Socket
+            || [&service.stdout, &service.stderr].contains(&&Output::Socket);
+        let passes = matches!(step, Step::Start(_)) && !streams_use_socket;
+        let units = || service.sockets.iter().copied().filter(|_| passes);
+        let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count()));
+        let moment = Moment { main_pid: main, sockets };
+        let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
+
+        let mut first = service.sockets.iter().flat_map(|unit| listeners.fds(*unit));
+        let socket = first.next().filter(|_| streams_use_socket);
+        if streams_use_socket && socket.is_none() {
+            return Err(libc::ENOTSOCK);
+        }
+        if let Some(socket) = socket {
+            // Programs of inetd's kind expect it blocking, whatever NonBlocking= says.
+            let _ = listen::set_nonblocking(socket, false);
+        }
+        let log = self.logs.get(index).and_then(Option::as_ref).map(|(_, write)| write.as_fd());
+        let null = self.null.as_fd();
+        let from = Sources { null, log, socket };
+        let plan = Plan {
+            ready,
+            streams: [
+                from.input(&service.stdin, surroundings.stdin.as_deref()),
+                from.output(&service.stdout, surroundings.stdout.as_deref()),
+                from.output(&service.stderr, surroundings.stderr.as_deref()),
+            ],
+            non_blocking: Some(service.non_blocking),
+            cgroup: self.groups.get(index).and_then(Option::as_ref).map(Group::directory),
+            directory: &surroundings.directory,
+            oom_score: surroundings.oom_score.as_deref(),
+            service: Some(service),
+        };
+        let child = self
+            .spawner
+            .spawn(&plan, units().flat_map(|unit| listeners.fds(unit)))
+            .map_err(|errno| errno.raw_os_error())?;
+        let which = usize::from(!matches!(step, Step::Start(_)));
+        if let Some(session) = self.sessions.get_mut(index) {
+            session[which] = i32::try_from(child.pid).unwrap_or(0);
+        }
+        Ok(Spawned { pid: child.pid, exec_error: child.failed })
+    }
+
+    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
+        let send = |pid: i32| {
+            // It may have ended meanwhile.
+            let _ = sys::kill(pid, signal);
+        };
+        if let Whom::Process(pid) = whom {
+            return i32::try_from(pid).map_or((), send);
+        }
+        if let Some(Some(group)) = self.groups.get(unit.index()) {
+            if signal != libc::SIGKILL || !group.kill() {
+                group.each_process(send);
+            }
+            return;
+        }
+        let sessions = self.sessions.get(unit.index()).into_iter().flatten();
+        sessions.filter(|session| **session > 0).for_each(|session| send(-*session));
+    }
+
+    fn populated(&mut self, unit: UnitId) -> bool {
+        if let Some(Some(group)) = self.groups.get(unit.index()) {
+            return group.is_populated();
+        }
+        let mut alive = false;
+        for session in self.sessions.get_mut(unit.index()).into_iter().flatten() {
+            // While a process group has members its number is not given away. Once it is empty,
+            // it must never be asked for again.
+            if *session > 0 && sys::kill(-*session, 0) == Err(rustix::io::Errno::SRCH) {
+                *session = 0;
+            }
+            alive |= *session > 0;
+        }
+        alive
+    }
+
+    fn tell(&mut self, unit: Option<UnitId>, event: Event) {
+        self.link.tell(unit, event);
+    }
+}
+
+/// What the standard streams may come from.
+struct Sources<'a> {
+    null: BorrowedFd<'a>,
+    log: Option<BorrowedFd<'a>>,
+    socket: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Sources<'a> {
+    fn input(&self, input: &Input, file: Option<&'a CStr>) -> Stream<'a> {
+        let null = Stream::Fd(self.null.as_raw_fd());
+        match input {
+            Input::Null => null,
+            Input::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
+            Input::File(_) => file.map_or(null, |path| {
+                Stream::Open(path, libc::O_RDONLY | libc::O_NOCTTY | libc::O_CLOEXEC)
+            }),
+        }
+    }
+
+    fn output(&self, output: &Output, file: Option<&'a CStr>) -> Stream<'a> {
+        let null = Stream::Fd(self.null.as_raw_fd());
+        match output {
+            Output::Null => null,
+            Output::Log => self.log.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
+            Output::Inherit => Stream::Inherit,
+            Output::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
+            Output::File { .. } => {
+                file.map_or(null, |path| Stream::Open(path, output_flags(output)))
+            }
+        }
+    }
+}
