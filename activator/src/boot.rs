@@ -159,8 +159,7 @@ fn open_console() -> Result<OwnedFd, Errno> {
 }
 
 fn make_real_root(troubles: &mut Troubles) {
-    let in_memory =
-        fs::statfs(c"/").is_ok_and(|stat| MEMORY_FILE_SYSTEMS.contains(&i64::from(stat.f_type)));
+    let in_memory = fs::statfs(c"/").is_ok_and(|stat| MEMORY_FILE_SYSTEMS.contains(&stat.f_type));
     if !in_memory {
         // A disk: already a mount with a parent.
         return;
@@ -256,7 +255,7 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
     troubles.note("set the host name", system::sethostname(manifest.name.as_bytes()));
     let files = Rlimit { current: Some(FILES.1), maximum: Some(FILES.1) };
     if getrlimit(Resource::Nofile).maximum.is_some_and(|most| most < FILES.1) {
-        troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, files.clone()));
+        troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, files));
     }
     let soft = Rlimit { current: Some(FILES.1), ..getrlimit(Resource::Nofile) };
     troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, soft));

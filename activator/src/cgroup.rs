@@ -33,7 +33,7 @@ pub(crate) struct Group {
 /// in the tree.
 pub(crate) fn available() -> bool {
     let Ok(stat) = fs::statfs(MOUNT) else { return false };
-    if i64::from(stat.f_type) != MAGIC {
+    if stat.f_type != MAGIC {
         return false;
     }
     give_controllers(MOUNT);

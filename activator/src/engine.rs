@@ -325,10 +325,9 @@ fn may_be_main(pid: u32, unit: Option<&Unit>) -> bool {
     let mut path = [0; 24];
     let mut digits = [0; 10];
     let parts = [b"/proc/", crate::program::decimal(pid, &mut digits)];
-    let mut length = 0;
-    for byte in parts.into_iter().flatten() {
-        path[length] = *byte;
-        length += 1;
+    // The last byte stays 0.
+    for (to, from) in path.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
     }
     let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return false };
     let Ok(stat) = fs::stat(path) else { return false };

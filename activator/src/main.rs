@@ -23,40 +23,46 @@ mod sys;
 mod token;
 mod world;
 
+use activator::{ctl, exit, logd, stage2};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: seal::Sealable = seal::Sealable;
 
-/// Exit codes, the same as `rouse` has.
-mod exit_code {
-    /// It did not work.
-    pub(crate) const FAILED: u8 = 1;
-    /// The command line makes no sense.
-    pub(crate) const USAGE: u8 = 2;
-    /// An input file makes no sense.
-    pub(crate) const BAD_INPUT: u8 = 65;
-    /// Something is not there.
-    pub(crate) const MISSING: u8 = 69;
-}
+const USAGE: &str = "\
+usage:
+  activator run MANIFEST [--control PATH]   supervise beside another init
+  activator ctl VERB                        ask the one that runs
+  activator --version
+As PID 1, named init or without arguments, it boots the appliance.";
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let name = arguments.first().map_or("", |path| path.rsplit('/').next().unwrap_or(path));
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = arguments.first().map_or(&b""[..], |path| path.as_bytes());
+    let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     // The kernel hands us what it does not understand of its command line as arguments.
-    if std::process::id() == 1 && (name == "init" || arguments.len() <= 1) {
+    if std::process::id() == 1 && (name == b"init" || arguments.len() <= 1) {
         boot::main();
     }
     let rest = arguments.get(2..).unwrap_or_default();
-    match arguments.get(1).map(String::as_str) {
-        Some("run") => run::main(rest),
-        Some("--version") => {
+    match arguments.get(1).map(|verb| verb.as_bytes()) {
+        Some(b"run") => run::main(rest),
+        Some(b"logd") => logd::main(rest),
+        Some(b"stage2") => stage2::main(rest),
+        Some(b"ctl") => ctl::main(rest),
+        Some(b"--version") => {
             println!("activator {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+            ExitCode::from(exit::DONE)
+        }
+        Some(b"--help") => {
+            println!("{USAGE}");
+            ExitCode::from(exit::DONE)
         }
         _ => {
-            eprintln!("usage: activator run MANIFEST [--control PATH] | --version");
-            ExitCode::from(exit_code::USAGE)
+            eprintln!("{USAGE}");
+            ExitCode::from(exit::USAGE)
         }
     }
 }

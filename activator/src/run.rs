@@ -4,33 +4,34 @@
 //! in order on SIGTERM or SIGINT, and exits 0 when that is done. Troubles go to stderr.
 
 use crate::engine::{Engine, Start, Vsock, now};
-use crate::exit_code;
 use crate::sys;
 use activator::control::SOCKET;
+use activator::exit;
 use activator::manifest::Manifest;
 use rustix::process::{getpid, set_child_subreaper};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 /// Runs until everything has stopped.
-pub(crate) fn main(arguments: &[String]) -> ExitCode {
+pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let began = now();
-    let (path, control) = match arguments {
-        [path] => (path, SOCKET),
-        [path, flag, control] if flag == "--control" => (path, control.as_str()),
-        [flag, control, path] if flag == "--control" => (path, control.as_str()),
-        _ => return usage(),
+    let texts: Option<Vec<&str>> = arguments.iter().map(|text| text.to_str()).collect();
+    let (path, control) = match texts.as_deref() {
+        Some([path]) => (*path, SOCKET),
+        Some([path, "--control", control] | ["--control", control, path]) => (*path, *control),
+        _ => return complain(exit::USAGE, "usage: activator run MANIFEST [--control PATH]"),
     };
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            return complain(exit_code::MISSING, &format!("failed to read {path}: {error}"));
+            return complain(exit::UNAVAILABLE, &format!("failed to read {path}: {error}"));
         }
     };
     let manifest: &'static Manifest = match Manifest::decode(&bytes) {
         Ok(manifest) => Box::leak(Box::new(manifest)),
         Err(error) => {
-            return complain(exit_code::BAD_INPUT, &format!("failed to use {path}: {error}"));
+            return complain(exit::DATA, &format!("failed to use {path}: {error}"));
         }
     };
     drop(bytes);
@@ -47,7 +48,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let console = match std::io::stderr().as_fd().try_clone_to_owned() {
         Ok(console) => console,
         Err(error) => {
-            return complain(exit_code::FAILED, &format!("failed to copy stderr: {error}"));
+            return complain(exit::FAILED, &format!("failed to copy stderr: {error}"));
         }
     };
     let start = Start {
@@ -65,12 +66,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             engine.run(2);
             ExitCode::SUCCESS
         }
-        Err(error) => complain(exit_code::FAILED, &error.to_string()),
+        Err(error) => complain(exit::FAILED, &error.to_string()),
     }
-}
-
-fn usage() -> ExitCode {
-    complain(exit_code::USAGE, "usage: activator run MANIFEST [--control PATH]")
 }
 
 fn complain(code: u8, text: &str) -> ExitCode {

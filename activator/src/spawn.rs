@@ -150,6 +150,8 @@ struct CloneArguments {
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// The libcs differ in its type, the kernel does not.
+const RLIMIT_NOFILE: u32 = 7;
 
 fn clone(
     flags: c_int,
@@ -344,7 +346,7 @@ impl Errand<'_> {
             check(code::LIMITS, done as c_int)
         };
         if let Some(files) = self.files {
-            set(libc::RLIMIT_NOFILE as u32, files)?;
+            set(RLIMIT_NOFILE, files)?;
         }
         let limits = self.plan.service.map_or(&[][..], |service| &service.limits);
         for (resource, soft, hard) in limits {
@@ -379,17 +381,23 @@ impl Errand<'_> {
 }
 
 /// Default dispositions, no signal blocked. exec keeps what is ignored, and we ignore SIGPIPE.
+/// By the raw call: libc's own leaves out the signals that its threads use (32, 33), which
+/// whoever started us may have ignored.
 fn reset_signals() {
-    // SAFETY: all zeroes is SIG_DFL with an empty mask and no flags, and a valid empty set for
-    // sigprocmask. Signals that cannot be set are errors, which are of no interest.
+    /// Size of the kernel's sigset_t in bytes.
+    const SET: usize = 8;
+    // Handler (0 is SIG_DFL), flags, restorer and mask of the kernel's sigaction.
+    let default = [0u64; 4];
+    let none = [0u64; 1];
+    let nothing = std::ptr::null_mut::<u64>();
+    // SAFETY: both take a live structure of that layout. Signals that cannot be set are errors,
+    // which are of no interest.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
         for signal in 1..=64 {
-            libc::sigaction(signal, &default, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, SET);
         }
-        let mut none = std::mem::MaybeUninit::uninit();
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        let how = libc::SIG_SETMASK;
+        libc::syscall(libc::SYS_rt_sigprocmask, how, none.as_ptr(), nothing, SET);
     }
 }
 

@@ -218,4 +218,3 @@ fn with_umask<T>(mask: Mode, run: impl FnOnce() -> T) -> T {
     rustix::process::umask(before);
     result
 }
-

@@ -1,0 +1,176 @@
+//! Manifests made by hand.
+
+use activator::manifest::*;
+use std::path::Path;
+
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let helper = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
+    let all = [&["helper", "helper"], arguments].concat();
+    Command {
+        program: helper,
+        arguments: all.into_iter().map(str::to_owned).collect(),
+        ignore_failure: false,
+        privileged: false,
+    }
+}
+
+/// A service that runs the helper; its reports go to `report` in the directory.
+pub(crate) fn service(directory: &Path, arguments: &[&str]) -> Service {
+    let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
+    let output = || Output::File { path: file("output"), append: true, truncate: false };
+    Service {
+        kind: ServiceKind::Simple,
+        sockets: vec![],
+        start_pre: vec![],
+        start: vec![command(arguments)],
+        start_post: vec![],
+        reload: vec![],
+        stop: vec![],
+        stop_post: vec![],
+        environment: vec![
+            "PATH=/usr/bin:/bin".into(),
+            format!("REPORT={}", file("report")),
+            format!("GO={}", file("go")),
+        ],
+        user: None,
+        umask: 0o022,
+        working_directory: "/".into(),
+        stdin: Input::Null,
+        stdout: output(),
+        stderr: output(),
+        non_blocking: false,
+        restart: Restart::No,
+        restart_delay_us: 100_000,
+        start_limit: RateLimit { interval_us: 10_000_000, burst: 5 },
+        start_timeout_us: 90_000_000,
+        stop_timeout_us: 90_000_000,
+        kill_mode: KillMode::ControlGroup,
+        kill_signal: libc::SIGTERM,
+        send_sigkill: true,
+        remain_after_exit: false,
+        success_codes: vec![],
+        success_signals: vec![],
+        limits: vec![],
+        oom_score_adjust: None,
+        nice: None,
+        no_new_privileges: false,
+        cgroup: vec![],
+        container: None,
+    }
+}
+
+pub(crate) fn listener(kind: ListenKind, address: Address) -> Listener {
+    Listener { kind, address }
+}
+
+pub(crate) fn tcp(port: u16) -> Listener {
+    listener(ListenKind::Stream, Address::Inet([127, 0, 0, 1], port))
+}
+
+pub(crate) fn udp(port: u16) -> Listener {
+    listener(ListenKind::Datagram, Address::Inet([127, 0, 0, 1], port))
+}
+
+/// A Unix stream socket in the directory.
+pub(crate) fn unix(directory: &Path, name: &str) -> Listener {
+    let path = directory.join(name).to_str().unwrap().to_owned();
+    listener(ListenKind::Stream, Address::Path(path))
+}
+
+pub(crate) fn socket(name: &str, listeners: Vec<Listener>) -> Socket {
+    Socket {
+        listeners,
+        // Set by `Units::socket`.
+        service: UnitId(0),
+        fd_name: name.into(),
+        mode: 0o666,
+        owner: None,
+        directory_mode: 0o755,
+        symlinks: vec![],
+        remove_on_stop: false,
+        flush_pending: false,
+        backlog: 128,
+        ipv6_only: None,
+        options: vec![],
+        trigger_limit: RateLimit { interval_us: 2_000_000, burst: 20 },
+        poll_limit: RateLimit { interval_us: 2_000_000, burst: 15 },
+    }
+}
+
+/// A manifest in the making; dependencies by name.
+#[derive(Default)]
+pub(crate) struct Units {
+    units: Vec<Unit>,
+    after: Vec<(String, String)>,
+    requires: Vec<(String, String)>,
+    triggers: Vec<(String, String)>,
+    pub(crate) boot: Boot,
+}
+
+impl Units {
+    pub(crate) fn service(mut self, name: &str, service: Service) -> Self {
+        self.add(name, UnitKind::Service(service));
+        self
+    }
+
+    /// A socket unit that starts at boot, for that service.
+    pub(crate) fn socket(mut self, name: &str, service: &str, socket: Socket) -> Self {
+        self.add(name, UnitKind::Socket(socket));
+        self.triggers.push((name.into(), service.into()));
+        self.at_boot(name)
+    }
+
+    pub(crate) fn at_boot(mut self, name: &str) -> Self {
+        self.units.iter_mut().filter(|unit| unit.name == name).for_each(|unit| {
+            unit.start_at_boot = true;
+        });
+        self
+    }
+
+    /// The first requires the second and comes after it.
+    pub(crate) fn needs(mut self, name: &str, other: &str) -> Self {
+        self.requires.push((name.into(), other.into()));
+        self.after(name, other)
+    }
+
+    pub(crate) fn after(mut self, name: &str, other: &str) -> Self {
+        self.after.push((name.into(), other.into()));
+        self
+    }
+
+    pub(crate) fn build(mut self) -> Manifest {
+        self.units.sort_by(|a, b| a.name.cmp(&b.name));
+        let names: Vec<String> = self.units.iter().map(|unit| unit.name.clone()).collect();
+        let id = |name: &String| UnitId(names.binary_search(name).unwrap() as u16);
+        for (name, other) in &self.after {
+            self.units[id(name).index()].after.push(id(other));
+        }
+        for (name, other) in &self.requires {
+            self.units[id(name).index()].requires.push(id(other));
+        }
+        self.triggers.sort();
+        for (name, other) in &self.triggers {
+            if let UnitKind::Socket(socket) = &mut self.units[id(name).index()].kind {
+                socket.service = id(other);
+            }
+            if let UnitKind::Service(service) = &mut self.units[id(other).index()].kind {
+                service.sockets.push(id(name));
+            }
+            self.units[id(other).index()].after.push(id(name));
+        }
+        Manifest { name: "test".into(), boot: self.boot, units: self.units }
+    }
+
+    fn add(&mut self, name: &str, kind: UnitKind) {
+        self.units.push(Unit {
+            name: name.into(),
+            description: name.into(),
+            start_at_boot: false,
+            requires: vec![],
+            wants: vec![],
+            after: vec![],
+            conflicts: vec![],
+            kind,
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! Little programs that behave and misbehave: the services under test.
+//!
+//! Each appends lines to the file that `REPORT` names. `wait_for_go` waits for the file `GO`.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{OFlags, fcntl_getfl};
+use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::net::{self, RecvFlags, SendFlags, SocketType, sockopt};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub(crate) fn main(arguments: &[&str]) -> ExitCode {
+    // Behind "helper" comes what was the argv[0] of the unit's command.
+    match arguments {
+        ["helper", rest @ ..] => main(rest),
+        ["serve", count] => serve(count.parse().unwrap()),
+        // Serves one, then takes its time to die.
+        ["die-slowly"] => {
+            serve(1);
+            report("dying");
+            wait_for_go();
+            ExitCode::SUCCESS
+        }
+        // Serves one, and leaves a child behind that has left our session.
+        ["leave-child"] => {
+            #[allow(clippy::zombie_processes)] // it is to outlive us
+            let child = own_command(&["sleep"]).process_group(0).spawn().unwrap();
+            report(&format!("child {}", child.id()));
+            serve(1)
+        }
+        ["leave-orphan"] => {
+            // The child's child is orphaned when the child ends.
+            own_command(&["spawn-short"]).status().unwrap();
+            report("orphaned");
+            serve(1)
+        }
+        ["spawn-short"] => {
+            #[allow(clippy::zombie_processes)] // it is to be an orphan
+            own_command(&["exit", "0"]).spawn().unwrap();
+            ExitCode::SUCCESS
+        }
+        ["exit", code] => {
+            report("exit");
+            ExitCode::from(code.parse::<u8>().unwrap())
+        }
+        ["up-and-down", name] => {
+            catch_term();
+            report(&format!("up {name}"));
+            wait_for_term();
+            report(&format!("down {name}"));
+            ExitCode::SUCCESS
+        }
+        ["ignore-term"] => {
+            catch_term();
+            report("deaf");
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+        ["ready"] => {
+            wait_for_go();
+            let path = std::env::var("NOTIFY_SOCKET").unwrap();
+            let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+            socket.send_to(b"STATUS=fine\nREADY=1", path).unwrap();
+            sleep()
+        }
+        // Listens on what it was given no more, and ends.
+        ["shut-down"] => {
+            for fd in fds() {
+                net::shutdown(&fd, net::Shutdown::Both).unwrap();
+            }
+            report("shut");
+            ExitCode::SUCCESS
+        }
+        ["inetd"] => {
+            let stdin = std::io::stdin();
+            let connection = net::accept(stdin.as_fd()).unwrap();
+            let listen = std::env::var("LISTEN_FDS");
+            let text = format!("stdin listens, LISTEN_FDS is {listen:?}");
+            net::send(&connection, text.as_bytes(), SendFlags::empty()).unwrap();
+            ExitCode::SUCCESS
+        }
+        ["main-pid", pid] => {
+            report(&format!("argument {pid} environment {}", variable("MAINPID")));
+            ExitCode::SUCCESS
+        }
+        ["limits"] => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            let umask = rustix::process::umask(rustix::fs::Mode::empty()).bits();
+            let here = std::env::current_dir().unwrap();
+            let score = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let no_new = status.lines().find(|line| line.starts_with("NoNewPrivs")).unwrap();
+            let nice = rustix::process::getpriority_process(None).unwrap();
+            report(&format!(
+                "files {:?} umask {umask:03o} in {} score {} {} nice {nice}",
+                (limit.current, limit.maximum),
+                here.display(),
+                score.trim(),
+                no_new.replace('\t', " "),
+            ));
+            ExitCode::SUCCESS
+        }
+        ["who"] => {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let mask = ["SigBlk", "SigIgn"];
+            let ids = ["Uid", "Gid", "Groups"];
+            for name in ids.into_iter().chain(mask) {
+                let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+                report(&line.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            ExitCode::SUCCESS
+        }
+        ["sleep"] => sleep(),
+        other => panic!("no helper {other:?}"),
+    }
+}
+
+/// Echoes on all fds, with its pid in front, until so many clients were served; 0 is for ever.
+fn serve(count: usize) -> ExitCode {
+    let fds = fds();
+    for fd in &fds {
+        // The loop is one of poll, so that a client that has left blocks nobody; whether it was
+        // blocking when it came is in the report.
+        let flags = fcntl_getfl(fd).unwrap() | OFlags::NONBLOCK;
+        rustix::fs::fcntl_setfl(fd, flags).unwrap();
+    }
+    let mut served = 0;
+    loop {
+        let mut poll: Vec<_> = fds
+            .iter()
+            .map(|fd| rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN))
+            .collect();
+        rustix::event::poll(&mut poll, None).unwrap();
+        for fd in &fds {
+            if answer(fd.as_fd()) {
+                served += 1;
+                if served == count {
+                    return ExitCode::SUCCESS;
+                }
+            }
+        }
+    }
+}
+
+fn answer(fd: BorrowedFd) -> bool {
+    let pid = std::process::id();
+    let mut buffer = [0; 4096];
+    match sockopt::socket_type(fd) {
+        Ok(SocketType::DGRAM) => {
+            let Ok((length, _, from)) = net::recvfrom(fd, &mut buffer, RecvFlags::empty()) else {
+                return false;
+            };
+            let text = [format!("{pid} ").as_bytes(), &buffer[..length]].concat();
+            if let Some(from) = from {
+                net::sendto(fd, &text, SendFlags::empty(), &from).unwrap();
+            }
+            true
+        }
+        Ok(_) => {
+            let Ok(connection) = net::accept(fd) else { return false };
+            let (length, _) = net::recv(&connection, &mut buffer, RecvFlags::empty()).unwrap();
+            let text = [format!("{pid} ").as_bytes(), &buffer[..length]].concat();
+            net::send(&connection, &text, SendFlags::NOSIGNAL).unwrap();
+            true
+        }
+        // A FIFO.
+        Err(_) => match rustix::io::read(fd, &mut buffer) {
+            Ok(length @ 1..) => {
+                report(&format!("fifo {}", String::from_utf8_lossy(&buffer[..length])));
+                true
+            }
+            _ => false,
+        },
+    }
+}
+
+/// The fds of the protocol, after a line about them.
+fn fds() -> Vec<OwnedFd> {
+    let count: i32 = variable("LISTEN_FDS").parse().unwrap_or(0);
+    let own = variable("LISTEN_PID") == std::process::id().to_string();
+    let mut kinds = vec![];
+    // SAFETY: these fds are handed to this process, and nobody else has taken them.
+    #[allow(unsafe_code)]
+    let fds: Vec<OwnedFd> =
+        (3..3 + count).map(|fd| unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) }).collect();
+    for fd in &fds {
+        let kind = match sockopt::socket_type(fd) {
+            Ok(SocketType::STREAM) => "stream",
+            Ok(SocketType::DGRAM) => "datagram",
+            Ok(SocketType::SEQPACKET) => "seqpacket",
+            Ok(_) => "other",
+            Err(_) => "fifo",
+        };
+        let blocking = !fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK);
+        let cloexec = fcntl_getfd(fd).unwrap().contains(FdFlags::CLOEXEC);
+        kinds.push(format!(
+            "{kind}{}{}",
+            if blocking { "" } else { "+nonblock" },
+            if cloexec { "+cloexec" } else { "" }
+        ));
+    }
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .collect();
+    // One more is the directory that is being read.
+    let stray = open.iter().filter(|fd| **fd >= 3 + count).count() - 1;
+    report(&format!(
+        "fds own={own} count={count} names={} kinds={} stray={stray}",
+        variable("LISTEN_FDNAMES"),
+        kinds.join(",")
+    ));
+    fds
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| "none".into())
+}
+
+fn report(line: &str) {
+    let path = std::env::var("REPORT").unwrap();
+    let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
+    file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+fn wait_for_go() {
+    let path = std::env::var("GO").unwrap();
+    while !std::fs::exists(&path).unwrap() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn sleep() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn own_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg("helper").args(arguments);
+    command
+}
+
+static TERM: AtomicBool = AtomicBool::new(false);
+
+#[allow(unsafe_code)]
+fn catch_term() {
+    extern "C" fn note(_: i32) {
+        TERM.store(true, Ordering::Relaxed);
+    }
+    // SAFETY: the handler only stores to an atomic.
+    unsafe { libc::signal(libc::SIGTERM, note as extern "C" fn(i32) as libc::sighandler_t) };
+}
+
+fn wait_for_term() {
+    while !TERM.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
