@@ -256,6 +256,14 @@ impl Driver {
         true
     }
 
+    /// Claims to have offered so many chains, which it has not.
+    pub fn overrun(&mut self, chains: u16) {
+        let at = GuestAddress(self.tx.avail_ring() + 2);
+        let avail = self.tx.avail.wrapping_add(chains);
+        self.memory.store(avail, at, Ordering::Release).unwrap();
+        self.tx.kick.write(1).unwrap();
+    }
+
     /// Waits for the device to say something.
     pub fn wait(&mut self, other: BorrowedFd<'_>, timeout: Duration) {
         self.arm();

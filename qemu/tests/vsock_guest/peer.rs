@@ -4,7 +4,7 @@
 use super::driver::{Driver, Header};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -93,6 +93,8 @@ struct Shared {
     stop: AtomicBool,
     released: AtomicBool,
     alive: AtomicU32,
+    received: AtomicU64,
+    ended: AtomicU32,
     commands: Mutex<VecDeque<Command>>,
     wake: OwnedFd,
     /// (peer CID, peer port, our port) of each connection that came.
@@ -109,6 +111,8 @@ impl Guest {
             stop: AtomicBool::new(false),
             released: AtomicBool::new(false),
             alive: AtomicU32::new(0),
+            received: AtomicU64::new(0),
+            ended: AtomicU32::new(0),
             commands: Mutex::default(),
             wake: rustix::event::eventfd(0, flags).unwrap(),
             callers: Mutex::default(),
@@ -149,6 +153,16 @@ impl Guest {
     /// Connections that the guest has now.
     pub fn alive(&self) -> u32 {
         self.shared.alive.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are over.
+    pub fn ended(&self) -> u32 {
+        self.shared.ended.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of payload that have come.
+    pub fn received(&self) -> u64 {
+        self.shared.received.load(Ordering::SeqCst)
     }
 
     pub fn callers(&self) -> Vec<Key> {
@@ -280,6 +294,7 @@ impl Peer {
                 let held = connection.received.wrapping_sub(connection.forwarded);
                 let late = connection.told_us & NO_SEND != 0;
                 connection.inbox.extend(payload);
+                self.shared.received.fetch_add(payload.len() as u64, Ordering::SeqCst);
                 if late || held > BUFFER || !connection.open {
                     self.fault(format!("data against the rules ({held} held): {header:?}"));
                 }
@@ -330,9 +345,9 @@ impl Peer {
     }
 
     fn forget(&mut self, key: Key) {
-        if let Some(connection) = self.connections.remove(&key)
-            && let Some(report) = connection.report
-        {
+        let Some(connection) = self.connections.remove(&key) else { return };
+        self.shared.ended.fetch_add(1, Ordering::SeqCst);
+        if let Some(report) = connection.report {
             report.bytes.lock().unwrap().extend(connection.inbox);
             report.closed.store(true, Ordering::SeqCst);
         }
