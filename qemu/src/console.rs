@@ -1,13 +1,15 @@
 //! What a guest wrote to its console, for people.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// Lines that an error shows.
 pub(crate) const LINES: usize = 12;
 /// Bytes from the end that are looked at.
 const TAIL: u64 = 16 * 1024;
+/// Bytes after which a console is begun anew: the registry may lie in memory.
+const MAX: u64 = 4 << 20;
 /// panic(9) of Linux.
 const PANIC: &str = "Kernel panic - not syncing";
 
@@ -22,6 +24,19 @@ pub(crate) fn panic_lines(path: &Path) -> Option<Vec<String>> {
     let lines = lines(path);
     let first = lines.iter().position(|line| line.contains(PANIC))?;
     Some(lines[first..].iter().take(LINES).cloned().collect())
+}
+
+/// Moves what a console holds to `console.log.1` when it has grown too long. QEMU appends, so that
+/// it goes on at the new end of the emptied file; a line that it writes in between may be lost.
+pub(crate) fn bound(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() > MAX {
+        let mut old = path.as_os_str().to_owned();
+        old.push(".1");
+        std::fs::copy(path, old)?;
+        file.set_len(0)?;
+    }
+    Ok(())
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -82,5 +97,19 @@ mod tests {
         std::fs::write(&path, format!("LAB\n{panic}\nRIP\n")).unwrap();
         assert_eq!(panic_lines(&path).unwrap(), [panic, "RIP"]);
         assert!(last_lines(&folder.path().join("none")).is_empty());
+    }
+
+    #[test]
+    fn a_long_console_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console.log");
+        std::fs::write(&path, "short").unwrap();
+        bound(&path).unwrap();
+        assert_eq!(last_lines(&path), ["short"]);
+        let long = vec![b'x'; MAX as usize + 1];
+        std::fs::write(&path, &long).unwrap();
+        bound(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+        assert!(std::fs::read(folder.path().join("console.log.1")).unwrap() == long);
     }
 }

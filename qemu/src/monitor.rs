@@ -14,8 +14,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// For an answer. QEMU answers at once, unless the host swaps.
-const ANSWER: Duration = Duration::from_secs(10);
+/// For an answer. QEMU answers at once, but before it has opened all devices, or on a host that is
+/// loaded far beyond its processors.
+const ANSWER: Duration = Duration::from_secs(60);
+/// For an answer to `quit`: who asks that, kills next.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// Between two attempts to connect.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longer lines are not from QEMU.
@@ -156,7 +159,7 @@ impl Monitor {
 
     /// Ends QEMU. That it closes the monitor in place of an answer is success too.
     pub fn quit(&mut self) -> Result<(), MonitorError> {
-        match self.execute("quit") {
+        match self.execute_within("quit", LAST_ANSWER) {
             Ok(_) | Err(MonitorError::Closed) => Ok(()),
             Err(error) => Err(error),
         }
@@ -164,9 +167,13 @@ impl Monitor {
 
     /// Carries out a command without arguments.
     pub fn execute(&mut self, command: &str) -> Result<Value, MonitorError> {
+        self.execute_within(command, ANSWER)
+    }
+
+    fn execute_within(&mut self, command: &str, time: Duration) -> Result<Value, MonitorError> {
+        let deadline = Instant::now() + time;
         let line = format!("{}\n", json!({ "execute": command }));
-        self.write(line.as_bytes())?;
-        let deadline = Instant::now() + ANSWER;
+        self.write(line.as_bytes(), deadline)?;
         loop {
             let mut message = self.message(deadline)?;
             if let Some(event) = event(&message) {
@@ -200,12 +207,12 @@ impl Monitor {
         }
     }
 
-    fn write(&mut self, mut line: &[u8]) -> Result<(), MonitorError> {
+    fn write(&mut self, mut line: &[u8], deadline: Instant) -> Result<(), MonitorError> {
         while !line.is_empty() {
             match self.stream.write(line) {
                 Ok(count) => line = &line[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait(PollFlags::OUT, Instant::now() + ANSWER)?;
+                    self.wait(PollFlags::OUT, deadline)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),

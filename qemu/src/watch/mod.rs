@@ -3,7 +3,7 @@
 //! | phase | ends with | then |
 //! |---|---|---|
 //! | booting | the guest listens | up |
-//! | booting, KVM on trial | QEMU's `internal-error`, its death, or 30 s of silence | the caller boots again under TCG |
+//! | booting, KVM on trial | QEMU's `internal-error`, its death, or 60 s of silence | the caller boots again under TCG |
 //! | booting, up | a signal, the parent's end | asked; if it was not up yet, quit |
 //! | asked | the grace runs out, or the guest cannot be asked | button |
 //! | button (ACPI, or arm64's GPIO) | 5 s | quit |
@@ -32,12 +32,15 @@ use std::time::{Duration, Instant};
 
 /// Between two looks while something is awaited that gives no sign.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at the size of the console, while nothing is awaited.
+const IDLE: Duration = Duration::from_secs(30);
 /// Between two questions whether the guest listens.
 const QUESTION: Duration = Duration::from_millis(50);
 /// Between two questions what the VM does, while KVM is on trial.
 const STATUS: Duration = Duration::from_secs(1);
-/// Under KVM a guest has a driver or a line on the console within a second or two.
-const SILENCE: Duration = Duration::from_secs(30);
+/// Under KVM a guest has a driver or a line on the console within a second or two, on a host that
+/// is not loaded far beyond its processors.
+const SILENCE: Duration = Duration::from_secs(60);
 /// For QEMU to open its monitor.
 const MONITOR: Duration = Duration::from_secs(60);
 /// After that time of booting a person is told where to look.
@@ -200,7 +203,8 @@ impl Watching<'_> {
 
     fn poll(&self, heard: &UnixStream) -> io::Result<Ready> {
         let quiet = self.phase == Phase::Up && self.monitor.is_some();
-        let time = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+        let time = if quiet { IDLE } else { TICK };
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.emulation.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.watch.stop.signals, PollFlags::IN),
@@ -213,7 +217,7 @@ impl Watching<'_> {
         if let Some(monitor) = &self.monitor {
             fds.push(PollFd::from_borrowed_fd(monitor.as_fd(), PollFlags::IN));
         }
-        match rustix::event::poll(&mut fds, (!quiet).then_some(&time)) {
+        match rustix::event::poll(&mut fds, Some(&time)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -316,7 +320,8 @@ impl Watching<'_> {
     fn check_time(&mut self) -> Result<Option<End>, VmError> {
         let now = Instant::now();
         match self.phase {
-            Phase::Up => {}
+            // One that cannot be bounded is looked at again; the guest shall not suffer.
+            Phase::Up => drop(console::bound(&self.watch.folder.console())),
             Phase::Booting => return self.check_boot(now),
             Phase::Asked(until) if now >= until => self.press_button(),
             Phase::Button(until) if now >= until => self.quit(),
