@@ -383,19 +383,17 @@ impl Logd {
         }
     }
 
-    /// Drops, if there are too many, the oldest client that has its answer, else the oldest of
-    /// whom nothing is known, else the oldest that has not said what it wants, else the one that
-    /// is stuck for longest.
+    /// Drops, if there are too many, the oldest client that has its answer, else the oldest that
+    /// has not said what it wants, else the one that is stuck for longest. So a client that
+    /// speaks at once gets through any flood, wherever the flood comes from.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.connections.len() < MAX_CONNECTIONS {
             return true;
         }
         let all = &self.connections;
-        let unknown = |client: &Connection| client.undecided() && client.trust != Trust::Given;
         let stuck =
             |client: &Connection| client.stuck_since().filter(|since| *since + STUCK <= now);
         let index = (all.iter().position(Connection::answered))
-            .or_else(|| all.iter().position(unknown))
             .or_else(|| all.iter().position(Connection::undecided))
             .or_else(|| {
                 let stuck = all.iter().enumerate().filter_map(|(at, one)| Some((stuck(one)?, at)));
