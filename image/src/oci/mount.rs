@@ -33,7 +33,7 @@ impl Mount {
     }
 
     fn bind(source: String, point: Point) -> Self {
-        Self { source, point, ..Self::new("bind", "", "bind,rprivate") }
+        Self { source, point, ..Self::new("bind", "", "bind,rprivate,ro,nosuid,noexec,nodev") }
     }
 
     /// As config.json has it.
