@@ -55,12 +55,7 @@ impl Emulation {
         // a lock.
         unsafe { command.pre_exec(end_with_parent) };
         let mut child = command.spawn()?;
-        let pidfd = rustix::process::Pid::from_raw(child.id().cast_signed())
-            .ok_or(io::ErrorKind::InvalidData.into())
-            .and_then(|pid| {
-                let flags = rustix::process::PidfdFlags::empty();
-                rustix::process::pidfd_open(pid, flags).map_err(io::Error::from)
-            });
+        let pidfd = pidfd(&child);
         let pidfd = pidfd.inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
@@ -109,6 +104,13 @@ impl Drop for Emulation {
             let _ = reader.join();
         }
     }
+}
+
+/// The pidfd of a child that has not been waited for.
+pub(crate) fn pidfd(child: &Child) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed());
+    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
 }
 
 /// In words: `exited 1`, `was killed by signal 6`.

@@ -28,6 +28,7 @@ use crate::accelerator::Memory;
 use crate::machine::Arch;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -111,6 +112,11 @@ impl Emulator {
     /// The one to use for guests of `arch`: `ROUSE_QEMU`, else the host's if it can be relied on.
     pub fn find(arch: Arch, memory: &Memory) -> Result<Found, EmulatorError> {
         if let Some(program) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
+            // The VM's process runs elsewhere. A word without a slash is looked for in the PATH.
+            let program = match program.as_bytes().contains(&b'/') {
+                true => std::path::absolute(&program).map_or(program, Into::into),
+                false => program,
+            };
             return Self::probe(vec![program], Vec::new(), Vec::new()).map(Found::Ready);
         }
         let reliable = |emulator: &Self| {

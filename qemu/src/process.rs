@@ -6,21 +6,25 @@
 //! too, and ends an attached VM. The child is in a session of its own, so that the terminal's
 //! signals reach the parent only.
 
+use crate::publish::HostAddress;
 use crate::registry::{Registry, replace_file};
 use crate::vm::{self, Event, Failure, Guest, Lifetime, Outcome, Spec, Stop, VmError};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A VM's process, seen by the one that started it.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    /// The child's pidfd, which stays its own when its id is another process's.
+    pidfd: Arc<OwnedFd>,
     events: BufReader<UnixStream>,
 }
 
@@ -36,7 +40,7 @@ pub fn start(
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let file = format!("start-{}-{number}.json", std::process::id());
     let file = registry.root().join(file);
-    let text = serde_json::to_vec(spec).map_err(io::Error::from);
+    let text = absolute(spec).and_then(|spec| Ok(serde_json::to_vec(&spec)?));
     text.and_then(|text| replace_file(&file, &text, 0o600))
         .map_err(VmError::system("write down what to run"))?;
     let spawned = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -48,7 +52,8 @@ pub fn start(
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()?;
-        Ok(Process { child, events: BufReader::new(ours) })
+        let pidfd = Arc::new(crate::child::pidfd(&child)?);
+        Ok(Process { child, pidfd, events: BufReader::new(ours) })
     });
     spawned.map_err(|source| {
         let _ = fs::remove_file(&file);
@@ -78,9 +83,23 @@ impl Process {
         self.terminator().terminate()
     }
 
-    /// The same from another thread, or a signal's handler, while this one waits for events.
+    /// The same from another thread, while this one waits for events.
     pub fn terminator(&self) -> Terminator {
-        Terminator(self.child.id())
+        Terminator(self.pidfd.clone())
+    }
+
+    /// From now on SIGINT, SIGTERM and SIGHUP do not end this process, but tell the VM to end; the
+    /// last event follows.
+    pub fn take_signals(&self) -> io::Result<()> {
+        let mut signals = signals()?;
+        let terminator = self.terminator();
+        let forward = move || {
+            while signals.read_exact(&mut [0]).is_ok() {
+                // A VM that is gone already needs no telling.
+                let _ = terminator.terminate();
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(forward).map(drop)
     }
 
     /// Waits for the process's end.
@@ -89,17 +108,32 @@ impl Process {
     }
 }
 
-/// Tells a [`Process`], which has not been waited for, to end.
-#[derive(Debug, Clone, Copy)]
-pub struct Terminator(u32);
+/// Tells a [`Process`] to end.
+#[derive(Debug, Clone)]
+pub struct Terminator(Arc<OwnedFd>);
 
 impl Terminator {
     /// See [`Process::terminate`].
-    pub fn terminate(self) -> io::Result<()> {
-        let pid = rustix::process::Pid::from_raw(self.0.cast_signed());
-        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        Ok(rustix::process::kill_process(pid, rustix::process::Signal::TERM)?)
+    pub fn terminate(&self) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.0, rustix::process::Signal::TERM)?)
     }
+}
+
+/// The same VM, independent of the working directory.
+fn absolute(spec: &Spec) -> io::Result<Spec> {
+    let mut spec = spec.clone();
+    let hardware = &mut spec.hardware;
+    let mut paths = vec![&mut spec.appliance, &mut spec.cache, &mut hardware.kernel];
+    paths.extend(&mut hardware.initrd);
+    paths.extend(hardware.disks.iter_mut().map(|disk| &mut disk.path));
+    paths.extend(spec.publish.iter_mut().filter_map(|publish| match &mut publish.host {
+        HostAddress::Unix(path) => Some(path),
+        HostAddress::Tcp(_) => None,
+    }));
+    for path in paths {
+        *path = std::path::absolute(&path)?;
+    }
+    Ok(spec)
 }
 
 /// What the process of a VM does, from its start to its end.
@@ -135,6 +169,8 @@ fn serve_spec(
         .and_then(|text| Ok(serde_json::from_slice(&text)?))
         .map_err(VmError::system("read what to run"))?;
     let registry = Registry::open()?;
+    // No file system is kept busy by a VM that stays. All paths are absolute.
+    rustix::process::chdir("/").map_err(io::Error::from).map_err(VmError::system("enter /"))?;
     let signals = signals().map_err(VmError::system("prepare for signals"))?;
     let attached = spec.lifetime == Lifetime::Attached;
     let stop = Stop { signals: signals.as_fd(), parent: attached.then(|| parent.as_fd()) };
@@ -173,5 +209,52 @@ fn tell(mut parent: &UnixStream, event: &Event) -> io::Result<()> {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::{Emulator, Version};
+    use crate::machine::{Arch, Hardware};
+    use crate::publish::Publish;
+
+    #[test]
+    fn paths_are_made_absolute() {
+        let spec = Spec {
+            name: "echo".into(),
+            cid: None,
+            appliance: "configs/echo".into(),
+            hardware: Hardware {
+                arch: Arch::X86_64,
+                memory: 256,
+                cpus: 1,
+                kernel: "/boot/vmlinuz".into(),
+                initrd: Some("initrd".into()),
+                command_line: String::new(),
+                disks: Vec::new(),
+                fw_cfg: Vec::new(),
+            },
+            token_name: "opt/test/token".into(),
+            emulator: Emulator {
+                command: vec!["qemu".into()],
+                data: Vec::new(),
+                environment: Vec::new(),
+                version: Version { major: 10, minor: 0, patch: 0 },
+                sandbox: false,
+            },
+            cache: "cache".into(),
+            publish: vec![Publish { host: HostAddress::Unix("./echo.sock".into()), port: 1 }],
+            listeners: serde_json::Value::Null,
+            lifetime: Lifetime::Attached,
+            grace: std::time::Duration::from_secs(1),
+        };
+        let absolute = absolute(&spec).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute.appliance, here.join("configs/echo"));
+        assert_eq!(absolute.hardware.kernel, Path::new("/boot/vmlinuz"));
+        assert_eq!(absolute.hardware.initrd, Some(here.join("initrd")));
+        assert_eq!(absolute.publish[0].host, HostAddress::Unix(here.join("echo.sock")));
+        assert_eq!(absolute.cache, here.join("cache"));
     }
 }

@@ -120,7 +120,17 @@ pub fn command(spec: &Spec, registry: &Registry) -> Result<Vec<OsString>, VmErro
     let (folder, cid) = registry.preview(&spec.name, spec.cid, kind)?;
     let choice = Memory::new(&spec.cache).choose(spec.hardware.arch);
     let machine = machine(spec, &folder, cid, kind);
-    Ok(machine.command(&spec.emulator, choice.accelerator()))
+    let mut words = Vec::new();
+    if !spec.emulator.environment.is_empty() {
+        words.push("env".into());
+    }
+    for (name, value) in &spec.emulator.environment {
+        let mut word = OsString::from(format!("{name}="));
+        word.push(value);
+        words.push(word);
+    }
+    words.extend(machine.command(&spec.emulator, choice.accelerator()));
+    Ok(words)
 }
 
 /// A VM whose place is taken.
