@@ -16,8 +16,10 @@
 //! * `usr/lib/MULTIARCH/qemu` for QEMU's own modules: nothing that is asked for here is one, but
 //!   without QEMU_MODULE_DIR a host's modules of another version would be looked at.
 //!
-//! Packages that are of no use at run time (documentation, coreutils, debconf, perl) may be left
-//! out. The symbolic links of the packages are relative and have to be kept.
+//! Measured with trixie's 10.0: 280 MB unpacked, of which a guest for x86_64 needs 65 MB: the
+//! program, its loader, the 50 libraries that it names (and those that they name), and of the
+//! firmware `seabios/bios-256k.bin`, `qemu/linuxboot_dma.bin` and `qemu/kvmvapic.bin`. The rest
+//! may be left out. Symbolic links have to be kept as they are, or followed.
 //!
 //! # Old versions
 //! QEMU before version 10 corrupts x86_64 guests under TCG through cmpxchg16b (measured with 7.2:

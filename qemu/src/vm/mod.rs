@@ -8,7 +8,7 @@
 //! | take a place in the registry | name or CID are busy |
 //! | make the token | |
 //! | start the vsock device | |
-//! | boot, watched by [`crate::watch`] | KVM does not run: start the device anew, boot under TCG |
+//! | boot, watched | KVM does not run: start the device anew, boot under TCG |
 //! | the guest listens | what KVM did is remembered, for good or bad |
 //! | the guest switches off | |
 
@@ -147,6 +147,15 @@ enum Carrier {
     Kernel(Vec<publish::Listener>),
 }
 
+/// What one boot differs in from the next.
+struct Attempt<'a> {
+    carrier: &'a Carrier,
+    accelerator: Accelerator,
+    fallback: Fallback,
+    /// Why KVM was given up before.
+    suspicion: Option<&'a str>,
+}
+
 impl Vm<'_> {
     fn run(
         mut self,
@@ -169,7 +178,16 @@ impl Vm<'_> {
             }
             self.claim.update(|record| record.accelerator = Some(accelerator))?;
             report(Event::Booting { accelerator });
-            match self.boot(&carrier, accelerator, &choice, &suspicion, guest, stop, report)? {
+            let attempt = Attempt {
+                carrier: &carrier,
+                accelerator,
+                fallback: match (accelerator, &choice) {
+                    (Accelerator::Kvm, Choice::Untried | Choice::Proven) => Fallback::Tcg,
+                    _ => Fallback::None,
+                },
+                suspicion: suspicion.as_deref(),
+            };
+            match self.boot(attempt, guest, stop, report)? {
                 End::Outcome(outcome) => return Ok(outcome),
                 End::Unaccelerated { reason, certain } => {
                     let text = "KVM does not run guests here";
@@ -188,13 +206,9 @@ impl Vm<'_> {
     }
 
     /// One boot, to its end.
-    #[allow(clippy::too_many_arguments)] // the state of one attempt, used once
     fn boot(
         &mut self,
-        carrier: &Carrier,
-        accelerator: Accelerator,
-        choice: &Choice,
-        suspicion: &Option<String>,
+        attempt: Attempt,
         guest: &dyn Guest,
         stop: Stop,
         report: &mut dyn FnMut(Event),
@@ -202,15 +216,13 @@ impl Vm<'_> {
         let folder = self.claim.folder().clone();
         let record = self.claim.record();
         let machine = machine(self.spec, &folder, record.cid, record.vsock);
+        let Attempt { carrier, accelerator, fallback, suspicion } = attempt;
         let watch = Watch {
             emulator: &self.spec.emulator,
             command: machine.command(&self.spec.emulator, accelerator),
             folder,
             accelerator,
-            fallback: match (accelerator, choice) {
-                (Accelerator::Kvm, Choice::Untried | Choice::Proven) => Fallback::Tcg,
-                _ => Fallback::None,
-            },
+            fallback,
             spoke: &|| match carrier {
                 Carrier::Device(device) => device.state() == vsock::State::Ready,
                 Carrier::Kernel(_) => false,
@@ -228,7 +240,7 @@ impl Vm<'_> {
                 _ => None,
             };
             if event == Event::Ready {
-                memory.learn(accelerator, suspicion.as_deref());
+                memory.learn(accelerator, suspicion);
             }
             if let Some(stage) = stage
                 && let Err(error) = claim.update(|record| record.stage = stage)
