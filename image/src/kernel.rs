@@ -179,7 +179,9 @@ impl Contents {
         let mut order = Order { contents: self, state: BTreeMap::new(), modules: Vec::new() };
         for name in wanted {
             if self.modules.contains_key(name) {
-                order.visit(name)?;
+                if !order.state.contains_key(name) {
+                    order.visit(name)?;
+                }
             } else if !self.builtin.contains(name) {
                 return Err(Error::NoModule { name: name.clone(), package: package.to_owned() });
             }
@@ -209,13 +211,13 @@ impl Order<'_> {
         let Some((path, compressed)) = self.contents.modules.get(name) else { return Ok(()) };
         let (path, bytes) = decompress(path, compressed)?;
         for depends in depends(&path, &bytes)? {
-            let circle = || Error::Depends { name: name.to_owned(), depends: depends.clone() };
             match self.state.get(&depends) {
                 Some(State::Done) => {}
-                Some(State::Open) => return Err(circle()),
                 None if self.contents.modules.contains_key(&depends) => self.visit(&depends)?,
                 None if self.contents.builtin.contains(&depends) => {}
-                None => return Err(circle()),
+                None | Some(State::Open) => {
+                    return Err(Error::Depends { name: name.to_owned(), depends });
+                }
             }
         }
         self.state.insert(name.to_owned(), State::Done);
@@ -232,6 +234,7 @@ fn module_name(path: &str) -> Option<String> {
     Some(underscored(name))
 }
 
+/// Modules are named with `_`, their files with either.
 fn underscored(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -272,4 +275,114 @@ fn depends(path: &Path, module: &[u8]) -> Result<Vec<String>, Error> {
         .filter(|name| !name.is_empty())
         .map(underscored)
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::deb::tests::{Item, package, xz};
+
+    /// The smallest ELF file with a section `.modinfo`.
+    fn module(modinfo: &str) -> Vec<u8> {
+        const NAMES: &[u8] = b"\0.modinfo\0.shstrtab\0";
+        let modinfo = modinfo.as_bytes();
+        let names_at = 64 + modinfo.len();
+        let sections_at = names_at + NAMES.len();
+        let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+        elf.resize(16, 0);
+        elf.extend(1_u16.to_le_bytes());
+        elf.extend(62_u16.to_le_bytes());
+        elf.extend(1_u32.to_le_bytes());
+        for address in [0, 0, sections_at as u64] {
+            elf.extend(address.to_le_bytes());
+        }
+        elf.extend(0_u32.to_le_bytes());
+        for small in [64_u16, 0, 0, 64, 3, 2] {
+            elf.extend(small.to_le_bytes());
+        }
+        elf.extend(modinfo);
+        elf.extend(NAMES);
+        let rows = [(0, 0, 0, 0), (1, 1, 64, modinfo.len()), (10, 3, names_at, NAMES.len())];
+        for (name, kind, offset, size) in rows {
+            let mut section = [0_u8; 64];
+            section[0..4].copy_from_slice(&(name as u32).to_le_bytes());
+            section[4..8].copy_from_slice(&(kind as u32).to_le_bytes());
+            section[24..32].copy_from_slice(&(offset as u64).to_le_bytes());
+            section[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+            elf.extend(section);
+        }
+        elf
+    }
+
+    fn extract(modules: &[(&str, &str)], wanted: &[&str]) -> Result<Kernel, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let deb = folder.path().join("linux.deb");
+        let paths: Vec<_> = modules
+            .iter()
+            .map(|(name, _)| format!("./lib/modules/6.1/kernel/{name}.ko.xz"))
+            .collect();
+        let mut items: Vec<Item<'_>> = paths
+            .iter()
+            .zip(modules)
+            .map(|(path, (_, depends))| {
+                let modinfo = format!("license=GPL\0depends={depends}\0name=x\0");
+                (path.as_str(), Kind::File(xz(&module(&modinfo))), 0o644)
+            })
+            .collect();
+        let builtin = b"kernel/fs/ext4/ext4.ko\nkernel/lib/crc-x.ko\n".to_vec();
+        items.push(("./lib/modules/6.1/modules.builtin", Kind::File(builtin), 0o644));
+        items.push(("./boot/vmlinuz-6.1", Kind::File(b"image".to_vec()), 0o644));
+        package(&deb, &items, ".xz");
+        let cache = Cache::open_at(&folder.path().join("cache")).unwrap();
+        let hash = Hash::of(b"the package");
+        let first = Kernel::extract(&cache, &deb, hash, wanted)?;
+        // The second time it comes out of the cache: there is no package any more.
+        std::fs::remove_file(&deb).unwrap();
+        assert_eq!(Kernel::extract(&cache, &deb, hash, wanted).unwrap(), first);
+        Ok(first)
+    }
+
+    fn names(kernel: &Kernel) -> Vec<&str> {
+        kernel.modules.iter().map(|module| module.name.as_str()).collect()
+    }
+
+    #[test]
+    fn modules_come_after_what_they_depend_on_and_only_once() {
+        let modules = [
+            ("a/transport", "vsock,transport-common,ext4"),
+            ("a/transport-common", "vsock"),
+            ("a/vsock", ""),
+            ("a/other", "crc_x"),
+            ("a/unwanted", ""),
+        ];
+        let wanted = ["vsock", "transport", "other", "ext4", "transport"];
+        let kernel = extract(&modules, &wanted).unwrap();
+        assert_eq!(names(&kernel), ["other", "vsock", "transport_common", "transport"]);
+        assert_eq!((kernel.release.as_str(), &kernel.image[..]), ("6.1", &b"image"[..]));
+        let path = Path::new("usr/lib/modules/6.1/kernel/a/transport-common.ko");
+        assert_eq!(kernel.modules[2].path, path);
+        assert!(kernel.modules[2].bytes.starts_with(b"\x7fELF"));
+    }
+
+    #[test]
+    fn a_module_that_is_nowhere_is_an_error() {
+        let error = extract(&[("a", "b")], &["a"]).unwrap_err();
+        assert!(matches!(error, Error::Depends { name, depends } if name == "a" && depends == "b"));
+        let error = extract(&[("a", "")], &["c"]).unwrap_err();
+        assert!(matches!(error, Error::NoModule { name, .. } if name == "c"));
+    }
+
+    #[test]
+    fn modules_in_a_circle_are_an_error() {
+        let error = extract(&[("a", "b"), ("b", "a")], &["a"]).unwrap_err();
+        assert!(matches!(error, Error::Depends { name, depends } if name == "b" && depends == "a"));
+    }
+
+    #[test]
+    fn a_module_without_modinfo_is_an_error() {
+        let path = Path::new("a.ko");
+        assert!(matches!(depends(path, b"no elf"), Err(Error::Malformed { .. })));
+        let kernel = Contents::default().kernel(path, &BTreeSet::new());
+        assert!(matches!(kernel, Err(Error::NoKernel { .. })));
+    }
 }

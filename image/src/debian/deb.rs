@@ -238,14 +238,14 @@ fn inside(deb: &Path, path: &Path) -> Result<PathBuf, Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What a test puts into a package: path, kind, mode.
-    pub(in crate::debian) type Item<'a> = (&'a str, Kind, u32);
+    pub(crate) type Item<'a> = (&'a str, Kind, u32);
 
     /// Writes a package with these entries, `data.tar` compressed by the ending.
-    pub(in crate::debian) fn package(path: &Path, items: &[Item<'_>], ending: &str) {
+    pub(crate) fn package(path: &Path, items: &[Item<'_>], ending: &str) {
         let data = compress(tar_of(items), ending);
         let control = compress(
             tar_of(&[("./control", Kind::File(b"Package: test\n".to_vec()), 0o644)]),
@@ -278,14 +278,17 @@ pub(super) mod tests {
                 gz.finish().unwrap()
             }
             ".zst" => zstd::encode_all(&tar[..], 1).unwrap(),
-            ".xz" => {
-                let options = lzma_rust2::XzOptions::with_preset(1);
-                let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
-                xz.write_all(&tar).unwrap();
-                xz.finish().unwrap()
-            }
+            ".xz" => xz(&tar),
             _ => tar,
         }
+    }
+
+    pub(crate) fn xz(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let options = lzma_rust2::XzOptions::with_preset(1);
+        let mut xz = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+        xz.write_all(bytes).unwrap();
+        xz.finish().unwrap()
     }
 
     fn tar_of(items: &[Item<'_>]) -> Vec<u8> {
