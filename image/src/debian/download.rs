@@ -104,7 +104,7 @@ impl Client {
         Self::with(ureq::Proxy::try_from_env(), PAUSE)
     }
 
-    fn with(proxy: Option<ureq::Proxy>, pause: Duration) -> Self {
+    pub(super) fn with(proxy: Option<ureq::Proxy>, pause: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .proxy(proxy)
             .http_status_as_error(false)
@@ -263,5 +263,118 @@ fn failed(url: &str, error: ureq::Error) -> Error {
         },
         error @ ureq::Error::Protocol(_) => broken(url, 0, io::Error::other(error)),
         error => Error::Unreachable { url: url_owned, source: error.into_io() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::{Fault, Server};
+    use super::*;
+    use crate::cache::Cache;
+    use crate::terminal::Measure;
+
+    /// Downloads `/file` of a server, which should be `content`.
+    fn download(server: &Server, content: &[u8]) -> Result<Vec<u8>, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open_at(folder.path()).unwrap();
+        let mut blob = cache.write_blob().unwrap();
+        let client = Client::with(None, Duration::from_millis(1));
+        let url = format!("{}/file", server.url());
+        let task = Task::begin("test", Measure::Bytes, 0);
+        let hash = Hash::of(content);
+        client.blob(&url, content.len() as u64, hash, &mut blob, &task)?;
+        Ok(std::fs::read(blob.finish(hash).unwrap()).unwrap())
+    }
+
+    fn content() -> Vec<u8> {
+        (0..200_000_u32).flat_map(u32::to_le_bytes).collect()
+    }
+
+    #[test]
+    fn a_download_that_breaks_off_is_taken_up_where_it_ended() {
+        let server = Server::start();
+        server.put("/file", content());
+        server.fail("/file", &[Fault::CutAfter(300_000), Fault::CutAfter(7), Fault::Status(503)]);
+        assert!(download(&server, &content()).unwrap() == content());
+        let from: Vec<_> = server.log().into_iter().map(|(_, from)| from).collect();
+        assert_eq!(from, [0, 300_000, 300_007, 300_007]);
+    }
+
+    #[test]
+    fn a_server_without_ranges_sends_it_all_again() {
+        let server = Server::start();
+        server.put("/file", content());
+        server.ignore_ranges();
+        server.fail("/file", &[Fault::CutAfter(300_000)]);
+        assert!(download(&server, &content()).unwrap() == content());
+    }
+
+    #[test]
+    fn a_file_that_stays_truncated_is_named_with_its_sizes() {
+        let server = Server::start();
+        server.put("/file", &content()[..1000]);
+        let error = download(&server, &content()).unwrap_err();
+        assert!(error.is_temporary());
+        assert!(matches!(error, Error::Size { url, expected: 800_000, got: 1000 }
+            if url.ends_with("/file")));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_each_time_is_broken() {
+        let server = Server::start();
+        server.put("/file", content());
+        server.fail("/file", &[Fault::CutAfter(10); 9]);
+        let error = download(&server, &content()).unwrap_err();
+        assert!(error.is_temporary());
+        assert!(matches!(error, Error::Broken { got: 50, .. }), "{error:?}");
+        assert_eq!(server.log().len(), 5);
+    }
+
+    #[test]
+    fn a_wrong_hash_is_named_with_both() {
+        let server = Server::start();
+        let mut wrong = content();
+        wrong[7] ^= 1;
+        server.put("/file", wrong.clone());
+        let error = download(&server, &content()).unwrap_err();
+        assert!(!error.is_temporary());
+        assert!(matches!(error, Error::WrongHash { expected, got, .. }
+            if expected == Hash::of(&content()) && got == Hash::of(&wrong)));
+        assert_eq!(server.log().len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_to_its_end() {
+        let server = Server::start();
+        server.put("/file", content());
+        let error = download(&server, &content()[..100]).unwrap_err();
+        assert!(matches!(error, Error::Size { expected: 100, .. }));
+    }
+
+    #[test]
+    fn what_is_not_there_is_asked_for_once() {
+        let server = Server::start();
+        let error = download(&server, b"x").unwrap_err();
+        assert!(matches!(error, Error::NotFound { status: 404, .. }) && !error.is_temporary());
+        assert_eq!(server.log().len(), 1);
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_unreachable() {
+        let server = Server::start();
+        let url = server.url();
+        drop(server);
+        let error = Client::with(None, Duration::ZERO).text(&url, 10).unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_refused() {
+        let server = Server::start();
+        server.put("/file", "hello");
+        let client = Client::with(None, Duration::ZERO);
+        let url = format!("{}/file", server.url());
+        assert_eq!(client.text(&url, 5).unwrap(), b"hello");
+        assert!(matches!(client.text(&url, 4), Err(Error::Size { expected: 4, .. })));
     }
 }

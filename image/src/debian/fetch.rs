@@ -143,3 +143,121 @@ fn escaped(text: &str, kept: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Archive;
+    use super::super::repository::tests::{debian, debian_at};
+    use super::super::server::{Fault, Server};
+    use super::*;
+
+    fn package(name: &str, content: &[u8]) -> Package {
+        Package {
+            name: name.into(),
+            version: "1:2+b1".into(),
+            architecture: "amd64".into(),
+            archive: Archive::Debian,
+            path: format!("pool/{name}_2+b1_amd64.deb"),
+            size: content.len() as u64,
+            sha256: Hash::of(content),
+        }
+    }
+
+    #[test]
+    fn packages_come_in_their_order_and_the_second_time_from_the_cache() {
+        let server = Server::start();
+        let contents: Vec<Vec<u8>> = (0..12).map(|at| vec![at; 1000]).collect();
+        let packages: Vec<_> = contents
+            .iter()
+            .enumerate()
+            .map(|(at, content)| {
+                server.put(&format!("/debian/pool/p{at}_2%2Bb1_amd64.deb"), content.clone());
+                package(&format!("p{at}"), content)
+            })
+            .collect();
+        let (_folder, debian) = debian(&server);
+        let paths = debian.fetch(&packages).unwrap();
+        let read: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
+        assert_eq!(read, contents);
+        let asked = server.log().len();
+        assert_eq!(debian.fetch(&packages).unwrap(), paths);
+        assert_eq!(server.log().len(), asked);
+    }
+
+    #[test]
+    fn a_package_that_the_mirror_dropped_comes_from_the_snapshots() {
+        let server = Server::start();
+        let answer = r#"{"result": [{"architecture": "arm64", "hash": "a0"},
+            {"architecture": "amd64", "hash": "b1"}]}"#;
+        server.put("/snapshot/mr/binary/gone/1%3A2%2Bb1/binfiles", answer);
+        server.put("/snapshot/file/b1", "content");
+        let (_folder, debian) = debian(&server);
+        let paths = debian.fetch(&[package("gone", b"content")]).unwrap();
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), b"content");
+        // The cache is asked before both.
+        server.remove("/snapshot/file/b1");
+        assert_eq!(debian.fetch(&[package("gone", b"content")]).unwrap(), paths);
+    }
+
+    #[test]
+    fn a_snapshot_with_another_content_is_not_taken() {
+        let server = Server::start();
+        let answer = r#"{"result": [{"architecture": "amd64", "hash": "b1"}]}"#;
+        server.put("/snapshot/mr/binary/gone/1%3A2%2Bb1/binfiles", answer);
+        server.put("/snapshot/file/b1", "contort");
+        let (_folder, debian) = debian(&server);
+        let error = debian.fetch(&[package("gone", b"content")]).unwrap_err();
+        assert!(matches!(error, Error::Download(download::Error::WrongHash { .. })));
+    }
+
+    #[test]
+    fn a_package_that_is_gone_everywhere_is_named_with_the_way_out() {
+        let server = Server::start();
+        let (_folder, debian) = debian(&server);
+        server.put("/debian/pool/there_2%2Bb1_amd64.deb", "there");
+        let packages = [package("there", b"there"), package("gone", b"content")];
+        let error = debian.fetch(&packages).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("fetch gone 1:2+b1 (amd64): the mirror has dropped it"), "{text}");
+        assert!(error.hint().unwrap().contains("rouse lock"));
+        assert!(!error.is_temporary());
+        // An answer that knows only another architecture is as good as none.
+        let answer = r#"{"result": [{"architecture": "arm64", "hash": "b1"}]}"#;
+        server.put("/snapshot/mr/binary/gone/1%3A2%2Bb1/binfiles", answer);
+        assert!(matches!(debian.fetch(&packages), Err(Error::Gone { .. })));
+    }
+
+    #[test]
+    fn a_truncated_download_leaves_nothing_behind() {
+        let server = Server::start();
+        let path = "/debian/pool/a_2%2Bb1_amd64.deb";
+        server.put(path, "content");
+        server.fail(path, &[Fault::Short(3); 9]);
+        server.ignore_ranges();
+        let (folder, debian) = debian(&server);
+        let error = debian.fetch(&[package("a", b"content")]).unwrap_err();
+        assert!(error.is_temporary());
+        assert!(
+            matches!(error, Error::Download(download::Error::Size { expected: 7, got: 3, .. })),
+            "{error:?}"
+        );
+        for name in ["blobs", "scratch"] {
+            assert_eq!(std::fs::read_dir(folder.path().join(name)).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn two_processes_that_want_the_same_download_it_once() {
+        let server = Server::start();
+        server.put("/debian/pool/a_2%2Bb1_amd64.deb", "content");
+        let (folder, one) = debian(&server);
+        let other = debian_at(&server, folder.path());
+        let packages = [package("a", b"content")];
+        std::thread::scope(|scope| {
+            for debian in [&one, &other] {
+                scope.spawn(|| debian.fetch(&packages).unwrap());
+            }
+        });
+        assert_eq!(server.log().len(), 1);
+    }
+}

@@ -19,6 +19,8 @@ pub mod package;
 pub mod relation;
 pub mod release;
 pub mod repository;
+#[cfg(test)]
+mod server;
 pub mod signature;
 pub mod solver;
 pub mod tools;
