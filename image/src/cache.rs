@@ -181,6 +181,11 @@ impl Cache {
         Ok(None)
     }
 
+    /// Removes a blob that is not needed any more.
+    pub fn remove_blob(&self, hash: Hash) -> Result<(), Error> {
+        remove(&self.blob_path(hash))
+    }
+
     /// Begins a blob. It is in the cache after [`BlobWriter::finish`], and only then.
     pub fn write_blob(&self) -> Result<BlobWriter, Error> {
         let scratch = self.scratch()?;

@@ -280,3 +280,125 @@ fn excludes<'a>(record: Record<'a>, other: Record<'_>) -> Option<Term<'a>> {
 fn shown(record: Record<'_>) -> String {
     format!("{} {}", record.name(), record.version())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debian::Archive;
+
+    /// An index of packages, each `name version` and then fields.
+    fn index(packages: &[&str]) -> Index {
+        let mut text = String::new();
+        for package in packages {
+            let (name, rest) = package.split_once(' ').unwrap();
+            let (version, fields) = rest.split_once('\n').unwrap_or((rest, ""));
+            text += &format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: amd64\nFilename: p/{name}\n\
+                Size: 1\nSHA256: {}\n{fields}\n\n",
+                crate::cache::Hash::of(name.as_bytes())
+            );
+        }
+        Index::read(Archive::Debian, text)
+    }
+
+    fn resolve(packages: &[&str], roots: &[&str]) -> Result<String, Error> {
+        let index = index(packages);
+        let chosen = Universe::new([&index]).resolve(roots)?;
+        let shown: Vec<_> =
+            chosen.iter().map(|package| format!("{} {}", package.name, package.version)).collect();
+        Ok(shown.join(", "))
+    }
+
+    #[test]
+    fn the_closure_has_depends_and_pre_depends_and_no_recommends() {
+        let packages = [
+            "a 1\nDepends: b, c:any (>= 1)\nRecommends: e",
+            "b 1\nPre-Depends: d",
+            "c 1",
+            "d 1\nDepends: a",
+            "e 1",
+        ];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, b 1, c 1, d 1");
+    }
+
+    #[test]
+    fn the_highest_version_that_fits_is_taken() {
+        let packages = ["a 1", "a 1+deb13u1", "a 1~rc1", "b 1\nDepends: a (<< 1)"];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1+deb13u1");
+        assert_eq!(resolve(&packages, &["b"]).unwrap(), "a 1~rc1, b 1");
+    }
+
+    #[test]
+    fn the_first_alternative_is_taken_unless_another_is_there_anyway() {
+        let packages = ["a 1\nDepends: x | y", "b 1\nDepends: c", "c 1\nDepends: y", "x 1", "y 1"];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, x 1");
+        // Whatever the order of the roots, since what is settled is followed first.
+        assert_eq!(resolve(&packages, &["a", "b"]).unwrap(), "a 1, b 1, c 1, y 1");
+        assert_eq!(resolve(&packages, &["b", "a"]).unwrap(), "a 1, b 1, c 1, y 1");
+        let packages = ["a 1\nDepends: gone | y", "y 1"];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, y 1");
+    }
+
+    #[test]
+    fn an_alternative_that_conflicts_is_passed_over() {
+        let packages = ["a 1\nDepends: x | y\nConflicts: x", "x 1", "y 1"];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, y 1");
+    }
+
+    #[test]
+    fn virtual_packages_have_the_provider_of_the_highest_priority() {
+        let packages = [
+            "a 1\nDepends: awk",
+            "gawk 1\nProvides: awk\nPriority: optional",
+            "mawk 1\nProvides: awk\nPriority: required",
+        ];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, mawk 1");
+        assert_eq!(resolve(&packages, &["a", "gawk"]).unwrap(), "a 1, gawk 1");
+        let providers = vec!["mawk".into(), "gawk".into()];
+        let choose = Error::Virtual { name: "awk".into(), providers };
+        assert_eq!(resolve(&packages, &["awk"]), Err(choose));
+    }
+
+    #[test]
+    fn a_provided_version_counts_and_a_missing_one_does_not() {
+        let packages = [
+            "a 1\nDepends: v (>= 2)",
+            "x 1\nProvides: v",
+            "y 1\nProvides: v (= 1)",
+            "z 1\nProvides: v (= 2)",
+        ];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1, z 1");
+        let wanted = Error::Unsatisfied {
+            package: "a 1".into(),
+            wanted: "v (>= 2)".into(),
+            why: "nothing provides it".into(),
+        };
+        assert_eq!(resolve(&packages[..3], &["a"]), Err(wanted));
+    }
+
+    #[test]
+    fn errors_say_what_there_is_instead() {
+        let packages = ["a 1\nDepends: b (>= 2) | c", "b 1"];
+        let error = resolve(&packages, &["a"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "choose packages: a 1 depends on b (>= 2) | c, there is only b 1"
+        );
+        assert_eq!(resolve(&packages, &["d"]), Err(Error::Unknown { name: "d".into() }));
+    }
+
+    #[test]
+    fn packages_that_exclude_each_other_are_an_error() {
+        let packages = ["a 1\nBreaks: b (<< 2)", "b 1", "c 1\nConflicts: v", "d 1\nProvides: v"];
+        let conflict =
+            Error::Conflict { package: "a 1".into(), other: "b 1".into(), term: "b (<< 2)".into() };
+        assert_eq!(resolve(&packages, &["a", "b"]), Err(conflict));
+        assert!(matches!(resolve(&packages, &["c", "d"]), Err(Error::Conflict { .. })));
+    }
+
+    #[test]
+    fn a_package_does_not_exclude_what_it_provides_itself() {
+        let packages = ["a 1\nProvides: v\nConflicts: v"];
+        assert_eq!(resolve(&packages, &["a"]).unwrap(), "a 1");
+    }
+}

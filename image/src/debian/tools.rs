@@ -95,8 +95,12 @@ pub fn qemu(debian: &Debian, guest: Architecture) -> Result<Qemu, Error> {
     };
     let binary = format!("qemu-system-{}", guest.machine());
     let host = host()?;
-    let tree = tree(debian, package, &[package], host, Freshness::Kept)?;
+    // Network devices ask for their boot ROM even when nothing boots from the network.
+    let roots = [package, "ipxe-qemu"];
+    let tree = tree(debian, package, &roots, host, Freshness::Kept)?;
     let mut program = locate(tree, &binary, host)?;
+    // QEMU looks for a module that is not here among this machine's, too, which may be of another
+    // version and abort it: nobody should make it load them all (`-device help` does).
     let modules = program.tree.join("usr/lib").join(host.triplet()).join("qemu");
     program.environment.push(("QEMU_MODULE_DIR".into(), modules.into()));
     let data = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"]
