@@ -296,6 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn a_build_that_fails_leaves_what_was_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("echo");
+        let before = build(&folder, "echo").unwrap();
+        let mut tree = tree();
+        let path = format!("/{}", "x/".repeat(2049));
+        tree.insert(&path, Node::file(&b""[..], 0o600, "x")).unwrap();
+        let description = Description::default();
+        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree: &tree };
+        let error = write(&folder, image, |_| {}).unwrap_err();
+        assert!(matches!(error, OutputError::Cpio(_)), "{error}");
+        assert_eq!(Description::read(&folder), Some(before));
+        assert_eq!(names(parent.path()), ["echo"]);
+    }
+
+    #[test]
     fn what_a_killed_build_left_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let left = parent.path().join(".echo.partial");
