@@ -5,9 +5,9 @@
 //! little, and on nothing else of this crate.
 //!
 //! The same sources and toolchain give the same bytes in any directory and for any user: paths
-//! are mapped to fixed ones, and what the caller's environment or Cargo configuration says about
-//! flags, wrappers and profiles is left out. Nothing is downloaded but crates: a target that the
-//! toolchain lacks is never added.
+//! are mapped to fixed ones, and flags and wrappers of the caller's environment and Cargo
+//! configuration are left out, as are profiles of the environment. Nothing is downloaded but
+//! crates: a target that the toolchain lacks is never added.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -191,6 +191,8 @@ impl Target {
                 cargo.env_remove(name);
             }
         }
+        // Empty, they also switch off those of a configuration file.
+        cargo.env("RUSTC_WRAPPER", "").env("RUSTC_WORKSPACE_WRAPPER", "");
         let home = cargo_home();
         let mut flags = vec![OsString::from("-Ctarget-feature=+crt-static")];
         // The last one that matches wins.
