@@ -89,6 +89,9 @@ pub enum EmulatorError {
         /// Relative to it.
         file: String,
     },
+    /// The tree's path has a colon in it.
+    #[error("run QEMU in {}, a path with a colon in it", .0.display())]
+    Colon(PathBuf),
     /// The host's architecture has no dynamic loader that is known here.
     #[error("run QEMU from packages on this host's architecture")]
     Host,
@@ -142,6 +145,10 @@ impl Emulator {
             Arch::X86_64 => ("usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"),
             Arch::Aarch64 => ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu"),
         };
+        // It separates the folders of the loader's --library-path.
+        if tree.as_os_str().as_bytes().contains(&b':') {
+            return Err(EmulatorError::Colon(tree.into()));
+        }
         let program = format!("usr/bin/qemu-system-{arch}");
         for file in [loader, &program] {
             if !tree.join(file).exists() {
@@ -231,6 +238,8 @@ mod tests {
             panic!("an empty tree has no QEMU");
         };
         assert!(file.contains("ld-linux"));
+        let colon = Emulator::from_tree(&tree.join("a:b"), Arch::X86_64);
+        assert!(matches!(colon, Err(EmulatorError::Colon(path)) if path == tree.join("a:b")));
         // A loader that writes what it was asked to run, in place of running it.
         let says = "echo 'QEMU emulator version 10.0.13 (test)'\necho '-sandbox on[,...]'";
         script(&tree.join("usr/lib64/ld-linux-x86-64.so.2"), says);

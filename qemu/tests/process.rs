@@ -213,6 +213,20 @@ fn a_vm_tells_its_parent_how_it_ended() {
 }
 
 #[test]
+fn the_command_line_is_told_without_running_it() {
+    let name = "the_command_line_is_told_without_running_it";
+    let Some(test) = Test::new(name) else { return };
+    let mut spec = test.spec(Lifetime::Attached);
+    (spec.emulator.command, spec.cid) = (vec!["qemu".into()], Some(7));
+    let words = rouse_qemu::vm::command(&spec, &test.registry).unwrap();
+    assert_eq!(words[..4], ["env", "ROUSE_TEST_QEMU=1", "qemu", "-nodefaults"]);
+    let token = test.registry.root().join("echo/token");
+    let token = format!("name=opt/test/token,file={}", token.display());
+    assert!(words.iter().any(|word| *word == *token));
+    assert!(test.registry.list().unwrap().is_empty());
+}
+
+#[test]
 fn what_cannot_start_says_why() {
     let Some(test) = Test::new("what_cannot_start_says_why") else { return };
     let mut first = test.start(&test.spec(Lifetime::Attached));
