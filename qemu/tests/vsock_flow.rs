@@ -264,3 +264,25 @@ fn a_client_that_leaves_a_flood_ends_it() {
     }
     bench.settle(&guest);
 }
+
+#[test]
+fn a_tcp_client_that_still_writes_reads_the_last_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Bench::config(&folder, 3);
+    let listen = PublishAddress::Tcp(([127, 0, 0, 1], 0).into());
+    config.publish.push(Publish { listen, port: 1005 });
+    let bench = Bench { device: Some(Device::start(config).unwrap()), folder };
+    let guest = bench.guest();
+    for _ in 0..50 {
+        let mut stream = tcp(&bench, 1005);
+        // A close with these bytes unread would be a reset, and take "bye" with it.
+        for _ in 0..10 {
+            stream.write_all(&[0; 10_000]).unwrap();
+        }
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "bye");
+    }
+    bench.settle(&guest);
+}

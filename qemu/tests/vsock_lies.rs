@@ -3,9 +3,11 @@
 
 mod vsock_guest;
 
+use rouse_qemu::vsock::Device;
 use std::io::{Read, Write};
+use std::time::Duration;
 use vsock_guest::driver::{Driver, EventIndex, Header};
-use vsock_guest::peer::{DATA, Guest, REQUEST, RESET, RESPONSE};
+use vsock_guest::peer::{DATA, Guest, NO_RECEIVE, NO_SEND, REQUEST, RESET, RESPONSE, SHUTDOWN};
 use vsock_guest::{Bench, SERVICES, count, eventually, say_and_end};
 
 /// A generator that gives the same numbers for the same seed.
@@ -30,8 +32,8 @@ impl Random {
 
 /// The driver is an honest one from now on.
 fn reform(bench: &Bench, mut driver: Driver) {
+    // Clients that wait for a driver get this one.
     driver.stop();
-    eventually("nothing is left of it", || bench.device().connections() == 0);
     let guest = Guest::start(driver, SERVICES);
     for _ in 0..10 {
         assert_eq!(say_and_end(&mut bench.client(1000), b"hello"), b"hello");
@@ -195,6 +197,34 @@ fn too_many_bytes_end_the_connection() {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).unwrap();
     assert!(bytes.len() >= 256 << 10, "what was accepted is delivered");
+    reform(&bench, driver);
+}
+
+#[test]
+fn a_guest_that_never_confirms_is_reset() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Bench::config(&folder, 3);
+    config.limits.close = Duration::from_millis(50);
+    let bench = Bench { device: Some(Device::start(config).unwrap()), folder };
+    let mut driver = liar(&bench);
+    drop(bench.client(1000));
+    let (request, _) = next(&mut driver);
+    let response = Header {
+        src_cid: 3,
+        dst_cid: 2,
+        src_port: request.dst_port,
+        dst_port: request.src_port,
+        kind: 1,
+        op: RESPONSE,
+        buf_alloc: 1 << 18,
+        ..Header::default()
+    };
+    assert!(driver.send(&response, b""));
+    let (shutdown, _) = next(&mut driver);
+    assert_eq!((shutdown.op, shutdown.flags), (SHUTDOWN, NO_RECEIVE | NO_SEND));
+    let (reset, _) = next(&mut driver);
+    assert_eq!((reset.op, reset.dst_port), (RESET, request.dst_port));
+    eventually("it is gone", || bench.device().connections() == 0);
     reform(&bench, driver);
 }
 

@@ -38,7 +38,7 @@ impl Shared {
 
     /// The hub, for this thread alone.
     pub(super) fn hub(&self) -> MutexGuard<'_, Hub> {
-        // The hub is consistent between any two statements: no lock is held over a panic's site.
+        // If a thread has panicked, which is our bug, the other one still ends everything in order.
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

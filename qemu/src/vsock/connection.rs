@@ -178,7 +178,7 @@ impl Connection {
 
     // Events from the guest.
 
-    /// A packet with our ports. `available` is the payload that is really there.
+    /// A packet with our ports, whose payload is as long as its header says.
     pub(super) fn packet(&mut self, header: &Header, op: Op) -> Reaction {
         if self.is_over().is_some() {
             return Reaction::Nothing;

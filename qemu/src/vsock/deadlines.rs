@@ -2,7 +2,7 @@
 
 use super::slots::Token;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The deadlines of all entries; each entry keeps its own, to take it back.
 #[derive(Debug, Default)]
@@ -37,23 +37,25 @@ impl Deadlines {
     }
 }
 
-/// Complaints about a guest that does not keep the rules: at most one line a second, so that it
-/// cannot fill the log either.
-#[derive(Debug, Default)]
-pub(super) struct Complaints {
-    last: Option<Instant>,
-    unsaid: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
 
-impl Complaints {
-    pub(super) fn say(&mut self, guest_cid: u64, what: &str) {
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now < last + Duration::from_secs(1)) {
-            self.unsaid += 1;
-            return;
-        }
-        let unsaid = std::mem::take(&mut self.unsaid);
-        log::warn!("vsock guest {guest_cid}: {what} ({unsaid} more complaints were left out)");
-        self.last = Some(now);
+    #[test]
+    fn the_earliest_comes_first_and_what_was_taken_back_never() {
+        let start = Instant::now();
+        let at = |seconds| Some(start + Duration::from_secs(seconds));
+        let [first, second, third] = [1, 2, 3].map(Token::from_bits);
+        let mut deadlines = Deadlines::default();
+        deadlines.replace(second, None, at(2));
+        deadlines.replace(first, None, at(9));
+        deadlines.replace(third, None, at(3));
+        deadlines.replace(first, at(9), at(1));
+        deadlines.replace(second, at(2), None);
+        assert_eq!(deadlines.next(), at(1));
+        assert_eq!(deadlines.expired(start), None);
+        let late = start + Duration::from_secs(10);
+        assert_eq!([0; 3].map(|_| deadlines.expired(late)), [Some(first), Some(third), None]);
     }
 }

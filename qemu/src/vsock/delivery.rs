@@ -189,7 +189,7 @@ impl Hub {
             if room > 0 {
                 match link.receive(&buffer.payload(room)) {
                     Received::Bytes(len) => header = Some(link.header(Op::Data, len, guest_cid)),
-                    Received::End => link.connection.host_ended(),
+                    Received::End => link.ended(),
                     Received::Broken => broken = true,
                     Received::Nothing => {}
                 }

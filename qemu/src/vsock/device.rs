@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
-use vhost::vhost_user::Listener;
-use vhost_user_backend::{ShutdownHandle, VhostUserDaemon};
+use vhost::vhost_user::{Error as VhostUserError, Listener};
+use vhost_user_backend::{Error as Ended, ShutdownHandle, VhostUserDaemon};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 /// Marks epoll's token for the waker; no slot and no entrance has it.
@@ -229,8 +229,12 @@ fn until(deadline: Instant) -> Timespec {
 /// The thread that serves QEMU, one connection after the other.
 fn attend_qemu(shared: &Arc<Shared>, control: &Control, entrance: &UnixEntrance, cid: u64) {
     while wait_for_qemu(control, entrance) {
-        if let Err(error) = serve_qemu(shared, control, entrance, cid) {
-            log::warn!("vsock guest {cid}: the vhost-user connection ended: {error}");
+        match serve_qemu(shared, control, entrance, cid) {
+            Ok(()) => {}
+            Err(Ended::HandleRequest(
+                VhostUserError::Disconnected | VhostUserError::PartialMessage,
+            )) => {}
+            Err(error) => log::warn!("vsock guest {cid}: QEMU's connection broke: {error}"),
         }
         *control.session() = None;
         shared.work(Hub::detach);
@@ -262,9 +266,8 @@ fn serve_qemu(
     control: &Control,
     entrance: &UnixEntrance,
     cid: u64,
-) -> Result<(), vhost_user_backend::Error> {
-    let listener =
-        entrance.listener().try_clone().map_err(vhost_user_backend::Error::StartDaemon)?;
+) -> Result<(), Ended> {
+    let listener = entrance.listener().try_clone().map_err(Ended::StartDaemon)?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let backend = Arc::new(Backend::new(shared.clone(), cid));
     // A library object serves one connection: it remembers who owns it, and rings and memory.

@@ -8,10 +8,10 @@
 //! This file holds the state and the round; the other `impl Hub` blocks are in `callers` (from
 //! the host to the guest), `requests` (from the guest), and `delivery` (both queues).
 
+use super::complaints::Complaints;
 use super::config::{Config, Limits};
-use super::connection::Connection;
-use super::connection::Phase;
-use super::deadlines::{Complaints, Deadlines};
+use super::connection::{Connection, End, Phase};
+use super::deadlines::Deadlines;
 use super::link::{Key, Link, Origin};
 use super::listener::Entrance;
 use super::packet::Header;
@@ -29,8 +29,10 @@ use std::time::{Duration, Instant};
 use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 
-/// Connections, callers and the like at one time.
-pub(super) const MAX_OCCUPANTS: usize = 16 * 1024;
+/// Connections, callers and the like at one time; fewer if there are fewer descriptors.
+const MAX_OCCUPANTS: usize = 16 * 1024;
+/// Descriptors that are left to the rest of the process.
+const RESERVE: usize = 64;
 /// The receive buffer that the guest is told of, for each connection; it holds what the host
 /// does not take. Most connections use nothing of it.
 const WINDOW: u32 = 256 * 1024;
@@ -90,6 +92,9 @@ pub(super) struct Hub {
     pub(super) siblings: Option<Siblings>,
     pub(super) gates: Vec<Gate>,
     pub(super) slots: Slots<Occupant>,
+    /// Half of the slots: the guest's own connections take no more, so that it cannot lock out
+    /// the host.
+    half: usize,
     /// The links whose guest end is alive.
     pub(super) keys: HashMap<Key, Token>,
     /// The links that have something for the guest, in turn.
@@ -125,7 +130,8 @@ impl Hub {
             limits: config.limits,
             siblings,
             gates,
-            slots: Slots::new(MAX_OCCUPANTS),
+            slots: Slots::new(most_occupants()),
+            half: most_occupants() / 2,
             keys: HashMap::new(),
             ready: VecDeque::new(),
             strays: VecDeque::new(),
@@ -241,6 +247,11 @@ impl Hub {
     /// Connections that live now.
     pub(super) fn connections(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether the guest has to wait until there are fewer connections.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.slots.len() >= self.half
     }
 
     /// The size of the receive buffer of a new connection.
@@ -378,7 +389,7 @@ impl Hub {
             link.apologise(end);
         }
         let linger = link.should_linger();
-        let clean = end == Some(super::connection::End::Clean);
+        let clean = end == Some(End::Clean);
         let Some(stream) = link.into_stream() else { return };
         if linger {
             stream.shut_write();
@@ -424,6 +435,14 @@ impl Hub {
     pub(super) fn asking(&self) -> Connection {
         Connection::from_host(self.window())
     }
+}
+
+/// How many sockets there can be.
+fn most_occupants() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors =
+        limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    descriptors.saturating_sub(RESERVE).clamp(1, MAX_OCCUPANTS)
 }
 
 /// Throws away what comes; true at the end.

@@ -208,6 +208,15 @@ impl Link {
         }
     }
 
+    /// The host has said end of file. If the whole of it is gone, both directions have ended,
+    /// and the guest is told so in one packet.
+    pub(super) fn ended(&mut self) {
+        self.connection.host_ended();
+        if self.hung_up {
+            self.refuse();
+        }
+    }
+
     /// Does what the socket allows and the rules wish. Returns whether the guest is to be reset.
     pub(super) fn work(&mut self) -> bool {
         self.flush();
@@ -250,7 +259,7 @@ impl Link {
             return false;
         }
         match stream.peek(&mut [0]) {
-            Ok(0) => self.connection.host_ended(),
+            Ok(0) => self.ended(),
             Ok(_) => self.connection.starved(),
             Err(Errno::AGAIN) => self.readable = false,
             Err(Errno::INTR) => {}

@@ -41,6 +41,7 @@
 mod backend;
 mod backlog;
 mod callers;
+mod complaints;
 mod config;
 mod connection;
 mod credit;

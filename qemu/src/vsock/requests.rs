@@ -9,7 +9,6 @@ use super::packet::{HOST_CID, Header};
 use super::slots::Token;
 use super::stream::Stream;
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,16 +18,17 @@ const RETRY: Duration = Duration::from_millis(20);
 impl Hub {
     /// A REQUEST whose ports are not in use.
     pub(super) fn request(&mut self, header: &Header, key: Key) {
+        if self.is_half_full() {
+            self.complaints.say(self.guest_cid, "too many connections, the guest is refused");
+            return self.reset_guest(key);
+        }
         let origin = if key.cid == HOST_CID { Origin::Guest } else { Origin::GuestToSibling };
         let connection = Connection::from_guest(header, self.window());
         let mut link = Link::new(key, origin, connection, None);
         link.dial_until = Some(Instant::now() + self.limits.answer);
         match self.admit_link(link) {
             Ok(token) => self.dial(token),
-            Err(_) => {
-                self.complaints.say(self.guest_cid, "too many connections, the guest is refused");
-                self.reset_guest(key);
-            }
+            Err(_) => self.reset_guest(key),
         }
     }
 
@@ -40,9 +40,9 @@ impl Hub {
             return;
         }
         match self.call(key) {
-            Ok(socket) => {
+            Ok(stream) => {
                 let Some(Occupant::Link(link)) = self.slots.get_mut(token) else { return };
-                link.attach(Stream::unix(socket));
+                link.attach(stream);
                 if origin == Origin::Guest {
                     link.opened = true;
                     link.connection.host_answered();
@@ -60,21 +60,21 @@ impl Hub {
         }
     }
 
-    fn call(&self, key: Key) -> Result<OwnedFd, Errno> {
+    fn call(&self, key: Key) -> Result<Stream, Errno> {
         if key.cid == HOST_CID {
             let mut path = self.connect_socket.clone().into_os_string();
             path.push(format!("_{}", key.port));
-            return listener::dial(&PathBuf::from(path));
+            return listener::dial(&PathBuf::from(path)).map(Stream::unix);
         }
         let cid = u32::try_from(key.cid).map_err(|_| Errno::CONNREFUSED)?;
         let siblings = self.siblings.as_ref().ok_or(Errno::CONNREFUSED)?;
-        let socket = siblings.dial(cid)?;
+        let stream = Stream::unix(siblings.dial(cid)?);
         let introduction = Introduction {
             source_cid: siblings.own_cid(),
             source_port: key.guest_port,
             port: key.port,
         };
-        Stream::unix(socket.try_clone().map_err(|_| Errno::MFILE)?).say(&introduction.line())?;
-        Ok(socket)
+        stream.say(&introduction.line())?;
+        Ok(stream)
     }
 }
