@@ -95,7 +95,8 @@ pub fn qemu(debian: &Debian, guest: Architecture) -> Result<Qemu, Error> {
     };
     let binary = format!("qemu-system-{}", guest.machine());
     let host = host()?;
-    // Network devices ask for their boot ROM even when nothing boots from the network.
+    // Network devices ask for their boot ROM even when nothing boots from the network;
+    // qemu-system-arm only recommends it.
     let roots = [package, "ipxe-qemu"];
     let tree = tree(debian, package, &roots, host, Freshness::Kept)?;
     let mut program = locate(tree, &binary, host)?;
@@ -103,7 +104,7 @@ pub fn qemu(debian: &Debian, guest: Architecture) -> Result<Qemu, Error> {
     // version and abort it: nobody should make it load them all (`-device help` does).
     let modules = program.tree.join("usr/lib").join(host.triplet()).join("qemu");
     program.environment.push(("QEMU_MODULE_DIR".into(), modules.into()));
-    let data = ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"]
+    let data = ["usr/share/qemu", "usr/share/seabios"]
         .into_iter()
         .map(|folder| program.tree.join(folder))
         .filter(|folder| folder.is_dir())
