@@ -11,7 +11,7 @@ use crate::registry::{Registry, replace_file};
 use crate::vm::{self, Event, Failure, Guest, Lifetime, Outcome, Spec, Stop, VmError};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -86,20 +86,6 @@ impl Process {
     /// The same from another thread, while this one waits for events.
     pub fn terminator(&self) -> Terminator {
         Terminator(self.pidfd.clone())
-    }
-
-    /// From now on SIGINT, SIGTERM and SIGHUP do not end this process, but tell the VM to end; the
-    /// last event follows.
-    pub fn take_signals(&self) -> io::Result<()> {
-        let mut signals = signals()?;
-        let terminator = self.terminator();
-        let forward = move || {
-            while signals.read_exact(&mut [0]).is_ok() {
-                // A VM that is gone already needs no telling.
-                let _ = terminator.terminate();
-            }
-        };
-        std::thread::Builder::new().name("signals".into()).spawn(forward).map(drop)
     }
 
     /// Waits for the process's end.

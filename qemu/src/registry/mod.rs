@@ -221,9 +221,11 @@ impl Registry {
         Ok((Folder::new(self.root.join(name)), choose_cid(cid, vsock, &running)?))
     }
 
+    /// Of those in the VM's folder, where callers may have sockets named after ports.
     fn longest_socket(&self, folder: &Folder) -> usize {
-        let sibling = self.siblings().join(format!("{CID_LAST}.sock"));
-        folder.device().as_os_str().len().max(sibling.as_os_str().len())
+        let numbered = format!("{CID_LAST}.sock");
+        let places = [self.siblings().join(&numbered), folder.path().join(&numbered)];
+        places.iter().map(|path| path.as_os_str().len()).fold(0, usize::max)
     }
 
     fn lock(&self) -> Result<File, RegistryError> {

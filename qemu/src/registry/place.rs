@@ -98,7 +98,7 @@ impl Folder {
     pub fn vsock(&self) -> PathBuf {
         self.0.join("vsock.sock")
     }
-    /// The vsock device's socket for QEMU; no socket here has a longer name.
+    /// The vsock device's socket for QEMU.
     pub fn device(&self) -> PathBuf {
         self.0.join("device.sock")
     }
