@@ -78,6 +78,7 @@ pub(super) const KEYS: &[Key] = &[
     harmless("RootVerity", "only matters with `RootImage=`"),
     harmless("MountImagePolicy", "only matters with `MountImages=`"),
     harmless("ExtensionImagePolicy", "only matters with `ExtensionImages=`"),
+    refused("ExecSearchPath", NOT_YET),
     refused("EnvironmentFile", "is not supported by this version; write `Environment=`"),
     refused("StandardInputText", NOT_YET),
     refused("StandardInputData", NOT_YET),

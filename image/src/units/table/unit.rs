@@ -75,6 +75,8 @@ pub(super) const UNIT: &[Key] = &[
     refused("SurviveFinalKillSignal", NOT_YET),
     refused("BindTo", "is an old name of `BindsTo=`, which this version knows"),
     refused("OnFailureOf", NOT_YET),
+    refused("RequiresOverridable", "is an old name of `Requires=`"),
+    refused("RequisiteOverridable", "is an old name of `Requisite=`"),
     refused("ConditionPathExistsGlob", CONDITION),
     refused("ConditionPathIsDirectory", CONDITION),
     refused("ConditionPathIsSymbolicLink", CONDITION),
