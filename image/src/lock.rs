@@ -8,6 +8,7 @@
 use crate::cache::Hash;
 use crate::debian::{self, Architecture, Debian, Package};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,8 @@ pub struct Lock {
 pub struct Section {
     /// The packages that were asked for, sorted.
     pub roots: Vec<String>,
+    /// The packages of which only parts are taken, sorted: see [`Wanted::parts`].
+    pub part_roots: Vec<String>,
     /// The kernel package that was asked for: `linux-image-cloud-amd64`.
     pub kernel_root: String,
     /// The package that this stood for.
@@ -78,6 +81,9 @@ pub struct Section {
     /// The roots and all that they depend on, sorted by name.
     #[serde(rename = "package", default)]
     pub packages: Vec<Package>,
+    /// The same for the parts. A package can be in both lists.
+    #[serde(rename = "part", default)]
+    pub parts: Vec<Package>,
 }
 
 /// Why a lock does not do for a config: run `rouse lock`.
@@ -119,6 +125,10 @@ pub struct Wanted<'a> {
     pub architecture: Architecture,
     /// Packages, in any order, also more than once.
     pub roots: &'a [String],
+    /// Packages of which the image takes what some programs need, and no more.
+    pub parts: &'a [&'a str],
+    /// Packages of which the image takes a file or two: without what they depend on.
+    pub alone: &'a [&'a str],
     /// The kernel's metapackage: see [`kernel_root`].
     pub kernel: &'a str,
 }
@@ -139,12 +149,27 @@ impl Wanted<'_> {
         roots
     }
 
+    fn sorted_parts(&self) -> Vec<String> {
+        let all = self.parts.iter().chain(self.alone);
+        let mut parts: Vec<String> = all.map(ToString::to_string).collect();
+        parts.sort();
+        parts.dedup();
+        parts
+    }
+
     /// Resolves it as the mirror has it today.
     pub fn resolve(&self, debian: &Debian) -> Result<Section, debian::Error> {
         let roots = self.sorted();
         let packages = debian.resolve(self.suite, self.architecture, &roots)?;
+        let part_roots = self.sorted_parts();
+        let mut parts = debian.resolve(self.suite, self.architecture, self.parts)?;
+        for name in self.alone {
+            parts.push(debian.resolve_alone(self.suite, self.architecture, name)?);
+        }
+        parts.sort();
         let kernel = debian.resolve_kernel(self.suite, self.architecture, self.kernel)?;
-        Ok(Section { roots, kernel_root: self.kernel.to_owned(), kernel, packages })
+        let kernel_root = self.kernel.to_owned();
+        Ok(Section { roots, part_roots, kernel_root, kernel, packages, parts })
     }
 }
 
@@ -239,12 +264,15 @@ impl Lock {
             let (locked, asked) = (section.kernel_root.clone(), wanted.kernel.to_owned());
             return Err(Stale::Kernel { locked, asked });
         }
-        let roots = wanted.sorted();
-        if let Some(root) = roots.iter().find(|root| !section.roots.contains(root)) {
-            return Err(Stale::Package(root.clone()));
-        }
-        if let Some(root) = section.roots.iter().find(|root| !roots.contains(root)) {
-            return Err(Stale::Superfluous(root.clone()));
+        let pairs =
+            [(wanted.sorted(), &section.roots), (wanted.sorted_parts(), &section.part_roots)];
+        for (asked, locked) in pairs {
+            if let Some(root) = asked.iter().find(|root| !locked.contains(root)) {
+                return Err(Stale::Package(root.clone()));
+            }
+            if let Some(root) = locked.iter().find(|root| !asked.contains(root)) {
+                return Err(Stale::Superfluous(root.clone()));
+            }
         }
         Ok(section)
     }
@@ -253,9 +281,37 @@ impl Lock {
 impl Section {
     /// One hash of all that is locked, the kernel included: the key of what is made of it.
     pub fn hash(&self) -> Hash {
-        let packages = std::iter::once(&self.kernel).chain(&self.packages);
-        let list: String = packages.map(|package| format!("{}\n", package.sha256)).collect();
+        let mut list = String::new();
+        for (kind, packages) in [
+            ("kernel", std::slice::from_ref(&self.kernel)),
+            ("package", &self.packages),
+            ("part", &self.parts),
+        ] {
+            for package in packages {
+                list.push_str(&format!("{kind} {}\n", package.sha256));
+            }
+        }
         Hash::of(list.as_bytes())
+    }
+
+    /// What is another version than before, or new, or gone: a line for each package, sorted.
+    pub fn changes_since(&self, before: &Self) -> Vec<String> {
+        let versions = |section: &Self| -> BTreeMap<String, String> {
+            std::iter::once(&section.kernel)
+                .chain(&section.packages)
+                .chain(&section.parts)
+                .map(|package| (package.name.clone(), package.version.clone()))
+                .collect()
+        };
+        let (old, new) = (versions(before), versions(self));
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let change = |name: &String| match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) if old != new => Some(format!("{name} {old} -> {new}")),
+            (None, Some(new)) => Some(format!("{name} {new} is new")),
+            (Some(old), None) => Some(format!("{name} {old} is gone")),
+            _ => None,
+        };
+        names.into_iter().filter_map(change).collect()
     }
 }
 
@@ -279,9 +335,11 @@ mod tests {
     fn lock() -> Lock {
         let section = Section {
             roots: vec!["crun".into(), "socat".into()],
+            part_roots: vec!["crun".into()],
             kernel_root: "linux-image-cloud-amd64".into(),
             kernel: package("linux-image-6"),
             packages: vec![package("crun"), package("libc6"), package("socat")],
+            parts: vec![package("crun")],
         };
         let mut lock = Lock::new("trixie");
         lock.insert(Architecture::Amd64, section.clone());
@@ -294,6 +352,8 @@ mod tests {
             suite: "trixie",
             architecture: Architecture::Amd64,
             roots,
+            parts: &["crun"],
+            alone: &[],
             kernel: "linux-image-cloud-amd64",
         }
     }

@@ -81,6 +81,21 @@ impl Debian {
         Ok(self.suite(suite, architecture)?.universe().resolve(roots)?)
     }
 
+    /// A package without what it depends on: for its files, not to be run.
+    pub fn resolve_alone(
+        &self,
+        suite: &str,
+        architecture: Architecture,
+        name: &str,
+    ) -> Result<Package, Error> {
+        let suite = self.suite(suite, architecture)?;
+        let universe = suite.universe();
+        let unknown = || solver::Error::Unknown { name: name.into() };
+        let found = universe.find(name).ok_or_else(unknown)?;
+        let incomplete = || solver::Error::Incomplete { name: name.into() };
+        Ok(found.package().ok_or_else(incomplete)?)
+    }
+
     /// The kernel package that a kernel's metapackage (`linux-image-cloud-amd64`) stands for today,
     /// without what that depends on: an appliance makes its own initramfs.
     pub fn resolve_kernel(
