@@ -8,6 +8,7 @@
 
 mod disk;
 pub mod filter;
+pub mod package;
 
 pub use disk::DiskError;
 
