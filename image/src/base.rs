@@ -43,9 +43,11 @@ const SYMLINKS: &[(&str, &str)] = &[
     ("/var/run", "../run"),
 ];
 
-const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+/// The image's /etc/passwd.
+pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
-const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
+/// The image's /etc/group.
+pub const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n\
     networks: files\nprotocols: files\nservices: files\n";
 const OS_RELEASE: &str = "NAME=rouse\nID=rouse\nID_LIKE=debian\nPRETTY_NAME=\"rouse appliance\"\n";

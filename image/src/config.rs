@@ -139,13 +139,22 @@ impl Config {
         Ok(config)
     }
 
+    /// Files and folders that it names and that lie outside the appliance's folder.
+    pub fn outside_paths(&self) -> impl Iterator<Item = &Path> {
+        let images = self.image.values().flat_map(|image| image.files.values().chain(&image.cargo));
+        let all = self.files.values().chain(images).map(PathBuf::as_path);
+        all.filter(|path| {
+            path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
+        })
+    }
+
     fn check(&self, source: &Arc<Source>) -> Result<(), Finding> {
         let wrong = |near: &str, message: String| Finding::error(find(source, near), message);
         if let Some(name) = &self.name
             && !is_name(name)
         {
             return Err(wrong(name, format!("`{name}` cannot be a name"))
-                .label("expected 1 to 63 of a-z, A-Z, 0-9 and -, not - at either end")
+                .label("expected 1 to 32 of a-z, A-Z, 0-9 and -, not - at either end")
                 .help("it becomes the guest's host name"));
         }
         if !(128..=1 << 20).contains(&self.vm.memory) {
@@ -188,7 +197,7 @@ impl Config {
 
 /// Whether a text can name an appliance and a VM: it becomes a host name and a folder.
 pub fn is_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
+    (1..=32).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')

@@ -44,6 +44,16 @@ impl Failure {
         Self { findings, ..Self::new(code, "") }
     }
 
+    /// One that has nothing more to say than its code.
+    pub fn silent(code: u8) -> Self {
+        Self::new(code, "")
+    }
+
+    /// The findings in it.
+    pub fn as_findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// What lies beneath.
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -1,0 +1,166 @@
+//! An appliance's folder, read.
+
+use crate::command_line::{self, Arch};
+use crate::config::{self, Config};
+use crate::exit::{BAD_INPUT, Failure, UNAVAILABLE, print_findings};
+use crate::finding::{Finding, Severity, Source, forbids};
+use crate::units::{self, Compiled};
+use activator::manifest::{Boot, Manifest, Writable};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Directories that services write to; the guest mounts a tmpfs over each.
+const WRITABLE: [(&str, u32); 2] = [("/root", 0o700), ("/var", 0o755)];
+
+/// The folder and its appliance.toml.
+#[derive(Debug)]
+pub struct Appliance {
+    /// As the person named it.
+    pub folder: PathBuf,
+    /// Its name, and the guest's host name.
+    pub name: String,
+    /// appliance.toml.
+    pub config: Config,
+    /// Its text.
+    pub source: Arc<Source>,
+    /// Whether warnings forbid to go on.
+    pub strict: bool,
+}
+
+/// What is known of an image's files when its units are compiled.
+#[derive(Default)]
+pub struct Files<'a> {
+    /// Units that come inside packages: path without the first `/`, text.
+    pub packaged: &'a [(String, String)],
+    /// /etc/passwd.
+    pub passwd: &'a str,
+    /// /etc/group.
+    pub group: &'a str,
+    /// Whether there is such a file; None if that is not known yet.
+    pub has_file: Option<&'a dyn Fn(&str) -> bool>,
+}
+
+impl Appliance {
+    /// Reads the folder's appliance.toml.
+    pub fn open(arguments: &command_line::Appliance) -> Result<Self, Failure> {
+        let folder = arguments.folder.clone();
+        let bad = |finding| Failure::findings(BAD_INPUT, vec![finding]);
+        let (config, source) = Config::read(&folder).map_err(bad)?;
+        let name = match &config.name {
+            Some(name) => name.clone(),
+            None => folder_name(&folder).ok_or_else(|| {
+                let shown = folder.display();
+                let wrong = Finding {
+                    severity: Severity::Error,
+                    span: None,
+                    message: format!("the folder's name in {shown} cannot name an appliance"),
+                    label: String::new(),
+                    help: Some("add `name = \"...\"` to appliance.toml".into()),
+                };
+                bad(wrong)
+            })?,
+        };
+        Ok(Self { folder, name, config, source, strict: arguments.strict })
+    }
+
+    /// Compiles the units. Findings are left to the caller.
+    pub fn compile(&self, arch: Arch, files: &Files) -> Compiled {
+        let mut compiled = units::compile(&units::Input {
+            folder: &self.folder,
+            packaged: files.packaged,
+            name: &self.name,
+            config: &self.config,
+            config_source: Some(&self.source),
+            passwd: files.passwd,
+            group: files.group,
+            architecture: arch.units(),
+            has_file: files.has_file,
+        });
+        for (_, container) in &compiled.containers {
+            if !self.config.image.contains_key(&container.image) {
+                let message = format!("image `{}` is not mapped", container.image);
+                let finding = Finding::error(container.image_span.clone(), message)
+                    .label(format!("expected an [image.\"...\"] table in {}", config::FILE))
+                    .help(format!(
+                        "add `[image.\"{}\"]` with `cargo = \"FOLDER\"` or `files`",
+                        container.image
+                    ));
+                compiled.findings.push(finding);
+            }
+        }
+        compiled
+    }
+
+    /// Prints what was found, and goes on if it may.
+    pub fn accept(&self, compiled: Compiled) -> Result<Compiled, Failure> {
+        if forbids(&compiled.findings, self.strict) {
+            return Err(Failure::findings(BAD_INPUT, compiled.findings));
+        }
+        let (notes, rest): (Vec<_>, Vec<_>) = compiled
+            .findings
+            .iter()
+            .cloned()
+            .partition(|finding| finding.severity == Severity::Note);
+        drop(notes); // `rouse check` shows them
+        print_findings(&rest);
+        Ok(compiled)
+    }
+
+    /// The manifest of some units, with nothing of a kernel in it.
+    pub fn manifest(&self, compiled: &Compiled) -> Manifest {
+        let writable = WRITABLE
+            .iter()
+            .map(|(path, mode)| Writable { path: (*path).into(), mode: *mode })
+            .collect();
+        Manifest {
+            name: self.name.clone(),
+            boot: Boot { writable, ..Boot::default() },
+            units: compiled.units.clone(),
+        }
+    }
+
+    /// A path that appliance.toml names.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        self.folder.join(relative)
+    }
+}
+
+/// The name of a folder, also of `.` and `..`.
+fn folder_name(folder: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(folder).ok()?;
+    let name = real.file_name()?.to_str()?;
+    config::is_name(name).then(|| name.to_owned())
+}
+
+impl Arch {
+    /// The host's.
+    pub fn host() -> Result<Self, Failure> {
+        match std::env::consts::ARCH {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Aarch64),
+            other => Err(Failure::new(UNAVAILABLE, format!("build guests on {other} by default"))
+                .hint("say --arch x86_64 or --arch aarch64")),
+        }
+    }
+
+    /// The one asked for, else the host's.
+    pub fn or_host(asked: Option<Self>) -> Result<Self, Failure> {
+        asked.map_or_else(Self::host, Ok)
+    }
+
+    /// As Rust's targets and QEMU name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// For the unit compiler.
+    pub fn units(self) -> units::Architecture {
+        match self {
+            Self::X86_64 => units::Architecture::X86_64,
+            Self::Aarch64 => units::Architecture::Aarch64,
+        }
+    }
+}

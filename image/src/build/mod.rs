@@ -1,0 +1,220 @@
+//! From an appliance's folder to an image.
+//!
+//! ```text
+//! appliance.toml, units --compile--> containers, units
+//! lock --fetch--> packages --> tree  <-- container images, bundles, files, activator
+//!                                |
+//!                                v
+//!                    kernel + initramfs + image.json
+//! ```
+//!
+//! The fingerprint of everything that goes in is kept in image.json: an unchanged appliance is not
+//! built again.
+
+mod containers;
+mod packages;
+
+use crate::appliance::{Appliance, Files};
+use crate::base;
+use crate::cache::Cache;
+use crate::command_line::Arch;
+use crate::debian::{Architecture, Debian};
+use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::guest;
+use crate::kernel::Kernel;
+use crate::lock::Section;
+use crate::output::{
+    self,
+    description::{Description, Fingerprint},
+};
+use crate::terminal::{Measure, Task};
+use crate::tree::{Node, Tree};
+use crate::units::Compiled;
+use activator::manifest::{self, Module};
+use packages::{Containers, Packages};
+use std::path::{Path, PathBuf};
+
+pub use packages::{Keep, locked, resolve};
+
+/// Kernel modules of every guest: vsock, also to itself (CID 1), and the host's fw_cfg files.
+const MODULES: [&str; 3] = ["vmw_vsock_virtio_transport", "vsock_loopback", "qemu_fw_cfg"];
+
+/// Where an image is, and what it is made of.
+pub struct Built {
+    /// The folder with kernel, initramfs and image.json.
+    pub folder: PathBuf,
+    /// What the guest will do.
+    pub compiled: Compiled,
+}
+
+/// Opens the cache.
+pub fn cache() -> Result<Cache, Failure> {
+    Cache::open().map_err(|error| Failure::new(FAILED, "open the cache").because(error))
+}
+
+/// Debian, as the appliance wants it.
+pub fn debian(appliance: &Appliance, cache: &Cache) -> Debian {
+    Debian::new(cache.clone(), appliance.config.debian.mirror.as_deref())
+}
+
+/// A failure of fetching or choosing packages.
+pub fn of_debian(what: &str, error: crate::debian::Error) -> Failure {
+    let code = if error.is_temporary() { TRY_AGAIN } else { UNAVAILABLE };
+    let hint = error.hint();
+    let failure = Failure::new(code, what).because(error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// Compiles the units with all that is known of the image's files: fetches packages.
+pub fn compile(appliance: &Appliance, arch: Arch) -> Result<Compiled, Failure> {
+    let cache = cache()?;
+    let debian = debian(appliance, &cache);
+    let section = locked(appliance, &debian, arch)?;
+    let packages = Packages::read(&debian, &section, appliance)?;
+    Ok(packages.compile(appliance, arch))
+}
+
+/// Builds an appliance's image, unless the one that is there is current. Without `output` it
+/// goes to the cache.
+pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result<Built, Failure> {
+    // What is wrong in the person's files is said before anything is fetched.
+    let early = if appliance.config.enable.is_empty() {
+        let files = Files { passwd: base::PASSWD, group: base::GROUP, ..Files::default() };
+        Some(appliance.accept(appliance.compile(arch, &files))?)
+    } else {
+        None
+    };
+    let activator = guest::activator(arch.as_str())
+        .map_err(|error| Failure::new(UNAVAILABLE, "build the image").because(error))?;
+    let cache = cache()?;
+    let debian = debian(appliance, &cache);
+    let section = locked(appliance, &debian, arch)?;
+    let fingerprint = fingerprint(appliance, arch, &section, activator)?;
+    let folder = match output {
+        Some(folder) => folder.to_owned(),
+        None => default_folder(&cache, appliance, arch)?,
+    };
+    if let Some(compiled) = early
+        && Description::is_current(&folder, &fingerprint)
+    {
+        return Ok(Built { folder, compiled });
+    }
+
+    let packages = Packages::read(&debian, &section, appliance)?;
+    let compiled = appliance.accept(packages.compile(appliance, arch))?;
+    let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
+    packages.put_into(&mut tree, Containers::of(&compiled))?;
+    let config = std::sync::Arc::from("appliance.toml");
+    for (path, from) in &appliance.config.files {
+        tree.insert_from_disk(path, &appliance.path(from), &config)
+            .map_err(|error| Failure::new(crate::exit::BAD_INPUT, "copy [files]").because(error))?;
+    }
+    let images =
+        containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;
+
+    let kernel_package = debian
+        .fetch(std::slice::from_ref(&section.kernel))
+        .map_err(|error| of_debian("fetch the kernel", error))?;
+    let kernel = Kernel::extract(&cache, &kernel_package[0], section.kernel.sha256, &MODULES)
+        .map_err(|error| Failure::new(FAILED, "take the kernel from its package").because(error))?;
+    let mut manifest = appliance.manifest(&compiled);
+    for module in &kernel.modules {
+        let path = format!("/{}", module.path.display());
+        tree.insert(&path, Node::file(module.bytes.as_slice(), 0o644, section.kernel.to_string()))
+            .map_err(conflict)?;
+        manifest.boot.modules.push(Module {
+            path,
+            parameters: String::new(),
+            // A guest without vsock_loopback or fw_cfg still serves.
+            required: false,
+        });
+    }
+    let encoded = manifest.encode();
+    tree.insert(manifest::PATH, Node::file(encoded.as_slice(), 0o644, "rouse"))
+        .map_err(conflict)?;
+
+    let packages = std::iter::once(&section.kernel).chain(&section.packages).chain(&section.parts);
+    let mut packages: Vec<String> = packages.map(ToString::to_string).collect();
+    packages.sort();
+    packages.dedup();
+    let description = Description {
+        name: appliance.name.clone(),
+        architecture: arch.as_str().into(),
+        fingerprint,
+        memory: appliance.config.vm.memory,
+        cpus: appliance.config.vm.cpus,
+        kernel_release: kernel.release.clone(),
+        units: compiled.units.iter().map(|unit| unit.name.clone()).collect(),
+        packages,
+        images,
+        ..Description::default()
+    };
+    let size = output::cpio::size(&tree)
+        .map_err(|error| Failure::new(FAILED, "write the image").because(error))?;
+    let task = Task::begin("writing the image", Measure::Bytes, size);
+    let image =
+        output::Image { description, kernel: &kernel.image, manifest: &encoded, tree: &tree };
+    output::write(&folder, image, |bytes| task.advance(bytes))
+        .map_err(|error| Failure::new(FAILED, "write the image").because(error))?;
+    drop(task);
+    Ok(Built { folder, compiled })
+}
+
+/// Two things want the same path: the person's files, or a bug of ours.
+fn conflict(error: crate::tree::TreeError) -> Failure {
+    Failure::new(BUG, "lay out the image").because(error)
+}
+
+/// `CACHE/images/NAME-ARCH-HASH`: the hash is of the appliance's folder.
+fn default_folder(cache: &Cache, appliance: &Appliance, arch: Arch) -> Result<PathBuf, Failure> {
+    let real = std::fs::canonicalize(&appliance.folder).map_err(|error| {
+        Failure::new(FAILED, format!("find {}", appliance.folder.display())).because(error)
+    })?;
+    let hash = crate::cache::Hash::of(real.as_os_str().as_encoded_bytes()).to_string();
+    let name = format!("{}-{}-{}", appliance.name, arch.as_str(), &hash[..8]);
+    Ok(cache.root().join("images").join(name))
+}
+
+/// What an image depends on: the folder's files, the lock, the activator, this program.
+fn fingerprint(
+    appliance: &Appliance,
+    arch: Arch,
+    section: &Section,
+    activator: &[u8],
+) -> Result<String, Failure> {
+    let mut fingerprint = Fingerprint::new();
+    fingerprint.add("architecture", arch.as_str().as_bytes());
+    fingerprint.add("name", appliance.name.as_bytes());
+    fingerprint.add("packages", section.hash().to_string().as_bytes());
+    fingerprint.add("activator", activator);
+    let origin = std::sync::Arc::from("appliance.toml");
+    let mut folder = Tree::plain();
+    folder
+        .insert_from_disk("/appliance", &appliance.folder, &origin)
+        .map_err(|error| Failure::new(FAILED, "read the appliance's files").because(error))?;
+    folder.retain(|path, _| {
+        path != "/appliance/appliance.lock" && !path.split('/').any(|part| part == "target")
+    });
+    fingerprint.add_tree("folder", &folder);
+    for outside in appliance.config.outside_paths() {
+        let mut tree = Tree::plain();
+        tree.insert_from_disk("/outside", &appliance.path(outside), &origin)
+            .map_err(|error| Failure::new(FAILED, "read the appliance's files").because(error))?;
+        tree.retain(|path, _| !path.split('/').any(|part| part == "target"));
+        fingerprint.add_tree(&outside.display().to_string(), &tree);
+    }
+    Ok(fingerprint.finish())
+}
+
+impl Arch {
+    /// As Debian means it.
+    pub fn debian(self) -> Architecture {
+        match self {
+            Self::X86_64 => Architecture::Amd64,
+            Self::Aarch64 => Architecture::Arm64,
+        }
+    }
+}

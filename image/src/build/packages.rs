@@ -1,0 +1,195 @@
+//! The packages of an image: locked, fetched, read, and cut down to what runs.
+
+use super::of_debian;
+use crate::appliance::{Appliance, Files};
+use crate::base;
+use crate::command_line::Arch;
+use crate::debian::Debian;
+use crate::elf;
+use crate::exit::{BAD_INPUT, BUG, FAILED, Failure};
+use crate::lock::{self, Lock, Section, Wanted};
+use crate::terminal::{self, Measure, Task};
+use crate::tree::{Kind, Tree, filter};
+use crate::units::Compiled;
+
+/// What runs containers, and where its program is.
+const RUNTIME: &str = "crun";
+const RUNTIME_PROGRAM: &str = "/usr/bin/crun";
+/// Podman's default seccomp profile, and the package that has it.
+const SECCOMP_PACKAGE: &str = "golang-github-containers-common";
+const SECCOMP: &str = crate::oci::seccomp::PROFILE;
+/// Where packages keep system units.
+const UNITS: &str = "/usr/lib/systemd/system/";
+
+/// What the lock says, or a new lock where it does not cover the appliance.
+pub fn locked(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<Section, Failure> {
+    let path = appliance.folder.join(lock::FILE);
+    let bad = |error: lock::Error| {
+        Failure::new(BAD_INPUT, "use the lock").because(error).hint("`rouse lock` writes a new one")
+    };
+    let wanted = wanted(appliance, arch);
+    let lock = Lock::read(&path).map_err(bad)?;
+    if let Some(lock) = &lock {
+        match lock.covers(&wanted) {
+            Ok(section) => return Ok(section.clone()),
+            Err(stale) => terminal::note(format!("{stale}: resolving packages anew")),
+        }
+    }
+    resolve(appliance, debian, arch, lock, Keep::IfPossible)
+}
+
+/// Whether a lock that cannot be written is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is.
+    MustWrite,
+    /// A folder that cannot be written to can still be built, but not pinned.
+    IfPossible,
+}
+
+/// Resolves packages anew and writes the lock.
+pub fn resolve(
+    appliance: &Appliance,
+    debian: &Debian,
+    arch: Arch,
+    old: Option<Lock>,
+    keep: Keep,
+) -> Result<Section, Failure> {
+    let wanted = wanted(appliance, arch);
+    let path = appliance.folder.join(lock::FILE);
+    let section = wanted.resolve(debian).map_err(|error| of_debian("resolve packages", error))?;
+    let mut new =
+        old.filter(|lock| lock.suite == wanted.suite).unwrap_or_else(|| Lock::new(wanted.suite));
+    new.insert(arch.debian(), section.clone());
+    match new.write(&path) {
+        Ok(()) => terminal::note(format!("wrote {}", path.display())),
+        Err(error) if keep == Keep::MustWrite => {
+            return Err(Failure::new(FAILED, "keep the lock").because(error));
+        }
+        Err(error) => terminal::warn(format!("packages are not pinned: failed to {error}")),
+    }
+    Ok(section)
+}
+
+fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
+    Wanted {
+        suite: &appliance.config.debian.suite,
+        architecture: arch.debian(),
+        roots: &appliance.config.packages,
+        parts: &[RUNTIME],
+        alone: &[SECCOMP_PACKAGE],
+        kernel: lock::kernel_root(arch.debian()),
+    }
+}
+
+/// The packages of an image, read.
+pub(super) struct Packages {
+    /// What the person asked for, with all it depends on.
+    whole: Tree,
+    /// What only parts are taken of: the container runtime and its libraries.
+    parts: Tree,
+    /// Units in `whole`: path without the first `/`, text.
+    units: Vec<(String, String)>,
+}
+
+impl Packages {
+    /// Fetches and reads what is locked.
+    pub(super) fn read(
+        debian: &Debian,
+        section: &Section,
+        appliance: &Appliance,
+    ) -> Result<Self, Failure> {
+        let whole = read(debian, &section.packages)?;
+        let parts = read(debian, &section.parts)?;
+        let mut units = Vec::new();
+        for (path, node) in whole.iter() {
+            let text = path.starts_with(UNITS).then(|| match &node.kind {
+                Kind::File(content) => String::from_utf8(content.to_vec()).ok(),
+                Kind::Symlink(target) if target == "/dev/null" => Some(String::new()),
+                _ => None,
+            });
+            if let Some(text) = text.flatten() {
+                units.push((path.trim_start_matches('/').to_owned(), text));
+            }
+        }
+        for unit in &appliance.config.enable {
+            if !units.iter().any(|(path, _)| path.rsplit('/').next() == Some(unit)) {
+                return Err(Failure::new(BAD_INPUT, format!("enable {unit}: no package has it"))
+                    .hint("`packages` in appliance.toml names the packages"));
+            }
+        }
+        Ok(Self { whole, parts, units })
+    }
+
+    /// Compiles the appliance's units with what is known now.
+    pub(super) fn compile(&self, appliance: &Appliance, arch: Arch) -> Compiled {
+        let has_file = |path: &str| {
+            self.whole.trace(path).is_some()
+                || self.parts.trace(path).is_some()
+                || appliance.config.files.contains_key(path)
+        };
+        appliance.compile(
+            arch,
+            &Files {
+                packaged: &self.units,
+                passwd: base::PASSWD,
+                group: base::GROUP,
+                has_file: Some(&has_file),
+            },
+        )
+    }
+
+    /// Podman's default seccomp profile.
+    pub(super) fn seccomp(&self) -> Result<String, Failure> {
+        let content = self
+            .parts
+            .content(SECCOMP)
+            .ok_or_else(|| Failure::new(BUG, format!("find {SECCOMP} in {SECCOMP_PACKAGE}")))?;
+        String::from_utf8(content.to_vec())
+            .map_err(|error| Failure::new(BUG, format!("read {SECCOMP}")).because(error))
+    }
+
+    /// Puts what runs into an image; the container runtime if there are containers.
+    pub(super) fn put_into(&self, tree: &mut Tree, containers: Containers) -> Result<(), Failure> {
+        let mut whole = self.whole.clone();
+        whole.retain(|path, _| filter::is_wanted(path));
+        tree.graft("/", &whole).map_err(super::conflict)?;
+        if containers == Containers::Some {
+            let mut runtime = self.parts.clone();
+            elf::reduce(&mut runtime, [RUNTIME_PROGRAM])
+                .map_err(|error| Failure::new(BUG, "find what crun needs").because(error))?;
+            tree.graft("/", &runtime).map_err(super::conflict)?;
+        }
+        Ok(())
+    }
+}
+
+impl Containers {
+    /// Whether some units have containers.
+    pub(super) fn of(compiled: &Compiled) -> Self {
+        if compiled.containers.is_empty() { Self::None } else { Self::Some }
+    }
+}
+
+/// Whether an image runs containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Containers {
+    /// It does.
+    Some,
+    /// It does not.
+    None,
+}
+
+fn read(debian: &Debian, packages: &[crate::debian::Package]) -> Result<Tree, Failure> {
+    let mut tree = Tree::new();
+    let files = debian.fetch(packages).map_err(|error| of_debian("fetch packages", error))?;
+    let task = Task::begin("reading packages", Measure::Items, packages.len() as u64);
+    for (package, file) in packages.iter().zip(&files) {
+        let origin: std::sync::Arc<str> = package.to_string().into();
+        tree.insert_package(file, &origin).map_err(|error| {
+            Failure::new(FAILED, format!("read package {package}")).because(error)
+        })?;
+        task.advance(1);
+    }
+    Ok(tree)
+}
