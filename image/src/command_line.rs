@@ -1,7 +1,7 @@
 //! What can be typed. Help, man page and completions come from this one table.
 
 use clap::{Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+use rouse_qemu::publish::{HostAddress, Publish};
 use std::path::PathBuf;
 
 /// Appliance VM images whose services sleep until the first connection.
@@ -202,24 +202,6 @@ pub struct Run {
     pub print_command: bool,
 }
 
-/// `--publish`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publish {
-    /// On the host.
-    pub host: HostSocket,
-    /// vsock port in the guest.
-    pub port: u32,
-}
-
-/// The host's end of a published port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostSocket {
-    /// A Unix socket.
-    Path(PathBuf),
-    /// A TCP address.
-    Tcp(SocketAddr),
-}
-
 /// `rouse list`
 #[derive(Debug, clap::Args)]
 pub struct List {
@@ -278,21 +260,18 @@ pub struct Poweroff {
     pub name: String,
 }
 
+/// Reads `--publish`.
 fn parse_publish(text: &str) -> Result<Publish, String> {
     let (host, port) = text
         .rsplit_once('=')
         .ok_or("expected HOST=PORT, such as /tmp/echo.sock=3000 or 127.0.0.1:8080=3000")?;
-    let port = port.parse().map_err(|_| format!("`{port}` is no vsock port (0 to 4294967294)"))?;
-    if port == u32::MAX {
-        return Err("4294967295 is no vsock port, it means any".into());
-    }
+    let number = port.parse().ok().filter(|port| *port != u32::MAX);
+    let port = number.ok_or_else(|| format!("`{port}` is no vsock port, 0 to 4294967294"))?;
     let host = if host.contains('/') {
-        HostSocket::Path(PathBuf::from(host))
+        HostAddress::Unix(std::path::absolute(host).map_err(|error| error.to_string())?)
     } else {
-        let address = host
-            .parse()
-            .map_err(|_| format!("`{host}` is neither a path (with a /) nor ADDRESS:PORT"))?;
-        HostSocket::Tcp(address)
+        let wrong = |_| format!("`{host}` is neither a path with a / in it nor ADDRESS:PORT");
+        HostAddress::Tcp(host.parse().map_err(wrong)?)
     };
     Ok(Publish { host, port })
 }
@@ -309,16 +288,12 @@ mod tests {
 
     #[test]
     fn publish_takes_paths_and_addresses() {
-        assert_eq!(
-            parse_publish("/run/x=y.sock=3000"),
-            Ok(Publish { host: HostSocket::Path("/run/x=y.sock".into()), port: 3000 })
-        );
-        assert_eq!(
-            parse_publish("[::1]:80=1"),
-            Ok(Publish { host: HostSocket::Tcp("[::1]:80".parse().unwrap()), port: 1 })
-        );
-        assert!(parse_publish("localhost:80=1").is_err());
-        assert!(parse_publish("/x").is_err());
-        assert!(parse_publish("/x=4294967295").is_err());
+        let path = Publish { host: HostAddress::Unix("/run/x=y.sock".into()), port: 3000 };
+        assert_eq!(parse_publish("/run/x=y.sock=3000"), Ok(path));
+        let tcp = Publish { host: HostAddress::Tcp("[::1]:80".parse().unwrap()), port: 1 };
+        assert_eq!(parse_publish("[::1]:80=1"), Ok(tcp));
+        for wrong in ["localhost:80=1", "/x", "/x=4294967295", "/x=", "=3"] {
+            assert!(parse_publish(wrong).is_err(), "{wrong}");
+        }
     }
 }

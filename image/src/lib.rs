@@ -8,8 +8,11 @@
 //! It will not: run anything of the image on the host, or ask the network for what the cache
 //! already holds.
 
+pub mod appliance;
 pub mod base;
+pub mod build;
 pub mod cache;
+pub mod command;
 pub mod command_line;
 pub mod config;
 pub mod container;
@@ -26,3 +29,16 @@ pub mod static_build;
 pub mod terminal;
 pub mod tree;
 pub mod units;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// `rouse`: reads the command line, does what it says, and gives the exit code.
+pub fn main() -> ExitCode {
+    let command_line = command_line::CommandLine::parse();
+    terminal::set_quiet(command_line.quiet);
+    match command::run(&command_line) {
+        Ok(()) => ExitCode::from(exit::DONE),
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,2 +1,5 @@
-//! `rouse`.
-fn main() {}
+//! `rouse`: see the library.
+
+fn main() -> std::process::ExitCode {
+    rouse::main()
+}

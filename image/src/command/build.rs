@@ -1,0 +1,92 @@
+//! The verbs that make something: lock, build, inspect.
+
+use super::guest::{print, print_json};
+use crate::appliance::Appliance;
+use crate::build;
+use crate::command_line::{Arch, Build, Format, Inspect, Lock};
+use crate::exit::{BAD_INPUT, FAILED, Failure};
+use crate::lock;
+use crate::output::description::Description;
+use crate::output::{INITRAMFS, KERNEL, MANIFEST};
+use std::path::Path;
+
+/// Files that `inspect` lists.
+const LARGEST: usize = 20;
+
+/// `rouse lock`
+pub fn lock(arguments: &Lock) -> Result<(), Failure> {
+    let appliance = Appliance::open(&arguments.appliance)?;
+    let arch = Arch::or_host(arguments.arch)?;
+    let path = appliance.folder.join(lock::FILE);
+    // A lock that cannot be read is what this replaces.
+    let old = lock::Lock::read(&path).ok().flatten();
+    let before = old.as_ref().and_then(|lock| lock.section(arch.debian()).cloned());
+    let debian = build::debian(&appliance, &build::cache()?);
+    let section = build::resolve(&appliance, &debian, arch, old, build::Keep::MustWrite)?;
+    let changes = before.map_or_else(Vec::new, |before| section.changes_since(&before));
+    for change in &changes {
+        print(&format!("{change}\n"))?;
+    }
+    Ok(())
+}
+
+/// `rouse build`
+pub fn build(arguments: &Build) -> Result<(), Failure> {
+    let appliance = Appliance::open(&arguments.appliance)?;
+    let arch = Arch::or_host(arguments.arch)?;
+    let Format::Initramfs = arguments.format;
+    let built = build::build(&appliance, arch, arguments.output.as_deref())?;
+    if arguments.check_reproducible {
+        let scratch = tempfile::tempdir()
+            .map_err(|error| Failure::new(FAILED, "make a temporary folder").because(error))?;
+        let again = build::build(&appliance, arch, Some(&scratch.path().join("again")))?;
+        compare(&built.folder, &again.folder)?;
+    }
+    print(&format!("{}\n", built.folder.display()))
+}
+
+fn compare(one: &Path, other: &Path) -> Result<(), Failure> {
+    for name in [KERNEL, INITRAMFS, MANIFEST] {
+        let read = |folder: &Path| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|error| {
+                Failure::new(FAILED, format!("read {}", path.display())).because(error)
+            })
+        };
+        if read(one)? != read(other)? {
+            return Err(Failure::new(FAILED, format!("build the same {name} twice")));
+        }
+    }
+    Ok(())
+}
+
+/// `rouse inspect`
+pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
+    let shown = arguments.image.display();
+    let image = Description::read(&arguments.image).ok_or_else(|| {
+        Failure::new(BAD_INPUT, format!("find an image in {shown}"))
+            .hint("`rouse build DIR` prints the folder it wrote")
+    })?;
+    if arguments.json {
+        return print_json(&image);
+    }
+    let mebibytes = |bytes: u64| format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20));
+    let mut text = format!("{} for {}\n", image.name, image.architecture);
+    text += &format!("  kernel     {:>10}\n", mebibytes(image.kernel.size));
+    text += &format!(
+        "  initramfs  {:>10}, {} unpacked\n",
+        mebibytes(image.initramfs.size),
+        mebibytes(image.initramfs_raw_size)
+    );
+    text += "packages\n";
+    for package in &image.packages {
+        text += &format!("  {package}\n");
+    }
+    text += "largest files\n";
+    let mut files: Vec<_> = image.files.iter().collect();
+    files.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
+    for file in files.iter().take(LARGEST) {
+        text += &format!("  {:>10}  {} ({})\n", mebibytes(file.size), file.path, file.origin);
+    }
+    print(&text)
+}

@@ -1,0 +1,307 @@
+//! `rouse run`, and the process of a VM that it starts.
+
+use super::guest::{self, print};
+use crate::appliance::Appliance;
+use crate::build;
+use crate::command_line::{Arch, Run};
+use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::{output, terminal};
+use activator::client;
+use activator::control::{self, Request};
+use activator::manifest::{Address, ListenKind, Unit, UnitKind};
+use rouse_qemu::accelerator::Memory;
+use rouse_qemu::connect::{Patience, Route};
+use rouse_qemu::emulator::{Emulator, Found};
+use rouse_qemu::machine::{self, Hardware};
+use rouse_qemu::process::{self, Process};
+use rouse_qemu::publish::{HostAddress, Publish};
+use rouse_qemu::registry::{Entry, Registry, VsockKind};
+use rouse_qemu::vm::{self, Blame, Event, Guest, Lifetime, Outcome, Spec};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a guest may take to stop its services before its VM is ended.
+const GRACE: Duration = Duration::from_secs(100);
+
+/// `rouse run`
+pub fn run(arguments: &Run) -> Result<(), Failure> {
+    let appliance = Appliance::open(&arguments.appliance)?;
+    let arch = Arch::or_host(arguments.arch)?;
+    let registry = Registry::open()
+        .map_err(|error| Failure::new(FAILED, "open the folder of running VMs").because(error))?;
+    let name = arguments.name.clone().unwrap_or_else(|| appliance.name.clone());
+    // A taken name is said before minutes of building.
+    if !arguments.print_command && registry.find(&name).is_ok() {
+        return Err(Failure::new(TRY_AGAIN, format!("run {name}: a VM of that name is running"))
+            .hint(format!("`rouse poweroff {name}` ends it; --name gives another name")));
+    }
+    let built = build::build(&appliance, arch, None)?;
+    let spec = spec(arguments, &appliance, arch, &registry, name, &built)?;
+    if arguments.print_command {
+        let command = vm::command(&spec, &registry).map_err(|error| {
+            Failure::new(FAILED, "put QEMU's command line together").because(error)
+        })?;
+        return print(&format!("{}\n", machine::shell_line(&command).to_string_lossy()));
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(BUG, "find this program").because(error))?;
+    let process = process::start(&program, &["vmm".into()], &registry, &spec)
+        .map_err(|error| Failure::new(FAILED, "start the VM").because(error))?;
+    watch(process, &spec, &built.compiled.units)
+}
+
+fn spec(
+    arguments: &Run,
+    appliance: &Appliance,
+    arch: Arch,
+    registry: &Registry,
+    name: String,
+    built: &build::Built,
+) -> Result<Spec, Failure> {
+    let cache = build::cache()?;
+    let machine = match arch {
+        Arch::X86_64 => machine::Arch::X86_64,
+        Arch::Aarch64 => machine::Arch::Aarch64,
+    };
+    let failed = |error| Failure::new(UNAVAILABLE, "find a QEMU that runs").because(error);
+    let emulator = match Emulator::find(machine, &Memory::new(cache.root())).map_err(failed)? {
+        Found::Ready(emulator) => emulator,
+        Found::NeedsTree => {
+            let qemu = crate::debian::tools::qemu(&build::debian(appliance, &cache), arch.debian())
+                .map_err(|error| build::of_debian("fetch QEMU", error))?;
+            Emulator::from_tree(&qemu.program.tree, machine).map_err(failed)?
+        }
+    };
+    let mut publish = arguments.publish.clone();
+    let folder = registry.root().join(&name);
+    for port in vsock_ports(&built.compiled.units) {
+        let host = HostAddress::Unix(folder.join(format!("{port}.sock")));
+        publish.push(Publish { host, port });
+    }
+    let listeners = built.compiled.units.iter().flat_map(listeners);
+    let listeners: Vec<_> = listeners.map(|(unit, text, _)| json!([unit, text])).collect();
+    Ok(Spec {
+        cid: arguments.cid,
+        appliance: std::path::absolute(&appliance.folder).unwrap_or(appliance.folder.clone()),
+        hardware: Hardware {
+            arch: machine,
+            memory: appliance.config.vm.memory,
+            cpus: appliance.config.vm.cpus,
+            kernel: built.folder.join(output::KERNEL),
+            initrd: Some(built.folder.join(output::INITRAMFS)),
+            command_line: String::new(),
+            disks: Vec::new(),
+            fw_cfg: Vec::new(),
+        },
+        token_name: control::TOKEN_FW_CFG.into(),
+        emulator,
+        cache: cache.root().to_owned(),
+        publish,
+        listeners: listeners.into(),
+        lifetime: if arguments.detach { Lifetime::Detached } else { Lifetime::Attached },
+        grace: GRACE,
+        name,
+    })
+}
+
+/// Unit, the listener as people write it, its address.
+fn listeners(unit: &Unit) -> Vec<(String, String, Address)> {
+    let UnitKind::Socket(socket) = &unit.kind else { return Vec::new() };
+    let describe = |listener: &activator::manifest::Listener| {
+        let kind = match listener.kind {
+            ListenKind::Stream => "stream",
+            ListenKind::Datagram => "datagram",
+            ListenKind::SequentialPacket => "seqpacket",
+            ListenKind::Fifo => "fifo",
+        };
+        (unit.name.clone(), format!("{kind} {}", listener.address), listener.address.clone())
+    };
+    socket.listeners.iter().map(describe).collect()
+}
+
+/// The vsock ports that units of the boot listen on.
+fn vsock_ports(units: &[Unit]) -> Vec<u32> {
+    let mut ports: Vec<u32> = units
+        .iter()
+        .flat_map(listeners)
+        .filter_map(|(_, _, address)| match address {
+            Address::Vsock(_, port) => Some(port),
+            _ => None,
+        })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// What is known when a VM has its place.
+struct Place {
+    cid: u32,
+    vsock: VsockKind,
+    publish: Vec<Publish>,
+    accelerator: String,
+}
+
+/// Follows a VM until it ends; a detached one until it listens.
+fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failure> {
+    end_with_signals(&process)?;
+    let mut place =
+        Place { cid: 0, vsock: VsockKind::Device, publish: Vec::new(), accelerator: String::new() };
+    let mut task = None;
+    loop {
+        let event = process
+            .next_event()
+            .map_err(|error| Failure::new(BUG, "follow the VM's process").because(error))?;
+        match event {
+            Some(Event::Claimed { cid, vsock, publish, .. }) => {
+                place = Place { cid, vsock, publish, ..place };
+            }
+            Some(Event::Booting { accelerator }) => {
+                place.accelerator = accelerator.to_string();
+                let label = format!("booting {} under {accelerator}", spec.name);
+                task = Some(terminal::Task::begin(label, terminal::Measure::None, 0));
+            }
+            Some(Event::Notice(text)) => terminal::note(text),
+            Some(Event::Ready) => {
+                drop(task.take());
+                print(&announcement(spec, &place, units))?;
+                if spec.lifetime == Lifetime::Detached {
+                    return Ok(());
+                }
+                follow_logs(&spec.name);
+            }
+            Some(Event::Stopping) => terminal::note(format!("{} is stopping", spec.name)),
+            Some(Event::Ended(outcome)) => {
+                // It says that before it has tidied up.
+                let _ = process.wait();
+                return ended(spec, outcome);
+            }
+            Some(Event::Failed(failure)) => {
+                drop(task.take());
+                let _ = process.wait();
+                for line in &failure.lines {
+                    terminal::line(&format!("  {}", client::printable(line)));
+                }
+                let code = match failure.blame {
+                    Blame::Busy => TRY_AGAIN,
+                    Blame::Request | Blame::Guest => FAILED,
+                    Blame::Host => UNAVAILABLE,
+                };
+                return Err(Failure::new(code, failure.message));
+            }
+            None => {
+                return Err(Failure::new(BUG, "follow the VM: its process is gone")
+                    .hint(format!("vmm.log in the folder of {} may tell", spec.name)));
+            }
+        }
+    }
+}
+
+fn ended(spec: &Spec, outcome: Outcome) -> Result<(), Failure> {
+    match outcome {
+        Outcome::PoweredOff => Ok(()),
+        Outcome::Ended => {
+            terminal::warn(format!("{} did not power off in time and was ended", spec.name));
+            Ok(())
+        }
+        Outcome::Reset => {
+            Err(Failure::new(FAILED, format!("keep {} up: it reset itself", spec.name)))
+        }
+    }
+}
+
+/// Ctrl-C powers the guest off; a second one ends it at once.
+fn end_with_signals(process: &Process) -> Result<(), Failure> {
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Failure::new(BUG, "prepare for signals").because(error))?;
+    let terminator = process.terminator();
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            // It may just have ended.
+            let _ = terminator.terminate();
+        }
+    });
+    Ok(())
+}
+
+/// How to reach each listener from the host. Ends with an empty line.
+fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
+    let mut text = format!(
+        "{} is up: CID {}, {}, {}\n",
+        spec.name, place.cid, spec.hardware.arch, place.accelerator
+    );
+    for (unit, listener, address) in units.iter().flat_map(listeners) {
+        text += &format!("{unit}: {listener}\n");
+        match address {
+            Address::Vsock(_, port) => {
+                if place.vsock == VsockKind::Vhost {
+                    text += &format!("    socat -t 30 - VSOCK-CONNECT:{}:{port}\n", place.cid);
+                }
+                for published in place.publish.iter().filter(|published| published.port == port) {
+                    text += &match &published.host {
+                        HostAddress::Unix(path) => {
+                            format!("    socat -t 30 - UNIX-CONNECT:{}\n", path.display())
+                        }
+                        HostAddress::Tcp(address) => format!("    socat -t 30 - TCP:{address}\n"),
+                    };
+                }
+                text += &format!("    rouse connect {} {port}\n", spec.name);
+            }
+            _ => text += "    inside the guest only: it has no network device\n",
+        }
+    }
+    text + "\n"
+}
+
+/// Shows on stderr what the guest writes, as long as it runs.
+fn follow_logs(name: &str) {
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        let entry = guest::find(&name).ok()?;
+        let (stream, token) = guest::control(&entry, Patience::ONCE).ok()?;
+        client::logs(stream, &token, None, true, |line| {
+            terminal::line(&format!("{}: {}", line.unit, client::printable(&line.text)));
+            Ok(())
+        })
+        .ok()
+    });
+}
+
+/// `rouse vmm`: the process of one VM.
+pub fn vmm(spec: &Path) -> Result<(), Failure> {
+    match process::serve(spec, &Activator) {
+        Ok(_) => Ok(()),
+        // The parent was told.
+        Err(_) => Err(Failure::silent(FAILED)),
+    }
+}
+
+/// The guest, as its VM's process sees it.
+struct Activator;
+
+impl Activator {
+    fn ask<T>(
+        vm: &Entry,
+        question: impl FnOnce(rouse_qemu::connect::Stream, &str) -> Result<T, client::Error>,
+    ) -> io::Result<T> {
+        let token = vm.token().map_err(io::Error::other)?;
+        let patience = Patience { attempt: Duration::from_secs(2), total: Duration::ZERO };
+        let stream = Route::of(vm).connect(control::PORT, patience).map_err(io::Error::other)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        question(stream, &token).map_err(io::Error::other)
+    }
+}
+
+impl Guest for Activator {
+    fn is_listening(&self, vm: &Entry) -> bool {
+        let status = Self::ask(vm, client::status);
+        status.is_ok_and(|status| status.listening_us > 0)
+    }
+
+    fn power_off(&self, vm: &Entry) -> io::Result<()> {
+        Self::ask(vm, |stream, token| client::order(stream, token, &Request::Poweroff))
+    }
+}
