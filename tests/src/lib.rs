@@ -1,1 +1,14 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests share: the command under test, VMs that end with their test, tools.
+//!
+//! Everything is fetched and built by `rouse` itself into a cache below `target/`, so that a
+//! clean clone starts with an empty one. Counts come from the environment and are printed.
+
+mod command;
+mod count;
+mod tools;
+mod vm;
+
+pub use command::{Output, Rouse};
+pub use count::count;
+pub use tools::socat;
+pub use vm::{Appliance, Vm, feed};

@@ -1,0 +1,422 @@
+//! The tutorial's echo appliance in a real VM: asleep, woken over every socket, asleep again.
+//!
+//! One VM serves all these checks, in order: each says what it needs to be so before.
+
+use rouse_tests::{Appliance, Vm, count, feed, socat};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The tutorial's lines, as they stand there, with what each answers.
+const SIX_LINES: [&str; 6] = [
+    "tcp4:127.0.0.1:3000",
+    "tcp6:[::1]:3000",
+    "udp4:127.0.0.1:3000",
+    "udp6:[::1]:3000",
+    "unix:$HOME/echo_stream_sock",
+    "VSOCK-CONNECT:1:3000",
+];
+
+#[test]
+fn the_echo_appliance() {
+    let sockets = tempfile::Builder::new().prefix("pub").tempdir_in("/tmp").unwrap();
+    let published = sockets.path().join("echo.sock");
+    let appliance = Appliance::guest();
+    let vm = Vm::start(
+        &appliance,
+        "guest",
+        &["--publish", &format!("{}=3000", published.display()), "--publish", "127.0.0.1:0=3000"],
+    );
+    println!("{}", vm.announced);
+
+    announcement_names_every_listener(&vm, &published);
+    asleep_until_the_first_line(&vm);
+    six_lines_answer(&vm);
+    one_container(&vm);
+    isolated(&vm);
+    fds_by_the_protocol(&vm);
+    hello_a_thousand_times(&vm, &published);
+    side_by_side(&published);
+    much_data_both_ways(&published);
+    a_slow_reader_stalls_nobody(&vm, &published);
+    resets_harm_nobody(&published);
+    it_sleeps_again_and_wakes_again(&vm);
+    a_client_of_a_dying_server_is_served_by_the_next(&vm);
+    a_killed_container_leaves_nothing(&vm);
+    units_can_be_started_stopped_and_restarted(&vm);
+    logs_are_kept_and_followed(&vm);
+    nobody_gets_in_without_the_token(&vm);
+    chores(&vm);
+
+    assert_eq!(vm.poweroff(), 0, "rouse run ends with the guest");
+}
+
+fn announcement_names_every_listener(vm: &Vm, published: &Path) {
+    let expected = ["rouse connect guest 3000", &format!("UNIX-CONNECT:{}", published.display())];
+    for text in expected {
+        assert!(vm.announced.contains(text), "{text} in {}", vm.announced);
+    }
+    for listener in ["127.0.0.1:3000", "[::1]:3000", "/root/echo_stream_sock"] {
+        assert!(vm.announced.contains(listener), "{listener} in {}", vm.announced);
+    }
+}
+
+fn asleep_until_the_first_line(vm: &Vm) {
+    assert_eq!(containers(vm), Vec::<String>::new());
+    assert_eq!(vm.service("echo.service").starts, 0);
+    assert_eq!(vm.service("echo.service").state, "dead");
+}
+
+/// crun's own list of containers.
+fn containers(vm: &Vm) -> Vec<String> {
+    let list = vm.shell("crun --root /run/crun list -q");
+    list.lines().map(str::to_owned).collect()
+}
+
+fn six_lines_answer(vm: &Vm) {
+    // Side by side: -t 30 holds the UDP ones for their 30 seconds.
+    let mut script = "export HOME=/root; cd /tmp\n".to_owned();
+    for (index, address) in SIX_LINES.iter().enumerate() {
+        script += &format!("(echo hello | socat -t 30 - {address} >out.{index} 2>&1) &\n");
+    }
+    script += "wait\nfor n in 0 1 2 3 4 5; do echo \"$n $(cat out.$n)\"; done";
+    let answers = vm.shell(&script);
+    let expected: String = (0..6).map(|index| format!("{index} hello\n")).collect();
+    assert_eq!(answers, expected);
+}
+
+fn one_container(vm: &Vm) {
+    assert_eq!(containers(vm), ["systemd-echo"]);
+    let echo = vm.service("echo.service");
+    assert_eq!((echo.state.as_str(), echo.starts), ("running", 1));
+}
+
+/// The pid, in the guest, of the echo server in its container.
+const SERVER: &str = "pid=$(busybox pidof server)";
+
+fn isolated(vm: &Vm) {
+    for kind in ["mnt", "pid", "ipc", "uts", "net", "cgroup"] {
+        let same = format!(
+            "{SERVER}; test $(readlink /proc/$pid/ns/{kind}) = $(readlink /proc/1/ns/{kind}) \
+             && echo shared || echo own"
+        );
+        assert_eq!(vm.shell(&same), "own\n", "namespace {kind}");
+    }
+    // The only process of its pid namespace.
+    assert_eq!(vm.shell(&format!("{SERVER}; grep ^NSpid: /proc/$pid/status | cut -f3")), "1\n");
+    // Podman's eleven capabilities: chown dac_override fowner fsetid kill net_bind_service setfcap
+    // setgid setpcap setuid sys_chroot.
+    let capabilities = vm.shell(&format!("{SERVER}; grep ^CapEff: /proc/$pid/status | cut -f2"));
+    assert_eq!(u64::from_str_radix(capabilities.trim(), 16).unwrap(), 0x8004_05fb);
+    let seccomp = vm.shell(&format!("{SERVER}; grep ^Seccomp: /proc/$pid/status | cut -f2"));
+    assert_eq!(seccomp, "2\n", "a seccomp filter");
+    // The root is read-only, /proc/kcore and its kin are masked, only lo is there.
+    let mounts = vm.shell(&format!("{SERVER}; cat /proc/$pid/mountinfo"));
+    let options = |point: &str| {
+        let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some(point));
+        line.and_then(|line| line.split(' ').nth(5)).unwrap_or_default().to_owned()
+    };
+    assert!(options("/").starts_with("ro"), "{mounts}");
+    assert!(options("/sys").starts_with("ro"), "{mounts}");
+    assert!(options("/proc/sys").starts_with("ro"), "{mounts}");
+    for masked in ["/proc/kcore", "/proc/keys", "/sys/firmware"] {
+        assert!(!options(masked).is_empty(), "{masked} in {mounts}");
+    }
+    let network = vm.shell(&format!("{SERVER}; tail -n +3 /proc/$pid/net/dev | cut -d: -f1"));
+    assert_eq!(network.trim(), "lo");
+    let limit = vm.shell("cat /sys/fs/cgroup/rouse/echo.service/payload/pids.max");
+    assert_eq!(limit, "2048\n");
+}
+
+fn fds_by_the_protocol(vm: &Vm) {
+    let environment = vm.shell(&format!("{SERVER}; tr '\\0' '\\n' </proc/$pid/environ"));
+    let value = |name: &str| {
+        let line = environment.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
+        line.unwrap_or_else(|| panic!("no {name} in {environment}")).to_owned()
+    };
+    assert_eq!(value("LISTEN_FDS"), "6");
+    assert_eq!(value("LISTEN_PID"), "1");
+    assert_eq!(value("LISTEN_FDNAMES"), ["echo.socket"; 6].join(":"));
+    assert_eq!(value("container"), "podman");
+    // 3 to 8 are sockets, in the order of the Listen lines, and nothing else came along.
+    let fds = vm.shell(&format!("{SERVER}; ls -l /proc/$pid/fd | grep -c 'socket:'"));
+    assert!(fds.trim().parse::<u32>().unwrap() >= 6, "{fds}");
+}
+
+fn hello_a_thousand_times(vm: &Vm, published: &Path) {
+    let hellos = count("ROUSE_TEST_HELLOS", 100);
+    let answers = |mut one: Box<dyn FnMut() -> String>| {
+        (0..hellos).filter(|_| one() == "hello\n").count() as u64
+    };
+    let rouse = vm.rouse.clone();
+    let connect = move || rouse.run_with(["connect", "guest", "3000"], b"hello\n").text();
+    assert_eq!(answers(Box::new(connect)), hellos, "through rouse connect");
+    let address = format!("UNIX-CONNECT:{}", published.display());
+    let line = move || feed(socat().args(["-t", "30", "-", &address]), b"hello\n").text();
+    assert_eq!(answers(Box::new(line)), hellos, "through socat");
+    let published = published.to_owned();
+    let plain = move || String::from_utf8(exchange(&published, b"hello\n")).unwrap();
+    assert_eq!(answers(Box::new(plain)), hellos, "through a plain socket");
+}
+
+/// Sends, shuts down the write side at once, reads to the end.
+fn exchange(path: &Path, input: &[u8]) -> Vec<u8> {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.write_all(input).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+fn side_by_side(published: &Path) {
+    let connections = count("ROUSE_TEST_CONNECTIONS", 1000);
+    let mut streams: Vec<UnixStream> = Vec::new();
+    for index in 0..connections {
+        let mut stream = UnixStream::connect(published).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
+        writeln!(stream, "hello {index}").unwrap();
+        streams.push(stream);
+    }
+    for (index, mut stream) in streams.into_iter().enumerate() {
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, format!("hello {index}\n"));
+    }
+}
+
+/// Bytes that differ at every place: a lost, doubled or moved block is seen.
+fn pattern(from: u64, block: &mut [u8]) {
+    for (index, word) in block.chunks_exact_mut(8).enumerate() {
+        let place = from + 8 * index as u64;
+        word.copy_from_slice(&place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    }
+}
+
+fn much_data_both_ways(published: &Path) {
+    let bytes = count("ROUSE_TEST_BYTES", 64 << 20);
+    const BLOCK: usize = 1 << 16;
+    let blocks = bytes.div_ceil(BLOCK as u64);
+    let stream = UnixStream::connect(published).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        let mut block = vec![0; BLOCK];
+        for number in 0..blocks {
+            pattern(number * BLOCK as u64, &mut block);
+            sender.write_all(&block).unwrap();
+        }
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    let (mut block, mut expected) = (vec![0; BLOCK], vec![0; BLOCK]);
+    for number in 0..blocks {
+        (&stream).read_exact(&mut block).unwrap();
+        pattern(number * BLOCK as u64, &mut expected);
+        assert!(block == expected, "a wrong byte in block {number}");
+    }
+    assert_eq!((&stream).read(&mut block).unwrap(), 0, "the end after the last byte");
+    writer.join().unwrap();
+}
+
+fn a_slow_reader_stalls_nobody(vm: &Vm, published: &Path) {
+    // It fills every buffer on the way, then does not read.
+    let mut slow = UnixStream::connect(published).unwrap();
+    slow.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let block = [7; 1 << 16];
+    let mut sent = 0;
+    while let Ok(written) = slow.write(&block) {
+        sent += written;
+        assert!(sent < 1 << 30, "nothing holds a sender back");
+    }
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    slow.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    slow.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.len(), sent);
+    assert!(answer.iter().all(|byte| *byte == 7));
+}
+
+fn resets_harm_nobody(published: &Path) {
+    for _ in 0..50 {
+        let mut stream = UnixStream::connect(published).unwrap();
+        stream.write_all(&[1; 4096]).unwrap();
+        // Dropped with answers unread.
+    }
+    assert_eq!(exchange(published, b"hello\n"), b"hello\n");
+}
+
+fn it_sleeps_again_and_wakes_again(vm: &Vm) {
+    let before = vm.service("echo.service").starts;
+    vm.shell(&format!("{SERVER}; kill $pid"));
+    vm.wait_until("the server is gone", |vm| vm.service("echo.service").state == "dead");
+    assert_eq!(containers(vm), Vec::<String>::new());
+    assert_eq!(vm.send(3000, b"again\n").text(), "again\n");
+    assert_eq!(vm.service("echo.service").starts, before + 1);
+}
+
+fn a_client_of_a_dying_server_is_served_by_the_next(vm: &Vm) {
+    let before = vm.service("echo.service").starts;
+    // Stopped, it accepts nobody; the client waits in the backlog while the server dies.
+    let script = format!(
+        "{SERVER}; kill -STOP $pid; (echo hello | socat -t 30 - tcp4:127.0.0.1:3000 >/tmp/late) &\n\
+         sleep 1; kill -KILL $pid; wait; cat /tmp/late"
+    );
+    assert_eq!(vm.shell(&script), "hello\n");
+    assert_eq!(vm.service("echo.service").starts, before + 1);
+}
+
+fn a_killed_container_leaves_nothing(vm: &Vm) {
+    // crun itself is killed: the container and crun's state of it must not stand in the way.
+    let pid = vm.service("echo.service").main_pid.unwrap();
+    vm.shell(&format!("kill -KILL {pid}"));
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    assert_eq!(vm.shell("busybox pidof server | wc -w").trim(), "1");
+}
+
+fn units_can_be_started_stopped_and_restarted(vm: &Vm) {
+    vm.tell("stop", "echo.service");
+    assert_eq!(vm.service("echo.service").state, "dead");
+    vm.tell("start", "echo.service");
+    let first = vm.service("echo.service");
+    assert_eq!(first.state, "running");
+    vm.tell("restart", "echo.service");
+    let second = vm.service("echo.service");
+    assert_eq!((second.state.as_str(), second.starts), ("running", first.starts + 1));
+    assert_ne!(second.main_pid, first.main_pid);
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    let output = vm.rouse.run(["start", "guest", "nothing.service"]);
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("there is no unit nothing.service"), "{}", output.stderr);
+    // A stopped socket refuses; started again, it listens.
+    vm.tell("stop", "echo.socket");
+    assert_eq!(
+        vm.shell("echo hello | socat - tcp4:127.0.0.1:3000 >/dev/null || echo refused")
+            .lines()
+            .last(),
+        Some("refused")
+    );
+    vm.tell("start", "echo.socket");
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+}
+
+fn logs_are_kept_and_followed(vm: &Vm) {
+    let text = vm.rouse.run(["logs", "guest", "echo.service"]).success().text();
+    assert!(text.contains("echo.service"), "{text}");
+    let mut follower = vm
+        .rouse
+        .command(["logs", "guest", "-f"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
+    vm.tell("restart", "echo.service");
+    let seen = lines.find(|line| {
+        line.as_ref().is_ok_and(|line| line.contains("echo.service") && line.contains("started"))
+    });
+    assert!(seen.is_some());
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+fn nobody_gets_in_without_the_token(vm: &Vm) {
+    use activator::control::{self, Failure, Hello, Reply, Request};
+    let folder = vm.rouse.runtime().join("guest");
+    let token = folder.join("token");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&token.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut stream = UnixStream::connect(folder.join("vsock.sock")).unwrap();
+    writeln!(stream, "CONNECT {}", control::PORT).unwrap();
+    let mut answer = [0];
+    while answer != *b"\n" {
+        stream.read_exact(&mut answer).unwrap();
+    }
+    let hello = Hello { version: control::VERSION, token: "0".repeat(64) };
+    control::write_frame(&stream, &hello).unwrap();
+    control::write_frame(&stream, &Request::Poweroff).unwrap();
+    let reply: Reply = control::read_frame(&stream).unwrap();
+    assert_eq!(reply, Reply::Failed(Failure::Denied));
+}
+
+fn chores(vm: &Vm) {
+    let mounts = vm.shell("cat /proc/mounts");
+    let kinds = [
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/dev", "devtmpfs"),
+        ("/dev/pts", "devpts"),
+        ("/dev/shm", "tmpfs"),
+        ("/run", "tmpfs"),
+        ("/tmp", "tmpfs"),
+        ("/sys/fs/cgroup", "cgroup2"),
+    ];
+    for (point, kind) in kinds {
+        let found = mounts.lines().any(|line| {
+            let mut words = line.split(' ').skip(1);
+            words.next() == Some(point) && words.next() == Some(kind)
+        });
+        assert!(found, "{kind} on {point} in {mounts}");
+    }
+    assert!(vm.shell("touch /usr/x").contains("Read-only file system"));
+    assert_eq!(vm.shell("cat /proc/sys/kernel/hostname"), "guest\n");
+    assert_eq!(vm.shell("cat /sys/class/net/lo/operstate").trim(), "unknown", "lo is up");
+    // An orphan is reaped by PID 1.
+    vm.shell("(sleep 0.2 & ) ; sleep 1");
+    assert_eq!(vm.shell("ps() { busybox ps -o stat; }; ps | grep -c ^Z").trim(), "0");
+    // Modules: the closure of what is needed, no more.
+    let modules = vm.shell("cut -d' ' -f1 /proc/modules");
+    assert!(modules.contains("vsock_loopback") && modules.lines().count() < 12, "{modules}");
+}
+
+/// The tutorial's echo.container with its `[Install]`: up at boot, with its sockets.
+#[test]
+fn the_whole_tutorial_file_starts_at_boot() {
+    let whole = "\n[Install]\nWantedBy=default.target\n";
+    let file = std::fs::read_to_string(Appliance::repository().join("configs/echo/echo.container"));
+    let appliance = Appliance::guest().with("echo.container", &(file.unwrap() + whole));
+    let vm = Vm::start(&appliance, "whole", &[]);
+    vm.wait_until("the container is up", |vm| vm.service("echo.service").state == "running");
+    assert_eq!(vm.service("echo.service").starts, 1);
+    fds_by_the_protocol(&vm);
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    assert_eq!(vm.service("echo.service").starts, 1, "the same container answered");
+}
+
+/// A second VM reaches the first by real AF_VSOCK, through the device's sibling routing.
+#[test]
+fn a_sibling_says_hello() {
+    let appliance = Appliance::guest();
+    let first = Vm::start(&appliance, "first", &["--cid", "41"]);
+    let second = Vm::start_in(first.rouse.clone(), &appliance, "second", &["--cid", "42"]);
+    let hellos = count("ROUSE_TEST_SIBLING_HELLOS", 20);
+    let script = format!(
+        "for n in $(busybox seq {hellos}); do echo hello | socat -t 30 - VSOCK-CONNECT:41:3000; done"
+    );
+    assert_eq!(second.shell(&script), "hello\n".repeat(hellos as usize));
+    // The first sees who came: its own status has one start, the second's none.
+    assert_eq!(first.service("echo.service").starts, 1);
+    assert_eq!(second.service("echo.service").starts, 0);
+    // A busy CID is refused.
+    let folder: PathBuf = appliance.path().into();
+    let mut command = first.rouse.command(["run", "--detach", "--name", "third", "--cid", "41"]);
+    let output = feed(command.arg(folder), b"");
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("41"), "{}", output.stderr);
+}
+
+/// Boots in a row, none lost: TCG guests are stable.
+#[test]
+fn boots_in_a_row() {
+    let boots = count("ROUSE_TEST_BOOTS", 3);
+    let appliance = Appliance::of_config("echo");
+    for boot in 0..boots {
+        let vm = Vm::start(&appliance, "boots", &[]);
+        assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n", "boot {boot}");
+        assert_eq!(vm.poweroff(), 0, "boot {boot}");
+    }
+}
