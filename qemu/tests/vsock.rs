@@ -99,6 +99,28 @@ fn clients_wait_for_the_driver() {
 }
 
 #[test]
+fn early_clients_wait_for_the_listener_too_and_late_ones_do_not() {
+    let bench = Bench::new();
+    let mut early = bench.caller("CONNECT 1008\n");
+    eventually("it is held", || bench.device().connections() == 1);
+    let guest = bench.guest();
+    let answer = String::from_utf8(say_and_end(&mut early, b"hello")).unwrap();
+    assert!(answer.starts_with("OK ") && answer.ends_with("\nhello"), "{answer}");
+    assert_eq!(guest.callers().len(), 4, "three refusals were not believed");
+    drop(early);
+    bench.settle(&guest);
+    drop(guest);
+    eventually("QEMU's end is seen", || bench.device().state() == State::Waiting);
+    let guest = bench.guest();
+    bench.ready();
+    for _ in 0..3 {
+        assert_eq!(read_text(&mut bench.caller("CONNECT 1008\n")), "ERR refused\n");
+    }
+    assert_eq!(say_and_end(&mut bench.client(1008), b"hello"), b"hello");
+    bench.settle(&guest);
+}
+
+#[test]
 fn waits_have_an_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Bench::config(&folder, 3);

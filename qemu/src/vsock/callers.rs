@@ -54,7 +54,7 @@ impl Hub {
     fn admit_client(&mut self, stream: Stream, port: u32) {
         let key = self.free_key(port);
         let mut link = Link::new(key, Origin::Published, self.asking(), Some(stream));
-        link.deadline = Some(Instant::now() + self.limits.driver);
+        (link.deadline, link.patience) = self.first_deadlines();
         if let Ok(token) = self.admit_link(link) {
             self.settle(token);
         }
@@ -107,18 +107,27 @@ impl Hub {
     /// A caller becomes a link, in the same slot: its socket stays registered.
     fn promote(&mut self, token: Token, key: Key) {
         let connection = self.asking();
+        let (first, patience) = self.first_deadlines();
         let Some(Occupant::Caller { deadline, .. }) = self.slots.get(token) else { return };
         self.deadlines.replace(token, Some(*deadline), None);
         self.slots.transform(token, |occupant| match occupant {
             Occupant::Caller { stream, .. } => {
-                let link = Link::new(key, Origin::Handshake, connection, Some(stream));
+                let mut link = Link::new(key, Origin::Handshake, connection, Some(stream));
+                link.patience = patience;
                 Occupant::Link(Box::new(link))
             }
             other => other,
         });
         self.keys.insert(key, token);
-        self.set_deadline(token, Some(Instant::now() + self.limits.driver));
+        self.set_deadline(token, first);
         self.settle(token);
+    }
+
+    /// Until when a new connection waits for the driver; and, if it has to, until when it is
+    /// patient with a guest that is not listening yet.
+    fn first_deadlines(&self) -> (Option<Instant>, Option<Instant>) {
+        let deadline = Some(Instant::now() + self.limits.driver);
+        (deadline, deadline.filter(|_| !self.is_ready()))
     }
 
     /// Ends a caller with a reason.
@@ -146,4 +155,28 @@ impl Hub {
 /// Whether an error of accept concerns that one connection only (accept(2)).
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::*;
+    use rustix::event::epoll;
+    use std::sync::Arc;
+
+    #[test]
+    fn source_ports_go_round_and_skip_those_in_use() {
+        let poll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
+        let mut hub = Hub::new(&Config::new(3, "a", "b"), None, Vec::new(), poll).unwrap();
+        hub.next_port = LAST_HOST_PORT;
+        let key = hub.free_key(3000);
+        assert_eq!((key.cid, key.port, key.guest_port), (HOST_CID, LAST_HOST_PORT, 3000));
+        let link = Link::new(hub.free_key(3000), Origin::Published, hub.asking(), None);
+        assert_eq!(link.key.port, FIRST_HOST_PORT);
+        hub.admit_link(link).unwrap();
+        hub.next_port = FIRST_HOST_PORT;
+        assert_eq!(hub.free_key(3000).port, FIRST_HOST_PORT + 1);
+        hub.next_port = FIRST_HOST_PORT;
+        assert_eq!(hub.free_key(3001).port, FIRST_HOST_PORT, "another port of the guest");
+    }
 }

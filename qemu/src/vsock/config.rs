@@ -80,8 +80,9 @@ impl fmt::Display for PublishAddress {
 /// How long the device waits for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a host connection is held before the guest's driver is ready; then it ends
-    /// with `ERR timeout`.
+    /// How long a host connection is held that came before the guest's driver was ready; then
+    /// it ends with `ERR timeout`. In this time it is also patient with a guest that is not
+    /// listening yet. A connection that comes later believes the first refusal.
     pub driver: Duration,
     /// How long the guest may take to accept or refuse a connection.
     pub answer: Duration,

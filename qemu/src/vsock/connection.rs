@@ -244,6 +244,13 @@ impl Connection {
         Reaction::Reset
     }
 
+    /// The guest has refused, and is to be asked again later. False if there is nothing to ask.
+    pub(super) fn ask_again(&mut self) -> bool {
+        let asked = self.phase == Phase::Asking && !self.opening_owed;
+        self.opening_owed |= asked;
+        asked
+    }
+
     /// The guest's driver is gone, and all its connections with it.
     pub(super) fn guest_vanished(&mut self) {
         if self.is_over().is_none() {

@@ -6,12 +6,14 @@ use super::link::{Key, Received};
 use super::packet::{HEADER_LEN, HOST_CID, Header, NO_MORE, Op, TYPE_STREAM};
 use super::ring::{Buffer, Ring, Taken};
 use super::slots::Token;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use vm_memory::GuestMemoryMmap;
 
 /// Resets that wait for room at the guest. More are dropped: only a guest that sends thousands
 /// of packets for nothing, without looking at the answers, gets there.
 pub(super) const MAX_STRAYS: usize = 4096;
+/// How soon a guest that is still starting is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Packets each way in one round, so that a round ends.
 const BATCH: usize = 256;
 
@@ -110,6 +112,9 @@ impl Hub {
     }
 
     fn packet_for(&mut self, token: Token, header: &Header, op: Op, buffer: &Buffer<'_>) {
+        if op == Op::Reset && self.is_patient(token) {
+            return;
+        }
         let Some(Occupant::Link(link)) = self.slots.get_mut(token) else { return };
         match link.connection.packet(header, op) {
             Reaction::Nothing => {}
@@ -126,6 +131,19 @@ impl Hub {
             }
         }
         self.settle(token);
+    }
+
+    /// Whether a link that was refused will ask again.
+    fn is_patient(&mut self, token: Token) -> bool {
+        let now = Instant::now();
+        let Some(Occupant::Link(link)) = self.slots.get_mut(token) else { return false };
+        let patient = link.patience.is_some_and(|until| now < until) && link.connection.ask_again();
+        if patient {
+            link.resting = true;
+            self.set_deadline(token, Some(now + ASK_AGAIN));
+            self.settle(token);
+        }
+        patient
     }
 
     fn guest_broke(&mut self, token: Token) {

@@ -309,6 +309,11 @@ impl Hub {
 
     fn link_expired(&mut self, token: Token, now: Instant) {
         let Some(Occupant::Link(link)) = self.slots.get_mut(token) else { return };
+        if std::mem::take(&mut link.resting) {
+            let until = link.patience;
+            self.set_deadline(token, until);
+            return self.settle(token);
+        }
         if link.stream().is_none() && link.dial_until.is_some_and(|until| now < until) {
             return self.dial(token);
         }

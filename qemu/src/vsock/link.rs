@@ -73,6 +73,11 @@ pub(super) struct Link {
     pub(super) queued: bool,
     /// When [`Connection::timed_out`] is due.
     pub(super) deadline: Option<Instant>,
+    /// Until when a refusal of the guest is not believed: it was still starting when the client
+    /// came. None: it is believed at once.
+    pub(super) patience: Option<Instant>,
+    /// It was refused, and waits for the deadline before it asks again.
+    pub(super) resting: bool,
     /// When dialling is given up.
     pub(super) dial_until: Option<Instant>,
 }
@@ -97,6 +102,8 @@ impl Link {
             opened: false,
             queued: false,
             deadline: None,
+            patience: None,
+            resting: false,
             dial_until: None,
         }
     }
@@ -132,7 +139,8 @@ impl Link {
 
     /// Whether there is something for the guest.
     pub(super) fn has_packet(&self) -> bool {
-        self.connection.owed().is_some() || (self.readable && self.connection.may_send() > 0)
+        let bytes = self.readable && self.connection.may_send() > 0;
+        !self.resting && (self.connection.owed().is_some() || bytes)
     }
 
     /// Whether nothing is left to do.

@@ -21,8 +21,8 @@
 //! | guest | host (CID 2), port P | the Unix socket `<connect_socket>_<P>`; reset if nobody listens |
 //! | guest | sibling (its CID) | [`Config::siblings`]: through the sibling's device, which checks who calls |
 //!
-//! A connection that the host makes before the guest's driver is ready waits for it. A port on
-//! which the guest does not listen refuses at once (`ERR refused`, a closed published socket).
+//! A connection that the host makes before the guest's driver is ready waits for it, and for the
+//! guest to listen. After that, a port on which the guest does not listen refuses at once (`ERR refused`, a closed published socket).
 //! A reset reaches a TCP client as a reset; a Unix client sees the end of the stream.
 //!
 //! Not offered: SEQPACKET sockets (VIRTIO_VSOCK_F_SEQPACKET), datagrams (virtio has none).

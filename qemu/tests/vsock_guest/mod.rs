@@ -33,6 +33,7 @@ pub const SERVICES: &[(u32, Service)] = &[
     (1005, Service::Bye),
     (1006, Service::Deaf),
     (1007, Service::Mute),
+    (1008, Service::Late(3)),
 ];
 
 /// A device with a published echo port, in a folder of its own.

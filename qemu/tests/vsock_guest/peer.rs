@@ -39,6 +39,8 @@ pub enum Service {
     Bye,
     /// Says that it will receive no more, then sends "still here" and ends.
     Deaf,
+    /// Refuses so many times, then echoes.
+    Late(u32),
     /// Does not answer at all.
     Mute,
 }
@@ -258,8 +260,12 @@ impl Peer {
             if self.connections.contains_key(&key) {
                 return self.fault(format!("a request for a connection that lives: {header:?}"));
             }
-            match self.services.get(&key.2) {
+            match self.services.get_mut(&key.2) {
                 Some(Service::Mute) => {}
+                Some(Service::Late(refusals)) if *refusals > 0 => {
+                    *refusals -= 1;
+                    self.refuse(header);
+                }
                 Some(service) => {
                     let mut connection = Connection::new(*service, None);
                     connection.open = true;
@@ -427,7 +433,7 @@ impl Connection {
         let ended = self.told_us & NO_SEND != 0;
         match self.service {
             Service::Hold if !released => {}
-            Service::Echo | Service::Hold if self.report.is_none() => {
+            Service::Echo | Service::Late(_) | Service::Hold if self.report.is_none() => {
                 if self.outbox.len() < BUFFER as usize {
                     let bytes = self.read();
                     self.outbox.extend(bytes);
@@ -436,7 +442,7 @@ impl Connection {
                     self.wants = NO_SEND | NO_RECEIVE;
                 }
             }
-            Service::Echo | Service::Hold => {
+            Service::Echo | Service::Late(_) | Service::Hold => {
                 // As a client: send what was given, collect what comes.
                 let bytes = self.read();
                 self.report.as_ref().unwrap().bytes.lock().unwrap().extend(bytes);
