@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use vsock_guest::driver::EventIndex;
 use vsock_guest::peer::Service;
-use vsock_guest::{Bench, add, eventually, large, pattern, say_and_end};
+use vsock_guest::{Bench, add, count, eventually, large, pattern, say_and_end};
 
 /// Writes `total` bytes of the pattern; the sum of them.
 fn send_pattern(stream: &mut UnixStream, total: u64) -> u64 {
@@ -285,4 +285,68 @@ fn a_tcp_client_that_still_writes_reads_the_last_words() {
         assert_eq!(answer, "bye");
     }
     bench.settle(&guest);
+}
+
+#[test]
+fn conversations_of_any_shape_are_echoed() {
+    let bench = Bench::new();
+    let guest = bench.guest();
+    let many = count("ROUSE_VSOCK_CONVERSATIONS", 200);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let bench = &bench;
+            scope.spawn(move || {
+                let mut seed = thread + 1;
+                let mut random = |below: u64| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (seed >> 33) % below
+                };
+                for _ in 0..many / 4 {
+                    converse(bench, &mut random);
+                }
+            });
+        }
+    });
+    bench.settle(&guest);
+}
+
+/// Writes and reads amounts of all sizes in any order, ends its direction at some point, and
+/// expects everything back.
+fn converse(bench: &Bench, random: &mut impl FnMut(u64) -> u64) {
+    let mut stream = match random(2) {
+        0 => bench.client(1000),
+        _ => {
+            let mut stream = bench.caller("CONNECT 1000\n");
+            let mut byte = [0];
+            // One at a time, so that nothing of what follows is taken.
+            while byte != *b"\n" {
+                stream.read_exact(&mut byte).unwrap();
+            }
+            stream
+        }
+    };
+    let size = 1 << random(20);
+    let total = random(size) + 1;
+    let (mut written, mut read) = (0, 0);
+    let mut block = vec![0; 100_000];
+    while written < total {
+        let len = (random(size) + 1).min(total - written).min(100_000);
+        let bytes: Vec<u8> = (written..written + len).map(pattern).collect();
+        stream.write_all(&bytes).unwrap();
+        written += len;
+        // Never more on the way than the sockets and the credit hold: nobody reads meanwhile.
+        while written - read > 200_000 || (read < written && random(2) == 0) {
+            let count = stream.read(&mut block).unwrap();
+            assert!(count > 0, "it ended after {read} of {written} bytes");
+            for byte in &block[..count] {
+                assert_eq!(*byte, pattern(read));
+                read += 1;
+            }
+        }
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(read + rest.len() as u64, total);
+    assert!(rest.iter().zip(read..).all(|(byte, at)| *byte == pattern(at)));
 }
