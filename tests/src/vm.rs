@@ -142,7 +142,12 @@ impl Vm {
     /// Runs a script in the guest's shell (see `tests/appliances/guest`).
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
-        let script = format!("exec 2>&1\n{script}\n");
+        // Applets for what is not there as a program of its own.
+        let script = format!(
+            "exec 2>&1\n\
+             busybox test -d /tmp/bin || {{ busybox mkdir /tmp/bin; busybox --install -s /tmp/bin; }}\n\
+             PATH=$PATH:/tmp/bin\n{script}\n"
+        );
         self.send(1024, script.as_bytes()).success().text()
     }
 

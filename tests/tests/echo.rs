@@ -94,7 +94,7 @@ fn one_container(vm: &Vm) {
 }
 
 /// The pid, in the guest, of the echo server in its container.
-const SERVER: &str = "pid=$(busybox pidof server)";
+const SERVER: &str = "pid=$(busybox pidof echo-server)";
 
 fn isolated(vm: &Vm) {
     for kind in ["mnt", "pid", "ipc", "uts", "net", "cgroup"] {
@@ -275,7 +275,7 @@ fn a_killed_container_leaves_nothing(vm: &Vm) {
     let pid = vm.service("echo.service").main_pid.unwrap();
     vm.shell(&format!("kill -KILL {pid}"));
     assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
-    assert_eq!(vm.shell("busybox pidof server | wc -w").trim(), "1");
+    assert_eq!(vm.shell("busybox pidof echo-server | wc -w").trim(), "1");
 }
 
 fn units_can_be_started_stopped_and_restarted(vm: &Vm) {
