@@ -121,7 +121,7 @@ pub(crate) fn target() -> PathBuf {
 }
 
 /// The tests' cache; it outlives a test, and starts empty in a clean clone.
-pub(crate) fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     match std::env::var_os("ROUSE_TEST_CACHE_DIR") {
         Some(folder) => folder.into(),
         None => target().join("rouse-test-cache"),

@@ -8,7 +8,7 @@ mod count;
 mod tools;
 mod vm;
 
-pub use command::{Output, Rouse};
+pub use command::{Output, Rouse, cache};
 pub use count::count;
 pub use tools::socat;
 pub use vm::{Appliance, Vm, feed};

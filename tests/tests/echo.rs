@@ -405,7 +405,7 @@ fn a_sibling_says_hello() {
     let folder: PathBuf = appliance.path().into();
     let mut command = first.rouse.command(["run", "--detach", "--name", "third", "--cid", "41"]);
     let output = feed(command.arg(folder), b"");
-    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert_eq!(output.code, 75, "{}", output.stderr);
     assert!(output.stderr.contains("41"), "{}", output.stderr);
 }
 
