@@ -40,8 +40,14 @@ impl Supervisor<'_> {
                 && self.units[index].job.is_some_and(|job| job.kind == JobKind::Start);
             if starts {
                 for other in 0..self.units.len() {
-                    if other != index && self.conflict(index, other) && !self.is_down(id(other)) {
+                    if other == index || !self.conflict(index, other) {
+                        continue;
+                    }
+                    if !self.is_down(id(other)) {
                         self.want_down(other, JobKind::Stop);
+                    } else if !self.marks[other] {
+                        // A start that has not begun gives way, or the two wait for each other.
+                        self.units[other].job = None;
                     }
                 }
             }

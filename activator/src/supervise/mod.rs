@@ -60,6 +60,8 @@
 mod jobs;
 mod limit;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Bench {
-    directory: tempfile::TempDir,
     activator: Option<Child>,
+    /// Dropped before the directory in which it is mounted.
     cgroup: Option<OwnCgroup>,
+    directory: tempfile::TempDir,
 }
 
 impl Bench {
@@ -24,7 +25,8 @@ impl Bench {
     pub(crate) fn new() -> Self {
         loopback_up();
         let directory = tempfile::Builder::new().prefix("rouse-test-").tempdir().unwrap();
-        Self { directory, activator: None, cgroup: OwnCgroup::make() }
+        let cgroup = OwnCgroup::make(directory.path().join("cgroup"));
+        Self { activator: None, cgroup, directory }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -257,9 +259,8 @@ struct OwnCgroup {
 
 impl OwnCgroup {
     /// None if this user may not write to cgroup2: then the activator goes by process groups.
-    fn make() -> Option<Self> {
-        let host = std::env::temp_dir().join(format!("rouse-cgroup-{}", std::process::id()));
-        std::fs::create_dir_all(&host).unwrap();
+    fn make(host: PathBuf) -> Option<Self> {
+        std::fs::create_dir(&host).unwrap();
         let mount = |at: &Path| {
             let flags = rustix::mount::MountFlags::empty();
             rustix::mount::mount(c"cgroup2", at, c"cgroup2", flags, None)
@@ -289,6 +290,7 @@ impl Drop for OwnCgroup {
         while remove(&self.own).is_err() && begun.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(5));
         }
+        let _ = rustix::mount::unmount(&self.host, rustix::mount::UnmountFlags::DETACH);
     }
 }
 

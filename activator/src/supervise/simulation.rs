@@ -1,0 +1,517 @@
+//! Random units, random misfortune, and what must hold all the same.
+//!
+//! A schedule is made from a seed: units, then clients, ends of processes, failures of clone and
+//! open, orders of people, in random order and at random times. In it, always:
+//! * no fd is closed before the machine goes down, whatever happens to services;
+//! * a service never has two main processes;
+//! * a socket is not watched while anything of its service lives.
+//!
+//! Then all misfortune ends, and in the end:
+//! * (where no units conflict) every client was served: no edge was lost, every limit has recovered;
+//! * nothing happens any more, and no deadline is left;
+//! * going down stops everything in bounded time.
+//!
+//! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
+
+use super::tests::{command, manifest, service, socket, unit};
+use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Whom};
+use activator::control::{Event, Exit, Report, SocketState};
+use activator::manifest::*;
+use std::collections::BTreeMap;
+
+/// Schedules of one run of the tests, unless the environment says otherwise.
+const SCHEDULES: u64 = 20_000;
+/// Events until the misfortune ends.
+const STEPS: usize = 60;
+/// Events after that until all must be quiet.
+const CALM_STEPS: usize = 5_000;
+
+#[test]
+fn nothing_is_lost_in_any_schedule() {
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (from, count) = match number("ROUSE_SIM_SEED") {
+        Some(seed) => (seed, 1),
+        None => (0, number("ROUSE_SIM_SCHEDULES").unwrap_or(SCHEDULES)),
+    };
+    println!("ROUSE_SIM_SCHEDULES={count}");
+    for seed in from..from + count {
+        let outcome = std::panic::catch_unwind(|| schedule(seed));
+        assert!(outcome.is_ok(), "schedule failed, run it with ROUSE_SIM_SEED={seed}");
+    }
+}
+
+fn schedule(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let manifest = units(&mut dice);
+    let mut world = World::new(&manifest, dice);
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(world.now, &mut world);
+    for _ in 0..STEPS {
+        world.fate();
+        world.step(&mut it);
+    }
+    world.calm_down();
+    for _ in 0..CALM_STEPS {
+        if !world.step(&mut it) {
+            break;
+        }
+    }
+    // Two services that exclude each other, each with a client that waits, go on for ever.
+    if manifest.units.iter().all(|unit| unit.conflicts.is_empty()) {
+        world.assert_served(&it);
+        let calls = world.calls;
+        it.tick(world.now + 3_600_000_000, &mut world);
+        assert_eq!(world.calls, calls, "it is not quiet");
+    }
+    world.going_down = true;
+    it.shut_down(world.now, &mut world);
+    for _ in 0..CALM_STEPS {
+        if it.is_shut_down() {
+            break;
+        }
+        world.step(&mut it);
+    }
+    assert!(it.is_shut_down(), "it does not go down: {it:#?}");
+}
+
+/// One to four services with up to two sockets each; a later one may depend on earlier ones.
+fn units(dice: &mut Dice) -> Manifest {
+    let services = 1 + dice.below(4) as u16;
+    let mut units: Vec<Unit> = vec![];
+    for index in 0..services {
+        let mut spec = service();
+        spec.kind = *dice.pick(&[
+            ServiceKind::Simple,
+            ServiceKind::Exec,
+            ServiceKind::Notify,
+            ServiceKind::Oneshot,
+        ]);
+        spec.restart =
+            *dice.pick(&[Restart::No, Restart::No, Restart::OnFailure, Restart::OnAbnormal]);
+        spec.kill_mode = *dice.pick(&[KillMode::ControlGroup, KillMode::Mixed, KillMode::Process]);
+        spec.restart_delay_us = *dice.pick(&[0, 100_000, 5_000_000]);
+        spec.start_limit.burst = *dice.pick(&[0, 1, 5]);
+        spec.start_timeout_us = *dice.pick(&[0, 90_000_000]);
+        for commands in
+            [&mut spec.start_pre, &mut spec.start_post, &mut spec.stop, &mut spec.stop_post]
+        {
+            *commands = vec![command(); dice.below(4).saturating_sub(2) as usize];
+        }
+        let mut one = unit(&format!("{index}.service"), UnitKind::Service(spec));
+        one.start_at_boot = dice.one_in(4);
+        for other in (0..index).map(UnitId) {
+            match dice.below(8) {
+                0 => one.after.push(other),
+                1 => {
+                    one.requires.push(other);
+                    one.after.push(other);
+                }
+                2 => one.wants.push(other),
+                3 if dice.one_in(4) => one.conflicts.push(other),
+                _ => {}
+            }
+        }
+        units.push(one);
+    }
+    for index in 0..services {
+        for number in 0..dice.below(3) {
+            let name = format!("{index}-{number}.socket");
+            let mut spec = socket(index, 1 + dice.below(2) as usize);
+            spec.trigger_limit.burst = *dice.pick(&[0, 2, 20]);
+            spec.poll_limit.burst = *dice.pick(&[1, 15]);
+            let id = UnitId(units.len() as u16);
+            let mut one = unit(&name, UnitKind::Socket(spec));
+            one.start_at_boot = true;
+            units.push(one);
+            let owner = &mut units[usize::from(index)];
+            owner.after.push(id);
+            if let UnitKind::Service(service) = &mut owner.kind {
+                service.sockets.push(id);
+            }
+        }
+    }
+    manifest(units)
+}
+
+/// What is to happen later.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Readable(UnitId, u16),
+    Client(UnitId, u16),
+    Exit(u32, Exit),
+    /// What the service left behind is gone.
+    Empty(UnitId),
+    Ready(UnitId),
+    Serve(u32),
+    Start(UnitId),
+    Stop(UnitId),
+    Restart(UnitId),
+}
+
+#[derive(Debug, Default)]
+struct Door {
+    open: bool,
+    watched: bool,
+    waiting: u32,
+}
+
+#[derive(Debug)]
+struct Process {
+    unit: UnitId,
+    main: bool,
+    deaf: bool,
+}
+
+#[derive(Debug)]
+struct World<'m> {
+    manifest: &'m Manifest,
+    dice: Dice,
+    now: u64,
+    /// By time, then in the order they were made.
+    fates: BTreeMap<(u64, u64), Fate>,
+    made: u64,
+    doors: Vec<Vec<Door>>,
+    processes: BTreeMap<u32, Process>,
+    /// Services with processes beside those.
+    leftovers: Vec<bool>,
+    open_fails: bool,
+    calm: bool,
+    going_down: bool,
+    pids: u32,
+    calls: u64,
+}
+
+impl<'m> World<'m> {
+    fn new(manifest: &'m Manifest, dice: Dice) -> Self {
+        let doors = manifest.units.iter().map(|unit| match &unit.kind {
+            UnitKind::Socket(socket) => socket.listeners.iter().map(|_| Door::default()).collect(),
+            _ => vec![],
+        });
+        Self {
+            doors: doors.collect(),
+            leftovers: vec![false; manifest.units.len()],
+            manifest,
+            dice,
+            now: 1,
+            fates: BTreeMap::new(),
+            made: 0,
+            processes: BTreeMap::new(),
+            open_fails: false,
+            calm: false,
+            going_down: false,
+            pids: 100,
+            calls: 0,
+        }
+    }
+
+    fn later(&mut self, delay: u64, fate: Fate) {
+        self.made += 1;
+        self.fates.insert((self.now + delay, self.made), fate);
+    }
+
+    /// Makes something happen from outside.
+    fn fate(&mut self) {
+        self.open_fails = self.dice.one_in(20);
+        let unit = UnitId(self.dice.below(self.manifest.units.len() as u64) as u16);
+        let delay = self.dice.delay();
+        match &self.manifest.units[unit.index()].kind {
+            UnitKind::Socket(socket) => {
+                let listener = self.dice.below(socket.listeners.len() as u64) as u16;
+                self.later(delay, Fate::Client(unit, listener));
+            }
+            UnitKind::Service(_) if self.dice.one_in(8) => {
+                let order =
+                    *self.dice.pick(&[Fate::Start(unit), Fate::Stop(unit), Fate::Restart(unit)]);
+                self.later(delay, order);
+            }
+            _ => {}
+        }
+    }
+
+    /// From now on all goes well, also for those that hang.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.open_fails = false;
+        for pid in self.processes.keys().copied().collect::<Vec<_>>() {
+            let Some(process) = self.processes.get_mut(&pid) else { continue };
+            process.deaf = false;
+            let (unit, main) = (process.unit, process.main);
+            let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind else {
+                continue;
+            };
+            if !main || service.kind == ServiceKind::Oneshot {
+                self.later(1, Fate::Exit(pid, Exit::Code(0)));
+            } else {
+                self.later(1, Fate::Ready(unit));
+                self.later(2, Fate::Serve(pid));
+            }
+        }
+    }
+
+    /// The next event or deadline, whichever comes first. False if there is none.
+    fn step(&mut self, it: &mut Supervisor) -> bool {
+        let event = self.fates.keys().next().copied();
+        let deadline = it.deadline();
+        match (event, deadline) {
+            (None, None) => false,
+            (Some((at, _)), _) if deadline.is_none_or(|deadline| at <= deadline) => {
+                self.now = self.now.max(at);
+                if let Some(fate) = event.and_then(|key| self.fates.remove(&key)) {
+                    self.happen(it, fate);
+                }
+                true
+            }
+            (_, Some(deadline)) => {
+                assert!(self.calm || deadline < u64::MAX / 2);
+                self.now = self.now.max(deadline);
+                it.tick(self.now, self);
+                true
+            }
+            _ => unreachable!("an event without a deadline is the case above"),
+        }
+    }
+
+    fn happen(&mut self, it: &mut Supervisor, fate: Fate) {
+        let now = self.now;
+        match fate {
+            // Delivered even if the watch has ended since: one round of epoll may do that.
+            Fate::Readable(unit, listener) => it.triggered(now, self, unit, listener),
+            Fate::Client(unit, listener) => {
+                let door = &mut self.doors[unit.index()][usize::from(listener)];
+                if door.open {
+                    door.waiting += 1;
+                    if door.watched {
+                        self.later(0, Fate::Readable(unit, listener));
+                    }
+                    self.let_servers_look();
+                }
+            }
+            Fate::Exit(pid, exit) => {
+                if let Some(process) = self.processes.remove(&pid) {
+                    if process.main && !self.calm && self.dice.one_in(4) {
+                        self.leftovers[process.unit.index()] = true;
+                        let delay = self.dice.delay();
+                        self.later(delay, Fate::Empty(process.unit));
+                    }
+                    assert!(it.reaped(now, self, pid, exit), "a child that nobody knows");
+                }
+                it.emptied(now, self);
+            }
+            Fate::Empty(unit) => {
+                self.leftovers[unit.index()] = false;
+                it.emptied(now, self);
+            }
+            Fate::Ready(unit) => {
+                let ready = Notification { ready: true, ..Notification::default() };
+                it.notified(now, self, unit, ready);
+            }
+            Fate::Serve(pid) => self.serve(pid),
+            Fate::Start(unit) => {
+                it.order_start(now, self, unit);
+            }
+            Fate::Stop(unit) => {
+                it.order_stop(now, self, unit);
+            }
+            Fate::Restart(unit) => {
+                it.order_restart(now, self, unit);
+            }
+        }
+    }
+
+    fn serve(&mut self, pid: u32) {
+        let Some(unit) = self.processes.get(&pid).map(|process| process.unit) else { return };
+        if let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind {
+            for socket in &service.sockets {
+                self.doors[socket.index()].iter_mut().for_each(|door| door.waiting = 0);
+            }
+        }
+    }
+
+    /// In calm times every main process that runs serves whoever comes.
+    fn let_servers_look(&mut self) {
+        if self.calm {
+            let mains: Vec<u32> = self
+                .processes
+                .iter()
+                .filter(|(_, process)| process.main)
+                .map(|(pid, _)| *pid)
+                .collect();
+            mains.into_iter().for_each(|pid| self.later(1, Fate::Serve(pid)));
+        }
+    }
+
+    fn assert_served(&self, it: &Supervisor) {
+        assert!(self.fates.is_empty(), "events without end: {:?}\n{it:#?}", self.fates);
+        assert_eq!(it.deadline(), None, "{it:#?}");
+        for (index, doors) in self.doors.iter().enumerate() {
+            for door in doors {
+                assert!(door.open && door.waiting == 0, "{index} {door:?}\n{it:#?}\n{self:#?}");
+            }
+            if let Some(Report::Socket { state, .. }) = it.report(UnitId(index as u16)) {
+                let good = matches!(state, SocketState::Listening | SocketState::Running);
+                assert!(good, "{state:?}\n{it:#?}");
+            }
+        }
+    }
+
+    fn alive(&self, unit: UnitId) -> bool {
+        self.processes.values().any(|process| process.unit == unit) || self.leftovers[unit.index()]
+    }
+
+    fn plan_of_main(&mut self, pid: u32, unit: UnitId, kind: ServiceKind) {
+        let (delay, serve) = (self.dice.delay(), self.dice.delay());
+        if kind == ServiceKind::Notify && (self.calm || !self.dice.one_in(4)) {
+            self.later(serve, Fate::Ready(unit));
+        }
+        if self.calm {
+            self.later(serve, Fate::Serve(pid));
+            if kind == ServiceKind::Oneshot || self.dice.one_in(2) {
+                self.later(serve + delay + 1, Fate::Exit(pid, Exit::Code(0)));
+            }
+            return;
+        }
+        if self.dice.one_in(2) {
+            self.later(serve, Fate::Serve(pid));
+        }
+        let exit = *self.dice.pick(&[Exit::Code(0), Exit::Code(1), Exit::Signal(11)]);
+        if !self.dice.one_in(3) {
+            self.later(delay, Fate::Exit(pid, exit));
+        }
+    }
+}
+
+impl Hands for World<'_> {
+    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
+        self.calls += 1;
+        if self.open_fails {
+            return Err(OpenFailed { listener: 0, errno: libc::EMFILE });
+        }
+        self.doors[unit.index()].iter_mut().for_each(|door| door.open = true);
+        Ok(())
+    }
+
+    fn close(&mut self, unit: UnitId) {
+        self.calls += 1;
+        assert!(self.going_down, "closed {unit:?}");
+        self.doors[unit.index()].clear();
+    }
+
+    fn flush(&mut self, _: UnitId) {}
+
+    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+        self.calls += 1;
+        let UnitKind::Socket(socket) = &self.manifest.units[unit.index()].kind else {
+            panic!("{unit:?} is no socket");
+        };
+        let group = match &self.manifest.units[socket.service.index()].kind {
+            UnitKind::Service(service) => service.kill_mode != KillMode::Process,
+            _ => false,
+        };
+        let main = |process: &Process| process.unit == socket.service && process.main;
+        assert!(!self.processes.values().any(main), "{unit:?} is watched, its service lives");
+        assert!(!group || !self.alive(socket.service), "{unit:?}: its cgroup is not empty");
+        if !self.calm && self.dice.one_in(50) {
+            return false;
+        }
+        let door = &mut self.doors[unit.index()][usize::from(listener)];
+        assert!(door.open && !door.watched);
+        door.watched = true;
+        if door.waiting > 0 {
+            self.later(0, Fate::Readable(unit, listener));
+        }
+        true
+    }
+
+    fn unwatch(&mut self, unit: UnitId, listener: u16) {
+        self.calls += 1;
+        let door = &mut self.doors[unit.index()][usize::from(listener)];
+        assert!(std::mem::take(&mut door.watched));
+    }
+
+    fn spawn(&mut self, unit: UnitId, step: Step, _: Option<u32>) -> Result<Spawned, i32> {
+        self.calls += 1;
+        let main = matches!(step, Step::Start(_));
+        let same = |process: &Process| process.unit == unit && process.main == main;
+        assert!(!self.processes.values().any(same), "{unit:?} has two for {step:?}");
+        if !self.calm && self.dice.one_in(20) {
+            return Err(libc::EAGAIN);
+        }
+        self.pids += 1;
+        let pid = self.pids;
+        let deaf = !self.calm && self.dice.one_in(6);
+        self.processes.insert(pid, Process { unit, main, deaf });
+        let exec_error = (!self.calm && self.dice.one_in(20)).then_some(libc::ENOENT);
+        if exec_error.is_some() {
+            self.later(0, Fate::Exit(pid, Exit::Code(203)));
+        } else if main {
+            if let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind {
+                self.plan_of_main(pid, unit, service.kind);
+            }
+        } else if self.calm || !self.dice.one_in(10) {
+            let code = u8::from(!self.calm && self.dice.one_in(8));
+            let delay = self.dice.delay();
+            self.later(delay, Fate::Exit(pid, Exit::Code(code)));
+        }
+        Ok(Spawned { pid, exec_error })
+    }
+
+    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
+        self.calls += 1;
+        let hit: Vec<u32> = match whom {
+            Whom::Process(pid) => vec![pid],
+            Whom::All => self
+                .processes
+                .iter()
+                .filter(|(_, process)| process.unit == unit)
+                .map(|(pid, _)| *pid)
+                .collect(),
+        };
+        for pid in hit {
+            let deaf = self.processes.get(&pid).is_none_or(|process| process.deaf);
+            if signal == libc::SIGKILL || (signal == libc::SIGTERM && !deaf) {
+                let delay = self.dice.delay();
+                self.later(delay, Fate::Exit(pid, Exit::Signal(signal)));
+            }
+        }
+        if whom == Whom::All && signal == libc::SIGKILL && self.leftovers[unit.index()] {
+            self.later(1, Fate::Empty(unit));
+        }
+    }
+
+    fn populated(&mut self, unit: UnitId) -> bool {
+        self.alive(unit)
+    }
+
+    fn tell(&mut self, _: Option<UnitId>, event: Event) {
+        if let Event::Paused(hold) = event {
+            assert!(hold > 0, "a pause of nothing");
+        }
+    }
+}
+
+/// xorshift64*: enough for this, and the same everywhere.
+#[derive(Debug)]
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len() as u64) as usize]
+    }
+
+    /// Microseconds: none, a few, or seconds.
+    fn delay(&mut self) -> u64 {
+        let most = *self.pick(&[1, 1000, 10_000_000]);
+        self.below(most)
+    }
+}
