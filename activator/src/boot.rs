@@ -61,7 +61,7 @@ pub(crate) fn main() -> ! {
     let mut log = KernelLog { fd: None };
     if let Err(fatal) = live(began, &mut log) {
         log.line(&format!("{fatal}; powering off"));
-        console_line(&format!("activator: {fatal}; powering off\n"));
+        last_line(&format!("activator: {fatal}; powering off\n"));
     }
     power_off()
 }
@@ -79,9 +79,12 @@ fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
         Box::leak(Box::new(Manifest::decode(&bytes).map_err(Fatal::Decode)?));
     drop(bytes);
     prepare(manifest, &mut troubles)?;
+    let files = raise_files(&mut troubles);
     troubles.lines.drain(..).for_each(|line| log.line(&line));
-    let activator = std::fs::read_link("/proc/self/exe").ok();
-    let activator = activator.as_deref().and_then(|path| path.to_str()).unwrap_or("/init");
+    // The kernel's name for us. /proc/self/exe may lead to the root before the trick.
+    let name = std::env::args_os().next().and_then(|name| name.into_string().ok());
+    let name = name.filter(|name| name.starts_with('/') && std::path::Path::new(name).exists());
+    let activator = name.as_deref().unwrap_or("/init");
     let start = Start {
         manifest,
         path: manifest::PATH,
@@ -89,7 +92,7 @@ fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
         control: activator::control::SOCKET,
         vsock: Vsock::Listen,
         console,
-        files: Some(FILES),
+        files: Some(files),
     };
     let mut engine = Engine::new(start, began, &mut |line| log.line(line)).map_err(Fatal::Start)?;
     engine.run(log.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()));
@@ -143,10 +146,13 @@ impl KernelLog {
     }
 }
 
-/// The last line is for a person who looks at the screen.
-fn console_line(line: &str) {
-    let fd = open_console();
-    if let Ok(fd) = fd {
+/// The last line is for a person who looks at the screen: the kernel gives init the console as
+/// stderr. Where there was none, Rust's runtime has put /dev/null there.
+fn last_line(line: &str) {
+    let null = fs::stat(c"/dev/null").map(|null| null.st_rdev);
+    if fs::fstat(std::io::stderr()).map(|stat| stat.st_rdev) != null {
+        let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
+    } else if let Ok(fd) = open_console() {
         let _ = rustix::io::write(&fd, line.as_bytes());
     }
 }
@@ -253,15 +259,24 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
     }
     troubles.note("bring the loopback up", loopback_up());
     troubles.note("set the host name", system::sethostname(manifest.name.as_bytes()));
-    let files = Rlimit { current: Some(FILES.1), maximum: Some(FILES.1) };
-    if getrlimit(Resource::Nofile).maximum.is_some_and(|most| most < FILES.1) {
-        troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, files));
-    }
-    let soft = Rlimit { current: Some(FILES.1), ..getrlimit(Resource::Nofile) };
-    troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, soft));
     // Ctrl-alt-del becomes SIGINT for us. In a PID namespace there is no such key.
     let _ = system::reboot(RebootCommand::CadOff);
     Ok(())
+}
+
+/// Raises our limit of open files as far as it goes; what children get.
+fn raise_files(troubles: &mut Troubles) -> (u64, u64) {
+    let (soft, hard) = FILES;
+    let raised = Rlimit { current: Some(hard), maximum: Some(hard) };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        return FILES;
+    }
+    // A container's PID 1 may not raise the hard limit.
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(hard).min(hard);
+    let raised = Rlimit { current: Some(most), ..limit };
+    troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, raised));
+    (soft.min(most), most)
 }
 
 fn load(module: &Module) -> Result<(), Errno> {

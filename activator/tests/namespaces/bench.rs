@@ -58,8 +58,7 @@ impl Bench {
     }
 
     pub(crate) fn try_status(&self) -> Option<Status> {
-        let stream = UnixStream::connect(self.control()).ok()?;
-        client::status(stream, "").ok()
+        status_of(&self.control())
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -140,6 +139,13 @@ impl Drop for Bench {
             let _ = child.wait();
         }
     }
+}
+
+/// The status, if it comes within a few seconds.
+pub(crate) fn status_of(control: &Path) -> Option<Status> {
+    let stream = UnixStream::connect(control).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    client::status(stream, "").ok()
 }
 
 pub(crate) fn service<'a>(status: &'a Status, name: &str) -> &'a ServiceStatus {

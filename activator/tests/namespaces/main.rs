@@ -10,6 +10,7 @@ mod activation;
 mod bench;
 mod build;
 mod helper;
+mod init;
 
 mod lifecycle;
 
@@ -18,7 +19,7 @@ use std::process::{Command, ExitCode};
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [activation::TESTS, lifecycle::TESTS].concat()
+    [activation::TESTS, lifecycle::TESTS, init::TESTS].concat()
 }
 
 fn main() -> ExitCode {
