@@ -22,6 +22,7 @@ pub mod connection;
 pub mod console;
 pub mod journal;
 pub mod orders;
+pub mod peer;
 pub mod request;
 pub mod server;
 pub mod signals;

@@ -11,7 +11,7 @@ use super::signals::Signals;
 use super::split::Splitter;
 use super::status::{self, Verdict};
 use super::token::Token;
-use super::{request, words};
+use super::{peer, request, words};
 use crate::control::{Event, Failure, Order, Reply, Request};
 use crate::manifest::{Manifest, UnitId, UnitKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -508,8 +508,7 @@ fn find(connections: &mut [Connection], id: ClientId) -> Option<&mut Connection>
     connections.iter_mut().find(|client| client.id == id)
 }
 
-/// SO_PEERCRED, unix(7).
 fn is_root_or_us(socket: &OwnedFd) -> bool {
-    let credentials = rustix::net::sockopt::socket_peercred(socket);
-    credentials.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+    let us = rustix::process::geteuid().as_raw();
+    peer::user(rustix::fd::AsFd::as_fd(socket)).is_some_and(|user| user == 0 || user == us)
 }
