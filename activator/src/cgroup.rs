@@ -16,6 +16,9 @@ const TREE: &str = "/sys/fs/cgroup/rouse";
 /// statfs(2): CGROUP2_SUPER_MAGIC.
 const MAGIC: i64 = 0x6367_7270;
 
+/// Reads of cgroup.procs at most, each of some seventy pids: more than PID_MAX_DEFAULT.
+const READS: usize = 1024;
+
 /// One service's cgroup, all of its fds open.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -110,15 +113,17 @@ impl Group {
         self.kill.as_ref().is_some_and(|kill| io::write(kill, b"1").is_ok())
     }
 
-    /// Calls for each process of ours in it (not below).
+    /// Calls for each process of ours in it (not below). One that forks faster than we read is
+    /// not followed for ever.
     pub(crate) fn each_process(&self, mut call: impl FnMut(i32)) {
         if fs::seek(&self.processes, fs::SeekFrom::Start(0)).is_err() {
             return;
         }
         let mut text = [0; 512];
         let mut pid: i32 = 0;
-        while let Ok(length @ 1..) = io::read(&self.processes, &mut text) {
-            for byte in &text[..length] {
+        for _ in 0..READS {
+            let Ok(length @ 1..) = io::read(&self.processes, &mut text) else { return };
+            for byte in text.get(..length).unwrap_or_default() {
                 match byte {
                     b'0'..=b'9' => {
                         pid = pid.wrapping_mul(10).wrapping_add(i32::from(byte - b'0'));

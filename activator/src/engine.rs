@@ -28,6 +28,9 @@ use std::time::Duration;
 
 /// Events that one round takes; more wait for the next.
 const EVENTS: usize = 64;
+/// Messages of one service, and ended processes, that one round takes. More wait for the next, so
+/// that nobody who sends, or forks, without end keeps PID 1 from the others.
+const TURN: usize = 64;
 /// How long logd may take to write its last lines, in microseconds.
 const LAST_LINES_US: u64 = 2_000_000;
 
@@ -87,6 +90,8 @@ pub(crate) struct Engine {
     poll: Poll,
     events: Events,
     stage: Stage,
+    /// A round has left children unreaped, so the next does not wait.
+    unreaped: bool,
 }
 
 /// CLOCK_BOOTTIME in microseconds.
@@ -128,9 +133,13 @@ impl Engine {
         })?;
         let notifies = per_unit(manifest, |unit, service| {
             let wants = service.kind == activator::manifest::ServiceKind::Notify;
-            wants.then(|| Notify::new(&directory, unit, service)).transpose()
-        })
-        .or_else(|e| fail("make a notify socket", e))?;
+            // Without it the service is never ready, which is its own trouble and nobody else's.
+            let notify = wants.then(|| Notify::new(&directory, unit, service)).transpose();
+            let notify = notify.map_err(|errno| {
+                trouble(&format!("{}: failed to make its notify socket: {errno}", unit.name));
+            });
+            Ok::<_, StartError>(notify.unwrap_or_default())
+        })?;
         let (groups, troubles) = cgroup::make_all(manifest);
         troubles.iter().for_each(|text| trouble(text));
         let null = fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -151,7 +160,8 @@ impl Engine {
         };
         let supervisor = Supervisor::new(manifest, began);
         let events = Events::with_capacity(EVENTS);
-        let engine = Self { supervisor, world, logger, signals, poll, events, stage: Stage::Up };
+        let (stage, unreaped) = (Stage::Up, false);
+        let engine = Self { supervisor, world, logger, signals, poll, events, stage, unreaped };
         engine.register()?;
         Ok(engine)
     }
@@ -198,6 +208,7 @@ impl Engine {
         ];
         let wait = deadlines.into_iter().flatten().min();
         let wait = wait.map(|deadline| Duration::from_micros(deadline.saturating_sub(now())));
+        let wait = if self.unreaped { Some(Duration::ZERO) } else { wait };
         if self.poll.poll(&mut self.events, wait).is_err() {
             // EINTR; anything else leaves the events of the last round, which are harmless.
             self.events.clear();
@@ -215,13 +226,18 @@ impl Engine {
     fn hear_services(&mut self, now: u64) {
         for event in &self.events {
             let Token::Notify(unit) = event.token().into() else { continue };
-            let Some(Some(_)) = self.world.notifies.get(unit.index()) else { continue };
-            while let Some(Some(notification)) = self
-                .world
-                .notifies
-                .get(unit.index())
-                .map(|it| it.as_ref().and_then(Notify::receive))
-            {
+            let Some(Some(notify)) = self.world.notifies.get(unit.index()) else { continue };
+            let fd = notify.fd().as_raw_fd();
+            for left in (0..TURN).rev() {
+                let Some(Some(notify)) = self.world.notifies.get(unit.index()) else { break };
+                let Some(notification) = notify.receive() else { break };
+                if left == 0 {
+                    // What waits still gives no new edge; this looks for it. It fails for no fd
+                    // that is watched.
+                    let token = Token::Notify(unit).into();
+                    let source = &mut SourceFd(&fd);
+                    let _ = self.world.registry.reregister(source, token, Interest::READABLE);
+                }
                 let main_pid = notification
                     .main_pid
                     .filter(|pid| may_be_main(*pid, self.world.manifest.unit(unit)));
@@ -232,7 +248,7 @@ impl Engine {
     }
 
     fn hear_signals(&mut self, now: u64) {
-        let mut children = false;
+        let mut children = std::mem::take(&mut self.unreaped);
         while let Some(signal) = sys::next_signal(self.signals.as_fd()) {
             match signal {
                 libc::SIGCHLD => children = true,
@@ -242,7 +258,12 @@ impl Engine {
         if !children {
             return;
         }
-        while let Some((pid, status)) = sys::reap() {
+        self.unreaped = true;
+        for _ in 0..TURN {
+            let Some((pid, status)) = sys::reap() else {
+                self.unreaped = false;
+                break;
+            };
             if self.logger.reaped(now, pid, &mut self.world) {
                 continue;
             }
@@ -258,9 +279,10 @@ impl Engine {
             match event.token().into() {
                 Token::Group(_) => emptied = true,
                 Token::Listener(unit, listener) => {
-                    // EPOLLHUP: shutdown(2) was called on it, so it is readable for ever, with
-                    // nothing to accept. (EPOLLERR alone is an ICMP error on a UDP socket.)
-                    if event.is_read_closed() && event.is_write_closed() {
+                    // EPOLLHUP or EPOLLRDHUP: shutdown(2) was called on it, so it is readable for
+                    // ever, with nothing to accept. (EPOLLERR alone is an ICMP error on a UDP
+                    // socket.)
+                    if event.is_read_closed() {
                         self.supervisor.hung_up(now, &mut self.world, unit, listener);
                     } else {
                         self.supervisor.triggered(now, &mut self.world, unit, listener);

@@ -59,9 +59,11 @@ impl Notify {
                 Err(_) => return None,
             };
             drop(control);
-            if !message.flags.contains(ReturnFlags::TRUNC) {
-                return Some(parse(&text[..message.bytes]));
-            }
+            // One that is too long is a message all the same, so that the caller can count it.
+            return Some(match message.flags.contains(ReturnFlags::TRUNC) {
+                true => Notification::default(),
+                false => parse(text.get(..message.bytes).unwrap_or_default()),
+            });
         }
     }
 }

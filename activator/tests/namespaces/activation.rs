@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("activation::a_socket_on_stdin_is_not_in_listen_fds", inetd),
     ("activation::non_blocking_sockets_are_handed_over_so", non_blocking),
     ("activation::a_listener_that_the_service_shut_down_is_opened_anew", shut_down),
+    ("activation::so_is_one_that_was_shut_down_for_reading", shut_reading),
 ];
 
 fn dying(bench: &mut Bench) {
@@ -209,8 +210,16 @@ fn non_blocking(bench: &mut Bench) {
 }
 
 fn shut_down(bench: &mut Bench) {
+    shut(bench, "both");
+}
+
+fn shut_reading(bench: &mut Bench) {
+    shut(bench, "reading");
+}
+
+fn shut(bench: &mut Bench, side: &str) {
     let mut units = Units::default()
-        .service("a.service", service(bench.path(), &["shut-down"]))
+        .service("a.service", service(bench.path(), &["shut-down", side]))
         .service("b.service", service(bench.path(), &["serve", "0"]))
         .socket("a.socket", "a.service", socket("a", vec![tcp(3000), unix(bench.path(), "u")]))
         .build();

@@ -85,10 +85,34 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             socket.send_to(b"STATUS=fine\nREADY=1", path).unwrap();
             sleep()
         }
+        // Says much more than anybody reads in one go, from several threads, then that it is
+        // ready, then more without end.
+        ["flood"] => {
+            let path = std::env::var("NOTIFY_SOCKET").unwrap();
+            let speak = |text: &[u8], times: usize| {
+                let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+                (0..times).for_each(|_| assert!(socket.send_to(text, &path).is_ok()));
+            };
+            let long = [b'x'; 5000];
+            std::thread::scope(|scope| {
+                (0..4).for_each(|_| drop(scope.spawn(|| speak(b"STATUS=busy", 2000))));
+                scope.spawn(|| speak(&long, 2000));
+            });
+            speak(b"READY=1", 1);
+            std::thread::scope(|scope| {
+                (0..4).for_each(|_| drop(scope.spawn(|| speak(b"STATUS=busy", usize::MAX))));
+                scope.spawn(|| speak(&long, usize::MAX));
+            });
+            ExitCode::SUCCESS
+        }
         // Listens on what it was given no more, and ends.
-        ["shut-down"] => {
+        ["shut-down", side] => {
+            let side = match *side {
+                "reading" => net::Shutdown::Read,
+                _ => net::Shutdown::Both,
+            };
             for fd in fds() {
-                net::shutdown(&fd, net::Shutdown::Both).unwrap();
+                net::shutdown(&fd, side).unwrap();
             }
             report("shut");
             ExitCode::SUCCESS

@@ -219,6 +219,9 @@ fn chores(bench: &mut Bench) {
             stat.contains(") Z ")
         })
     });
+    // We are root in a PID namespace that it does not see.
+    let status = bench::status_of(&init.path("/run/rouse/control")).unwrap();
+    assert_eq!(bench::socket(&status, "files.socket").state, "running");
     init.signal(libc::SIGTERM);
     init.end();
 }

@@ -22,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("lifecycle::orphans_are_reaped", orphans),
     ("lifecycle::services_start_in_order_and_stop_in_reverse", order),
     ("lifecycle::readiness_holds_back_what_comes_after", readiness),
+    ("lifecycle::who_talks_without_end_keeps_nobody_else_waiting", flood),
+    ("lifecycle::a_notify_socket_that_cannot_be_made_fails_its_service_only", no_notify),
     ("lifecycle::start_stop_restart_by_order", orders),
     ("lifecycle::poweroff_by_order_ends_it", poweroff),
     ("lifecycle::a_program_that_is_not_there_is_203", no_program),
@@ -175,6 +177,40 @@ fn readiness(bench: &mut Bench) {
     bench.wait_report("up b");
     let status = bench.wait("all is up", |status| status.state == "running");
     assert_eq!(bench::service(&status, "a.service").state, "running");
+    bench.stop();
+}
+
+fn flood(bench: &mut Bench) {
+    let mut spec = service(bench.path(), &["flood"]);
+    spec.kind = ServiceKind::Notify;
+    let units = Units::default()
+        .service("a.service", service(bench.path(), &["serve", "1"]))
+        .service("b.service", spec)
+        .at_boot("b.service")
+        .socket("a.socket", "a.service", socket("a", vec![tcp(3000)]));
+    bench.start(&units.build());
+    bench.wait("it is ready", |status| bench::service(status, "b.service").state == "running");
+    for _ in 0..3 {
+        assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).1, "x");
+    }
+    bench.stop();
+}
+
+fn no_notify(bench: &mut Bench) {
+    // Longer than the address of a Unix socket.
+    let name = format!("{}.service", "b".repeat(100));
+    let mut spec = service(bench.path(), &["exit", "0"]);
+    spec.kind = ServiceKind::Notify;
+    let units = Units::default()
+        .service("a.service", service(bench.path(), &["serve", "0"]))
+        .service(&name, spec)
+        .at_boot(&name)
+        .socket("a.socket", "a.service", socket("a", vec![tcp(3000)]));
+    bench.start(&units.build());
+    let status = bench.wait("it runs", |status| status.state == "running");
+    assert_eq!(bench::service(&status, &name).state, "failed");
+    assert!(bench.log().contains("failed to make its notify socket"), "{}", bench.log());
+    assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).1, "x");
     bench.stop();
 }
 
