@@ -402,6 +402,7 @@ impl Supervisor<'_> {
 
     /// Runs a command, or what follows when there is none with that index.
     fn run(&mut self, turn: &mut Turn, unit: UnitId, step: Step) {
+        let stopping = self.machine == MachineState::Stopping;
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         let (commands, index, phase, timeout) = match step {
             Step::StartPre(i) => (&spec.start_pre, i, Phase::StartPre(i), spec.start_timeout_us),
@@ -419,6 +420,7 @@ impl Supervisor<'_> {
                 Step::StopPost(_) => self.kill(turn, unit, Phase::Sweeping),
             };
         }
+        let timeout = if stopping && timeout == 0 { STOP_AT_SHUTDOWN_US } else { timeout };
         service.enter(phase, turn.now, timeout);
         let main = service.main;
         let spawned = match turn.hands.spawn(unit, step, main) {

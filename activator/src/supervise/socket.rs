@@ -94,7 +94,7 @@ impl Supervisor<'_> {
                 // Whether it is watched, `follow` decides.
                 socket.state = SocketState::Running;
                 turn.hands.tell(Some(unit), Event::Listening);
-                self.units[unit.index()].job = None;
+                self.end_start(unit);
             }
             Err(failed) => {
                 let delay = FIRST_RETRY_US << socket.tries.min(7);
@@ -105,10 +105,18 @@ impl Supervisor<'_> {
                 let tries = socket.tries;
                 turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
                 if tries == TRIES_OF_A_JOB {
-                    self.units[unit.index()].job = None;
+                    self.end_start(unit);
                     turn.hands.tell(Some(unit), Event::Failed);
                 }
             }
+        }
+    }
+
+    /// A start job is over. A stop that waits for its turn while a retry goes on is not touched.
+    fn end_start(&mut self, unit: UnitId) {
+        let job = &mut self.units[unit.index()].job;
+        if job.is_some_and(|job| job.kind == JobKind::Start) {
+            *job = None;
         }
     }
 
@@ -218,14 +226,18 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Notes when the last socket of the boot has opened.
+    /// Notes when the last socket of the boot has opened. One whose start job was given up is not
+    /// waited for: its address may never come.
     pub(super) fn note_listening(&mut self, now: u64) {
         if self.listening_us != 0 {
             return;
         }
         let waits = |index: usize| {
             let unit = &self.units[index];
-            unit.boot && matches!(unit.state, State::Socket(_)) && !self.is_open(id(index))
+            unit.boot
+                && unit.job.is_some()
+                && matches!(unit.state, State::Socket(_))
+                && !self.is_open(id(index))
         };
         if !(0..self.units.len()).any(waits) {
             self.listening_us = now;

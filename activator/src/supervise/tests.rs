@@ -307,6 +307,72 @@ fn a_listener_that_cannot_be_opened_is_tried_again_with_longer_delays() {
 }
 
 #[test]
+fn a_socket_that_cannot_be_opened_does_not_hold_back_the_boot() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script { open_error: Some(libc::EADDRNOTAVAIL), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    let machine = |it: &Supervisor| match it.machine_report(0) {
+        Report::Machine { state, listening_us, .. } => (state, listening_us),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(machine(&it), (MachineState::Starting, 0));
+    let mut now = 0;
+    for _ in 0..4 {
+        now = it.deadline().unwrap();
+        it.tick(now, hands);
+    }
+    assert!(hands.events.contains(&(Some(S), Event::Failed)));
+    assert_eq!(machine(&it), (MachineState::Running, now));
+}
+
+#[test]
+fn a_stop_that_waits_is_not_lost_when_a_retry_succeeds() {
+    let mut manifest = pair(|_| {});
+    manifest.units[0].after = vec![S];
+    let hands = &mut Script { open_error: Some(libc::EADDRNOTAVAIL), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    while !hands.events.contains(&(Some(S), Event::Failed)) {
+        it.tick(it.deadline().unwrap(), hands);
+    }
+    it.order_start(9_000_000, hands, A);
+    assert_eq!(state(&it, 0), ServiceState::Running);
+    hands.open_error = None;
+    it.shut_down(9_000_001, hands);
+    it.tick(60_000_000, hands);
+    it.reaped(60_000_001, hands, 101, Exit::Code(0));
+    assert!(it.is_shut_down());
+    assert_eq!(hands.calls.last(), Some(&Close(1)));
+}
+
+#[test]
+fn going_down_does_not_wait_for_ever_for_a_command() {
+    let manifest = pair(|spec| {
+        spec.stop = vec![command()];
+        spec.stop_post = vec![command()];
+        spec.stop_timeout_us = 0;
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.order_start(0, hands, A);
+    it.shut_down(1, hands);
+    assert!(hands.calls.contains(&Spawn(0, Step::Stop(0))));
+    for _ in 0..10 {
+        let Some(next) = it.deadline() else { break };
+        it.tick(next, hands);
+        // Nothing but SIGKILL ends what it has started.
+        if hands.take().iter().any(|call| matches!(call, Kill(_, _, libc::SIGKILL))) {
+            (101..=100 + hands.pids).for_each(|pid| {
+                it.reaped(next, hands, pid, Exit::Signal(libc::SIGKILL));
+            });
+        }
+    }
+    assert!(it.is_shut_down());
+}
+
+#[test]
 fn restart_waits_and_a_client_cuts_the_wait_short() {
     let manifest = pair(|service| {
         service.restart = Restart::OnFailure;

@@ -239,6 +239,9 @@ fn shut(bench: &mut Bench, side: &str) {
     });
     let again = TcpStream::connect("127.0.0.1:3000");
     assert!(again.is_ok(), "{again:?}");
+    // Each client has them shut down again, so it may take several.
+    let path = bench.path().join("u");
+    bench::until("both are open", || std::os::unix::net::UnixStream::connect(&path).is_ok());
     bench.stop();
 }
 
