@@ -114,12 +114,15 @@ pub enum StaticBuildError {
 /// Compiles a package. Cargo's own messages are kept for the error, and otherwise dropped.
 pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
     let target = Target::choose(package.architecture)?;
-    let manifest = package.folder.join("Cargo.toml");
+    // Cargo runs inside the folder, where a path relative to here means nothing.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let folder = absolute(package.folder);
+    let manifest = folder.join("Cargo.toml");
     let mut cargo = command("CARGO", "cargo");
     cargo.args(["build", "--message-format=json-render-diagnostics", "--bins"]);
     cargo.arg("--manifest-path").arg(&manifest);
     cargo.args(["--profile", package.profile, "--target", &target.triple]);
-    cargo.arg("--target-dir").arg(package.target_directory);
+    cargo.arg("--target-dir").arg(absolute(package.target_directory));
     if let Some(member) = package.member {
         cargo.args(["--package", member]);
     }
@@ -127,8 +130,8 @@ pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
         cargo.arg("--locked");
     }
     // Its `.cargo/config.toml`s are looked for from here.
-    cargo.current_dir(package.folder);
-    target.configure(&mut cargo, package.folder)?;
+    cargo.current_dir(&folder);
+    target.configure(&mut cargo, &folder)?;
     let (success, stdout, stderr) = run(cargo, "cargo")?;
     if !success {
         return Err(failure(package, &target, &stderr));
@@ -370,6 +373,15 @@ mod tests {
         assert!(built[0] == built[1], "the bytes differ");
         let inside = folder.path().to_str().unwrap().as_bytes();
         assert!(!built[0].content.windows(inside.len()).any(|window| window == inside));
+    }
+
+    #[test]
+    fn a_folder_may_be_relative() {
+        let here = std::env::current_dir().unwrap();
+        let folder = tempfile::tempdir_in(&here).unwrap();
+        write_package(folder.path(), "fn main() {}");
+        let relative = folder.path().strip_prefix(&here).unwrap();
+        assert_eq!(package(relative).unwrap().name, "tiny");
     }
 
     #[test]
