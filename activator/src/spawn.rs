@@ -11,7 +11,7 @@
 //! by waitpid(-1) anyhow.
 //!
 //! The order in the child: signals, session, cgroup's memory score, nice, fds, rlimits, umask,
-//! directory, groups and user, no_new_privs, LISTEN_PID, exec. A step that fails ends the child
+//! directory, LISTEN_PID, no_new_privs, groups and user, exec. A step that fails ends the child
 //! with systemd's exit code for it (systemd.exec(5), "Process Exit Codes").
 #![allow(unsafe_code)]
 
@@ -290,9 +290,8 @@ impl Errand<'_> {
         }
         // SAFETY: a C string.
         check(code::CHDIR, unsafe { libc::chdir(self.plan.directory.as_ptr()) })?;
-        self.become_user()?;
         write_pid(self.plan.ready.listen_pid);
-        Ok(())
+        self.become_user()
     }
 
     fn set_oom_score(&self) -> Step {
@@ -355,8 +354,16 @@ impl Errand<'_> {
         Ok(())
     }
 
+    /// The last thing before exec: from the change of user on, other processes of that user may
+    /// send us SIGSTOP, which takes effect at the end of a system call, and PID 1 sleeps until we
+    /// have executed. So no call may follow this one but exec.
     fn become_user(&self) -> Step {
         let Some(service) = self.plan.service else { return Ok(()) };
+        if service.no_new_privileges {
+            // SAFETY: takes numbers only.
+            let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            check(code::NO_NEW_PRIVILEGES, set)?;
+        }
         if let Some(User { uid, gid, groups }) = &service.user
             && !self.plan.ready.privileged
         {
@@ -370,11 +377,6 @@ impl Errand<'_> {
                 let set = libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid);
                 check(code::USER, set as c_int)?;
             }
-        }
-        if service.no_new_privileges {
-            // SAFETY: takes numbers only.
-            let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            check(code::NO_NEW_PRIVILEGES, set)?;
         }
         Ok(())
     }

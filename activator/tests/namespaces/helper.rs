@@ -156,6 +156,14 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        // Stops whatever it may, but itself.
+        ["stop-all"] => loop {
+            // SAFETY: kill takes numbers only; we are in a PID namespace of the test's own.
+            #[allow(unsafe_code)]
+            unsafe {
+                libc::kill(-1, libc::SIGSTOP)
+            };
+        },
         ["sleep"] => sleep(),
         other => panic!("no helper {other:?}"),
     }

@@ -24,6 +24,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("lifecycle::readiness_holds_back_what_comes_after", readiness),
     ("lifecycle::who_talks_without_end_keeps_nobody_else_waiting", flood),
     ("lifecycle::a_notify_socket_that_cannot_be_made_fails_its_service_only", no_notify),
+    ("lifecycle::who_stops_all_of_its_user_does_not_stop_pid_1", stopper),
     ("lifecycle::start_stop_restart_by_order", orders),
     ("lifecycle::poweroff_by_order_ends_it", poweroff),
     ("lifecycle::a_program_that_is_not_there_is_203", no_program),
@@ -211,6 +212,34 @@ fn no_notify(bench: &mut Bench) {
     assert_eq!(bench::service(&status, &name).state, "failed");
     assert!(bench.log().contains("failed to make its notify socket"), "{}", bench.log());
     assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).1, "x");
+    bench.stop();
+}
+
+fn stopper(bench: &mut Bench) {
+    if bench::is_mapped_alone() {
+        // All would be root, and the stopper would stop us, too.
+        return;
+    }
+    bench.open_to_all();
+    let user = Some(User { uid: 65534, gid: 65533, groups: vec![] });
+    let mut short = service(bench.path(), &["exit", "0"]);
+    short.kind = ServiceKind::Oneshot;
+    short.user = user.clone();
+    short.no_new_privileges = true;
+    short.restart = Restart::Always;
+    short.restart_delay_us = 1;
+    short.start_limit = RateLimit { interval_us: 0, burst: 0 };
+    (short.start_timeout_us, short.stop_timeout_us) = (3000, 3000);
+    let mut stopper = service(bench.path(), &["stop-all"]);
+    stopper.user = user;
+    let units = Units::default()
+        .service("a.service", short)
+        .service("b.service", stopper)
+        .at_boot("a.service")
+        .at_boot("b.service");
+    bench.start(&units.build());
+    // PID 1 sleeps while a child has not executed yet, and the child is stopped again and again.
+    bench.wait("many have started", |status| bench::service(status, "a.service").starts > 200);
     bench.stop();
 }
 
