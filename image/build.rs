@@ -1,4 +1,5 @@
-//! Compiles the guest's activator, which `rouse` carries inside.
+//! Compiles the guest's activator, which `rouse` carries inside, and hashes the sources, so that
+//! `rouse` can tell an image of its own from one of another `rouse`.
 //!
 //! `ROUSE_GUEST=skip` leaves it out: for a quick `cargo check`; such a `rouse` builds no image.
 
@@ -6,9 +7,21 @@
 #[path = "src/static_build.rs"]
 mod static_build;
 
+use sha2::{Digest, Sha256};
 use static_build::{Package, StaticBuildError};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+
+/// What an image's bytes depend on, besides the appliance: the builder, the types of the manifest,
+/// and by Cargo.lock every library. Folders are taken with all that is in them.
+const SOURCES: [&str; 6] = [
+    "image/src",
+    "image/build.rs",
+    "image/Cargo.toml",
+    "activator/src",
+    "activator/Cargo.toml",
+    "Cargo.lock",
+];
 
 /// Guests that an activator is compiled for, if the toolchain can.
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
@@ -17,11 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let image = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let workspace = image.parent().unwrap_or(&image);
-    for path in ["activator/src", "activator/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
+    for path in SOURCES.iter().chain(&["Cargo.toml"]) {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/static_build.rs");
+    println!("cargo::rustc-env=ROUSE_SOURCES={}", hash_sources(workspace)?);
     println!("cargo::rerun-if-env-changed=ROUSE_GUEST");
     let skip = std::env::var("ROUSE_GUEST").is_ok_and(|value| value == "skip");
     let mut table = String::from("&[\n");
@@ -55,6 +67,37 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     table.push_str("]\n");
     std::fs::write(out.join("activators.rs"), table)?;
+    Ok(())
+}
+
+/// SHA-256 over names and contents: the same in any directory and for any user.
+fn hash_sources(workspace: &Path) -> std::io::Result<String> {
+    let mut files = Vec::new();
+    for source in SOURCES {
+        list(workspace, Path::new(source), &mut files)?;
+    }
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files {
+        let content = std::fs::read(workspace.join(&file))?;
+        for part in [file.as_os_str().as_encoded_bytes(), &content] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The files at and below a path, relative to the workspace.
+fn list(workspace: &Path, path: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    let real = workspace.join(path);
+    if !real.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(real)? {
+        list(workspace, &path.join(entry?.file_name()), files)?;
+    }
     Ok(())
 }
 

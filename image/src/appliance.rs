@@ -76,6 +76,7 @@ impl Appliance {
             architecture: arch.units(),
             has_file: files.has_file,
         });
+        compiled.findings.extend(self.config.check_paths(&self.folder, &self.source));
         for (_, container) in &compiled.containers {
             if !self.config.image.contains_key(&container.image) {
                 let message = format!("image `{}` is not mapped", container.image);

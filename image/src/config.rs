@@ -1,5 +1,9 @@
 //! `appliance.toml`: what the units do not say.
 
+mod place;
+
+pub use place::{Part, place};
+
 use crate::finding::{Finding, Severity, Source, Span};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -148,47 +152,96 @@ impl Config {
         })
     }
 
+    /// What it names beside itself, each with its place in the file. These have to be there.
+    pub fn check_paths(&self, folder: &Path, source: &Arc<Source>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (path, named) in self.paths() {
+            let package = path.last() == Some(&"cargo");
+            let (real, expected) = match package {
+                true => (folder.join(named).join("Cargo.toml"), "a folder with a Cargo.toml"),
+                false => (folder.join(named), "a file or folder beside appliance.toml"),
+            };
+            let Err(error) = std::fs::metadata(&real) else { continue };
+            let message = format!("cannot read {}: {error}", real.display());
+            findings.push(
+                Finding::error(place(source, &path, Part::Value), message)
+                    .label(format!("expected {expected}")),
+            );
+        }
+        findings
+    }
+
+    /// Where in the file a path of the host stands, and the path.
+    fn paths(&self) -> impl Iterator<Item = (Vec<&str>, &Path)> {
+        let files = self.files.iter().map(|(to, from)| (vec!["files", to], from.as_path()));
+        let images = self.image.iter().flat_map(|(name, image)| {
+            let files = image.files.iter();
+            let files = files.map(|(to, from)| (vec!["image", name, "files", to], from.as_path()));
+            let cargo = image.cargo.iter();
+            files.chain(cargo.map(|from| (vec!["image", name, "cargo"], from.as_path())))
+        });
+        files.chain(images)
+    }
+
     fn check(&self, source: &Arc<Source>) -> Result<(), Finding> {
-        let wrong = |near: &str, message: String| Finding::error(find(source, near), message);
+        let wrong = |path: &[&str], part: Part, message: String| {
+            Finding::error(place(source, path, part), message)
+        };
         if let Some(name) = &self.name
             && !is_name(name)
         {
-            return Err(wrong(name, format!("`{name}` cannot be a name"))
+            return Err(wrong(&["name"], Part::Value, format!("`{name}` cannot be a name"))
                 .label("expected 1 to 32 of a-z, A-Z, 0-9 and -, not - at either end")
                 .help("it becomes the guest's host name"));
         }
         if !(128..=1 << 20).contains(&self.vm.memory) {
-            return Err(wrong("memory", format!("{} MiB is no size for a guest", self.vm.memory))
-                .label("expected 128 to 1048576 (MiB)")
-                .help("leave the line out for the default, 256"));
+            return Err(wrong(
+                &["vm", "memory"],
+                Part::Key,
+                format!("{} MiB is no size for a guest", self.vm.memory),
+            )
+            .label("expected 128 to 1048576 (MiB)")
+            .help("leave the line out for the default, 256"));
         }
         if !(1..=64).contains(&self.vm.cpus) {
-            return Err(wrong("cpus", format!("a guest cannot have {} processors", self.vm.cpus))
-                .label("expected 1 to 64")
-                .help("leave the line out for the default, 1"));
+            return Err(wrong(
+                &["vm", "cpus"],
+                Part::Key,
+                format!("a guest cannot have {} processors", self.vm.cpus),
+            )
+            .label("expected 1 to 64")
+            .help("leave the line out for the default, 1"));
         }
         for (reference, image) in &self.image {
             if image.cargo.is_some() != image.files.is_empty() {
-                return Err(wrong(reference, format!("image `{reference}` has no one source"))
-                    .label("expected either `cargo` or `files` in this table")
-                    .help(
-                        "`cargo = \"FOLDER\"` compiles a package, `[image.X.files]` copies files",
-                    ));
+                return Err(wrong(
+                    &["image", reference],
+                    Part::Key,
+                    format!("image `{reference}` has no one source"),
+                )
+                .label("expected either `cargo` or `files` in this table")
+                .help("`cargo = \"FOLDER\"` compiles a package, `[image.X.files]` copies files"));
             }
             if image.cargo.is_none() && image.entrypoint.is_none() && image.command.is_empty() {
                 return Err(wrong(
-                    reference,
+                    &["image", reference],
+                    Part::Key,
                     format!("image `{reference}` has nothing to execute"),
                 )
                 .label("expected `entrypoint` or `command` in this table")
                 .help("add `entrypoint = [\"/path/in/the/image\"]`"));
             }
         }
-        for path in self.files.keys().chain(self.image.values().flat_map(|i| i.files.keys())) {
+        for (place_of, _) in self.paths().filter(|(place_of, _)| place_of.contains(&"files")) {
+            let path = place_of.last().copied().unwrap_or_default();
             let normal = |part| matches!(part, Component::RootDir | Component::Normal(_));
             if !path.starts_with('/') || !Path::new(path).components().all(normal) {
-                return Err(wrong(path, format!("`{path}` is no path in the guest"))
-                    .label("expected an absolute path without `..`"));
+                return Err(wrong(
+                    &place_of,
+                    Part::Key,
+                    format!("`{path}` is no path in the guest"),
+                )
+                .label("expected an absolute path without `..`"));
             }
         }
         Ok(())
@@ -201,13 +254,6 @@ pub fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
-}
-
-/// Where a text first stands in a file.
-fn find(source: &Arc<Source>, text: &str) -> Span {
-    let start = source.text.find(text).unwrap_or(0);
-    let end = if source.text[start..].starts_with(text) { start + text.len() } else { start };
-    Span { source: source.clone(), range: start..end }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! The codes are fixed points for scripts; those above 64 are the ones of sysexits.h.
 
+use crate::cache;
 use crate::finding::{self, Finding};
 use crate::terminal;
 use std::error::Error;
@@ -54,9 +55,15 @@ impl Failure {
         &self.findings
     }
 
-    /// What lies beneath.
+    /// What lies beneath. A full disk is nobody's fault, whatever was being done: the same may
+    /// work later.
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if is_full(&*source) {
+            self.code = TRY_AGAIN;
+            self.hint.get_or_insert_with(|| "make room on that disk, and try again".into());
+        }
+        self.source = Some(source);
         self
     }
 
@@ -95,6 +102,25 @@ impl Failure {
         }
         ExitCode::from(self.code)
     }
+}
+
+/// Whether an error, or what lies beneath it, is a disk or a quota without room.
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let full = match error.downcast_ref::<std::io::Error>() {
+            Some(error) => {
+                use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+                matches!(error.kind(), StorageFull | QuotaExceeded)
+            }
+            None => matches!(error.downcast_ref(), Some(cache::Error::Full { .. })),
+        };
+        if full {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Prints findings on stderr, the worst last.

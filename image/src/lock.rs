@@ -7,10 +7,12 @@
 
 use crate::cache::Hash;
 use crate::debian::{self, Architecture, Debian, Package};
+use crate::finding::{Source, Span};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Its name, in an appliance's folder.
 pub const FILE: &str = "appliance.lock";
@@ -39,6 +41,8 @@ pub enum Error {
         path: PathBuf,
         /// Where, from 1.
         line: usize,
+        /// The same, with the text around it.
+        span: Span,
         /// What is wrong.
         message: String,
     },
@@ -196,9 +200,11 @@ impl Lock {
             version: u32,
         }
         let malformed = |error: toml::de::Error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-            Error::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+            let source = Arc::new(Source { path: path.display().to_string(), text: text.into() });
+            let span = Span { source, range: error.span().unwrap_or(0..0) };
+            let (line, _) = span.line_column();
+            let (path, message) = (path.to_owned(), error.message().to_owned());
+            Error::Malformed { path, line, span, message }
         };
         let format: Format = toml::from_str(text).map_err(malformed)?;
         if format.version != VERSION {

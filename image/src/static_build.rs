@@ -77,6 +77,14 @@ pub enum StaticBuildError {
         /// What was looked for.
         linker: String,
     },
+    /// There was no room for what Cargo makes.
+    #[error("compile {package}: no space is left in {target_directory}")]
+    DiskFull {
+        /// What was compiled.
+        package: PathBuf,
+        /// Where.
+        target_directory: PathBuf,
+    },
     /// Cargo failed; the end of what it said.
     #[error("compile {package}:\n{tail}")]
     Failed {
@@ -308,6 +316,11 @@ fn failure(package: &Package<'_>, target: &Target, stderr: &str) -> StaticBuildE
     if let Some(linker) = missing {
         let target = target.triple.clone();
         return StaticBuildError::NoLinker { package: package.folder.into(), target, linker };
+    }
+    // The text of ENOSPC, of the compiler as of the linker: no other way leads to it.
+    if stderr.contains("No space left on device") {
+        let target_directory = package.target_directory.into();
+        return StaticBuildError::DiskFull { package: package.folder.into(), target_directory };
     }
     let lines: Vec<&str> = stderr.trim_end().lines().collect();
     let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");

@@ -3,7 +3,7 @@
 use crate::appliance::Appliance;
 use crate::cache::Cache;
 use crate::command_line::Arch;
-use crate::exit::{BAD_INPUT, BUG, Failure, UNAVAILABLE};
+use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::oci::{Activation, Bundle, ContainerImage, Context};
 use crate::static_build::{self, Binary, StaticBuildError};
 use crate::terminal::{Measure, Task};
@@ -87,7 +87,10 @@ fn compile(
     };
     static_build::build(&package).map_err(|error| {
         let code = match error {
-            StaticBuildError::NoToolchain { .. } | StaticBuildError::NoTarget { .. } => UNAVAILABLE,
+            StaticBuildError::NoToolchain { .. }
+            | StaticBuildError::NoTarget { .. }
+            | StaticBuildError::NoLinker { .. } => UNAVAILABLE,
+            StaticBuildError::DiskFull { .. } => TRY_AGAIN,
             _ => BAD_INPUT,
         };
         Failure::new(code, format!("make image {reference}")).because(error)

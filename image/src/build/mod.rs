@@ -19,7 +19,7 @@ use crate::base;
 use crate::cache::Cache;
 use crate::command_line::Arch;
 use crate::debian::{Architecture, Debian};
-use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::guest;
 use crate::kernel::Kernel;
 use crate::lock::Section;
@@ -59,7 +59,12 @@ pub fn debian(appliance: &Appliance, cache: &Cache) -> Debian {
 
 /// A failure of fetching or choosing packages.
 pub fn of_debian(what: &str, error: crate::debian::Error) -> Failure {
-    let code = if error.is_temporary() { TRY_AGAIN } else { UNAVAILABLE };
+    let code = match &error {
+        error if error.is_temporary() => TRY_AGAIN,
+        // What the appliance asks for does not exist, or does not go together.
+        crate::debian::Error::Solver(_) => BAD_INPUT,
+        _ => UNAVAILABLE,
+    };
     let hint = error.hint();
     let failure = Failure::new(code, what).because(error);
     match hint {
@@ -110,7 +115,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     let config = std::sync::Arc::from("appliance.toml");
     for (path, from) in &appliance.config.files {
         tree.insert_from_disk(path, &appliance.path(from), &config)
-            .map_err(|error| Failure::new(crate::exit::BAD_INPUT, "copy [files]").because(error))?;
+            .map_err(|error| Failure::new(BAD_INPUT, "copy [files]").because(error))?;
     }
     let images =
         containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;

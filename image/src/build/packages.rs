@@ -4,9 +4,11 @@ use super::of_debian;
 use crate::appliance::{Appliance, Files};
 use crate::base;
 use crate::command_line::Arch;
-use crate::debian::Debian;
+use crate::config::{Part, place};
+use crate::debian::{self, Debian, solver};
 use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure};
+use crate::finding::Finding;
 use crate::lock::{self, Lock, Section, Wanted};
 use crate::terminal::{self, Measure, Task};
 use crate::tree::{Kind, Tree, filter};
@@ -24,8 +26,15 @@ const UNITS: &str = "/usr/lib/systemd/system/";
 /// What the lock says, or a new lock where it does not cover the appliance.
 pub fn locked(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<Section, Failure> {
     let path = appliance.folder.join(lock::FILE);
-    let bad = |error: lock::Error| {
-        Failure::new(BAD_INPUT, "use the lock").because(error).hint("`rouse lock` writes a new one")
+    let bad = |error: lock::Error| match error {
+        lock::Error::Malformed { span, message, .. } => {
+            let finding = Finding::error(span, message).help("`rouse lock` writes a new one");
+            Failure::findings(BAD_INPUT, vec![finding])
+        }
+        error => {
+            let failure = Failure::new(BAD_INPUT, "use the lock").because(error);
+            failure.hint("`rouse lock` writes a new one")
+        }
     };
     let wanted = wanted(appliance, arch);
     let lock = Lock::read(&path).map_err(bad)?;
@@ -57,7 +66,7 @@ pub fn resolve(
 ) -> Result<Section, Failure> {
     let wanted = wanted(appliance, arch);
     let path = appliance.folder.join(lock::FILE);
-    let section = wanted.resolve(debian).map_err(|error| of_debian("resolve packages", error))?;
+    let section = wanted.resolve(debian).map_err(|error| unresolved(appliance, error))?;
     let mut new =
         old.filter(|lock| lock.suite == wanted.suite).unwrap_or_else(|| Lock::new(wanted.suite));
     new.insert(arch.debian(), section.clone());
@@ -69,6 +78,21 @@ pub fn resolve(
         Err(error) => terminal::warn(format!("packages are not pinned: failed to {error}")),
     }
     Ok(section)
+}
+
+/// A package that the config asks for and that does not exist is shown where it asks for it.
+fn unresolved(appliance: &Appliance, error: debian::Error) -> Failure {
+    if let debian::Error::Solver(solver::Error::Unknown { name }) = &error
+        && appliance.config.packages.contains(name)
+    {
+        let span = place(&appliance.source, &["packages", name], Part::Value);
+        let suite = &appliance.config.debian.suite;
+        let finding = Finding::error(span, format!("there is no package `{name}` in {suite}"))
+            .label("expected the name of a Debian package")
+            .help("packages.debian.org finds packages by the files in them");
+        return Failure::findings(BAD_INPUT, vec![finding]);
+    }
+    of_debian("resolve packages", error)
 }
 
 fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
@@ -114,8 +138,11 @@ impl Packages {
         }
         for unit in &appliance.config.enable {
             if !units.iter().any(|(path, _)| path.rsplit('/').next() == Some(unit)) {
-                return Err(Failure::new(BAD_INPUT, format!("enable {unit}: no package has it"))
-                    .hint("`packages` in appliance.toml names the packages"));
+                let span = place(&appliance.source, &["enable", unit], Part::Value);
+                let finding = Finding::error(span, format!("no package has a unit `{unit}`"))
+                    .label("expected a unit of one of the packages")
+                    .help("`packages` names the packages");
+                return Err(Failure::findings(BAD_INPUT, vec![finding]));
             }
         }
         Ok(Self { whole, parts, units })

@@ -125,10 +125,12 @@ impl Part {
 pub struct Fingerprint(Sha256);
 
 impl Fingerprint {
-    /// Starts with what this program is: another rouse builds anew.
+    /// Starts with what this program is: a rouse of other sources builds anew. The sources, and
+    /// not the executable: that has the paths of its own build in it, and reading it takes longer
+    /// than all else when there is nothing to build.
     pub fn new() -> Self {
         let mut fingerprint = Self::default();
-        fingerprint.add("rouse", env!("CARGO_PKG_VERSION").as_bytes());
+        fingerprint.add("rouse", env!("ROUSE_SOURCES").as_bytes());
         fingerprint.add("format", &FORMAT.to_le_bytes());
         fingerprint.add("level", &super::LEVEL.to_le_bytes());
         fingerprint
