@@ -4,7 +4,7 @@ use super::guest::{self, print};
 use crate::appliance::Appliance;
 use crate::build;
 use crate::command_line::{Arch, Run};
-use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
 use crate::{output, terminal};
 use activator::client;
 use activator::control::{self, Request};
@@ -15,7 +15,7 @@ use rouse_qemu::emulator::{Emulator, Found};
 use rouse_qemu::machine::{self, Hardware};
 use rouse_qemu::process::{self, Process};
 use rouse_qemu::publish::{HostAddress, Publish};
-use rouse_qemu::registry::{Entry, Registry, VsockKind};
+use rouse_qemu::registry::{Entry, Registry, RegistryError, VsockKind};
 use rouse_qemu::vm::{self, Blame, Event, Guest, Lifetime, Outcome, Spec};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -33,7 +33,12 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
     let registry = Registry::open()
         .map_err(|error| Failure::new(FAILED, "open the folder of running VMs").because(error))?;
     let name = arguments.name.clone().unwrap_or_else(|| appliance.name.clone());
-    // A taken name is said before minutes of building.
+    // What is wrong with a name is said before minutes of building.
+    if let Err(error @ RegistryError::Name(_)) = registry.find(&name) {
+        return Err(Failure::new(USAGE, "run the appliance")
+            .because(error)
+            .hint("--name gives the VM another name than the appliance's"));
+    }
     if !arguments.print_command && registry.find(&name).is_ok() {
         return Err(Failure::new(TRY_AGAIN, format!("run {name}: a VM of that name is running"))
             .hint(format!("`rouse poweroff {name}` ends it; --name gives another name")));
@@ -190,7 +195,11 @@ fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failur
                     Blame::Request | Blame::Guest => FAILED,
                     Blame::Host => UNAVAILABLE,
                 };
-                return Err(Failure::new(code, failure.message));
+                let failed = Failure::new(code, failure.message);
+                return Err(match (failure.blame, spec.cid) {
+                    (Blame::Busy, Some(_)) => failed.hint("without --cid, a free one is taken"),
+                    _ => failed,
+                });
             }
             None => {
                 return Err(Failure::new(BUG, "follow the VM: its process is gone")

@@ -99,6 +99,9 @@ impl Error {
             Self::Download(download::Error::Unreachable { .. }) => {
                 Some("set ROUSE_DEBIAN_MIRROR to a mirror that can be reached")
             }
+            Self::Download(download::Error::WrongHash { .. }) => Some(
+                "ROUSE_DEBIAN_MIRROR names another mirror; `rouse lock` replaces an edited lock",
+            ),
             Self::Release(release::Error::Expired { .. }) => Some(
                 "the mirror is behind, or an old snapshot: ROUSE_DEBIAN_CHECK_VALID_UNTIL=no accepts it",
             ),
