@@ -56,6 +56,16 @@ impl Rouse {
         self.runtime.path()
     }
 
+    /// The tests' cache, which all of them share.
+    pub fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The program itself.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// A command to add to.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.program);

@@ -5,10 +5,14 @@
 
 mod command;
 mod count;
+mod golden;
+mod mirror;
 mod tools;
 mod vm;
 
 pub use command::{Output, Rouse, cache};
 pub use count::count;
+pub use golden::{golden, mask, mask_hashes};
+pub use mirror::{Fault, Mirror, packages};
 pub use tools::socat;
 pub use vm::{Appliance, Vm, feed};

@@ -35,6 +35,19 @@ impl Appliance {
         echo
     }
 
+    /// One socket, one service, no container: quick to build.
+    pub fn tiny() -> Self {
+        Self::empty()
+            .with("appliance.toml", "name = \"tiny\"\n\n[files]\n\"/usr/bin/hello\" = \"hello\"\n")
+            .with("hello", "hello\n")
+            .with("hello.service", "[Service]\nExecStart=/usr/bin/hello\n")
+            .with(
+                "hello.socket",
+                "[Socket]\nListenStream=vsock:4294967295:3000\n\n\
+                 [Install]\nWantedBy=sockets.target\n",
+            )
+    }
+
     /// An empty folder.
     pub fn empty() -> Self {
         Self { folder: tempfile::Builder::new().prefix("appliance").tempdir().unwrap() }
