@@ -12,6 +12,11 @@ use std::sync::Arc;
 /// Directories that services write to; the guest mounts a tmpfs over each.
 const WRITABLE: [(&str, u32); 2] = [("/root", 0o700), ("/var", 0o755)];
 
+/// As Debian's own kernels are set up: nobody gets root to follow a link that he put in its way,
+/// proc_sys_fs(5).
+const SYSCTLS: [(&str, &str); 2] =
+    [("fs/protected_hardlinks", "1"), ("fs/protected_symlinks", "1")];
+
 /// The folder and its appliance.toml.
 #[derive(Debug)]
 pub struct Appliance {
@@ -113,9 +118,11 @@ impl Appliance {
             .iter()
             .map(|(path, mode)| Writable { path: (*path).into(), mode: *mode })
             .collect();
+        let sysctls =
+            SYSCTLS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Manifest {
             name: self.name.clone(),
-            boot: Boot { writable, ..Boot::default() },
+            boot: Boot { writable, sysctls, ..Boot::default() },
             units: compiled.units.clone(),
         }
     }
