@@ -191,7 +191,7 @@ impl Config {
             && !is_name(name)
         {
             return Err(wrong(&["name"], Part::Value, format!("`{name}` cannot be a name"))
-                .label("expected 1 to 32 of a-z, A-Z, 0-9 and -, not - at either end")
+                .label("expected 1 to 32 of a-z, 0-9 and -, not - at either end")
                 .help("it becomes the guest's host name"));
         }
         if !(128..=1 << 20).contains(&self.vm.memory) {
@@ -251,7 +251,9 @@ impl Config {
 /// Whether a text can name an appliance and a VM: it becomes a host name and a folder.
 pub fn is_name(name: &str) -> bool {
     (1..=32).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-')
 }
