@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 
 const DEVICE: &str = "/dev/vhost-vsock";
+/// The host's own end of vsock.
+const OWN: &str = "/dev/vsock";
 
 /// `auto` (the default), `vhost` or `device`: how guests get their vsock.
 pub const VARIABLE: &str = "ROUSE_VSOCK";
@@ -16,8 +18,12 @@ pub fn is_usable() -> bool {
     open(Path::new(DEVICE)).is_ok()
 }
 
-/// Whether a VM of this host, of whatever program and user, has that CID.
+/// Whether a VM of this host, of whatever program and user, has that CID, or the host itself has it,
+/// being a guest: its kernel keeps connections to its own CID, so that they never reach a VM.
 pub fn is_taken(cid: u32) -> bool {
+    if own_cid() == Some(cid) {
+        return true;
+    }
     match open(Path::new(DEVICE)) {
         Ok(device) => {
             // SAFETY: the request takes a pointer to a u64, which SetGuestCid holds for the call.
@@ -28,12 +34,22 @@ pub fn is_taken(cid: u32) -> bool {
     }
 }
 
+/// The CID that this host has as a guest of another, or 2 if it is no guest.
+fn own_cid() -> Option<u32> {
+    let device = File::open(OWN).ok()?;
+    // SAFETY: the request takes a pointer to an unsigned int, which GetLocalCid provides.
+    unsafe { rustix::ioctl::ioctl(&device, GetLocalCid::new()) }.ok()
+}
+
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
 /// VHOST_VSOCK_SET_GUEST_CID, _IOW(0xaf, 0x60, __u64) of linux/vhost.h.
 type SetGuestCid = rustix::ioctl::Setter<{ rustix::ioctl::opcode::write::<u64>(0xaf, 0x60) }, u64>;
+
+/// IOCTL_VM_SOCKETS_GET_LOCAL_CID, _IO(7, 0xb9) of linux/vm_sockets.h, which writes an unsigned int.
+type GetLocalCid = rustix::ioctl::Getter<{ rustix::ioctl::opcode::none(7, 0xb9) }, u32>;
 
 /// struct sockaddr_vm of linux/vm_sockets.h, see vsock(7).
 #[repr(C)]
@@ -83,7 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn the_request_has_the_kernels_number() {
+    fn the_requests_have_the_kernels_numbers() {
         assert_eq!(rustix::ioctl::opcode::write::<u64>(0xaf, 0x60), 0x4008_af60);
+        assert_eq!(rustix::ioctl::opcode::none(7, 0xb9), 0x7b9);
     }
 }

@@ -304,7 +304,7 @@ fn choose_cid(
     match holder(cid).map(|entry| entry.record.name.clone()) {
         Some(holder) => Err(RegistryError::CidBusy { cid, holder }),
         None if taken(cid) => {
-            Err(RegistryError::CidBusy { cid, holder: "another VM of this host".into() })
+            Err(RegistryError::CidBusy { cid, holder: "this host or another VM of it".into() })
         }
         None => Ok(cid),
     }

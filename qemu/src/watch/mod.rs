@@ -408,7 +408,7 @@ impl Watching<'_> {
         let says = |what: &str| lines.iter().any(|line| line.contains(what));
         if says("unable to set guest cid") && says("in use") {
             let cid = self.watch.vm.record.cid;
-            let holder = "another VM of this host".into();
+            let holder = "this host or another VM of it".into();
             return Err(RegistryError::CidBusy { cid, holder }.into());
         }
         if self.watch.fallback == Fallback::Tcg
