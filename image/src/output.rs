@@ -25,8 +25,13 @@ pub const MANIFEST: &str = "manifest";
 /// Name of the [`Description`].
 pub const DESCRIPTION: &str = "image.json";
 
-/// zstd's level. 19 is its last one that needs no more memory in the guest than the others.
+/// zstd's level for images of up to [`LARGE`] bytes, which are worth its seconds: the last one that
+/// needs no more memory in the guest than the others.
 pub const LEVEL: i32 = 19;
+/// zstd's level for larger ones: seconds instead of minutes, for a file that is a little larger.
+pub const LEVEL_OF_LARGE: i32 = 9;
+/// Uncompressed bytes above which an image is large.
+pub const LARGE: u64 = 64 << 20;
 
 /// What an image is made of.
 #[derive(Debug)]
@@ -91,7 +96,7 @@ fn write_parts(
     let path = folder.join(INITRAMFS);
     let raw = cpio::size(image.tree)?;
     let file = File::create_new(&path).map_err(at(&path))?;
-    let (file, part) = compress(image.tree, file, progress).map_err(at(&path))?;
+    let (file, part) = compress(image.tree, level(raw), file, progress).map_err(at(&path))?;
     file.sync_all().map_err(at(&path))?;
     description.initramfs = part;
     description.initramfs_raw_size = raw;
@@ -113,9 +118,14 @@ fn write_file(path: &Path, content: &[u8]) -> Result<Part, OutputError> {
 }
 
 /// The tree as a zstd-compressed cpio archive.
-fn compress(tree: &Tree, file: File, progress: impl FnMut(u64)) -> Result<(File, Part), io::Error> {
+fn compress(
+    tree: &Tree,
+    level: i32,
+    file: File,
+    progress: impl FnMut(u64),
+) -> Result<(File, Part), io::Error> {
     let hashed = description::Hashing::new(BufWriter::with_capacity(1 << 16, file));
-    let mut encoder = zstd::Encoder::new(hashed, LEVEL)?;
+    let mut encoder = zstd::Encoder::new(hashed, level)?;
     // The bytes depend on whether there are workers, but not on how many.
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
     encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
@@ -124,6 +134,11 @@ fn compress(tree: &Tree, file: File, progress: impl FnMut(u64)) -> Result<(File,
     let (buffer, part) = encoder.finish()?.finish();
     let file = buffer.into_inner().map_err(io::IntoInnerError::into_error)?;
     Ok((file, part))
+}
+
+/// Depends on the content only, so that every machine writes the same bytes.
+fn level(raw: u64) -> i32 {
+    if raw > LARGE { LEVEL_OF_LARGE } else { LEVEL }
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> OutputError + use<> {
@@ -255,6 +270,11 @@ mod tests {
         assert_eq!(names(&parent.path().join("images")), ["echo"]);
         std::fs::write(folder.join(KERNEL), b"ker").unwrap();
         assert!(!Description::is_current(&folder, "of other"));
+    }
+
+    #[test]
+    fn a_large_image_is_compressed_less() {
+        assert_eq!((level(0), level(LARGE), level(LARGE + 1)), (19, 19, 9));
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Fingerprint {
         fingerprint.add("rouse", env!("ROUSE_SOURCES").as_bytes());
         fingerprint.add("format", &FORMAT.to_le_bytes());
         fingerprint.add("level", &super::LEVEL.to_le_bytes());
+        fingerprint.add("level of large images", &super::LEVEL_OF_LARGE.to_le_bytes());
         fingerprint
     }
 
