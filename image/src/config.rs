@@ -34,6 +34,10 @@ pub struct Config {
     /// Path in the guest to a file or folder beside appliance.toml.
     #[serde(default)]
     pub files: BTreeMap<String, PathBuf>,
+    /// Kernel modules to load at boot, with those that they depend on, beside those that every
+    /// guest has.
+    #[serde(default)]
+    pub modules: Vec<String>,
     /// The virtual machine.
     #[serde(default)]
     pub vm: Vm,
@@ -212,6 +216,14 @@ impl Config {
             .label("expected 1 to 64")
             .help("leave the line out for the default, 1"));
         }
+        for module in &self.modules {
+            let normal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+            if module.is_empty() || !module.bytes().all(normal) {
+                return Err(wrong(module, format!("`{module}` cannot be a kernel module"))
+                    .label("expected a name as lsmod shows it")
+                    .help("no path and no .ko: `modules = [\"vhost_vsock\"]`"));
+            }
+        }
         for (reference, image) in &self.image {
             if image.cargo.is_some() != image.files.is_empty() {
                 return Err(wrong(
@@ -288,6 +300,10 @@ mod tests {
         assert_eq!(
             first("[image.\"x/y\"]\n"),
             "appliance.toml:1:9: error: image `x/y` has no one source"
+        );
+        assert_eq!(
+            first("modules = [\"tun\", \"tun.ko\"]\n"),
+            "appliance.toml:1:20: error: `tun.ko` cannot be a kernel module"
         );
         assert_eq!(first("name = \"-\"\n"), "appliance.toml:1:9: error: `-` cannot be a name");
         assert!(first("name = \"a\n").starts_with("appliance.toml:1:"));

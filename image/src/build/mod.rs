@@ -21,7 +21,7 @@ use crate::command_line::Arch;
 use crate::debian::{Architecture, Debian};
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::guest;
-use crate::kernel::Kernel;
+use crate::kernel::{self, Kernel};
 use crate::lock::Section;
 use crate::output::{
     self,
@@ -123,8 +123,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     let kernel_package = debian
         .fetch(std::slice::from_ref(&section.kernel))
         .map_err(|error| of_debian("fetch the kernel", error))?;
-    let kernel = Kernel::extract(&cache, &kernel_package[0], section.kernel.sha256, &MODULES)
-        .map_err(|error| Failure::new(FAILED, "take the kernel from its package").because(error))?;
+    let kernel = kernel(appliance, &cache, &kernel_package[0], &section)?;
     let mut manifest = appliance.manifest(&compiled);
     for module in &kernel.modules {
         let path = format!("/{}", module.path.display());
@@ -133,7 +132,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         manifest.boot.modules.push(Module {
             path,
             parameters: String::new(),
-            // A guest without vsock_loopback or fw_cfg still serves.
+            // A guest without vsock_loopback, fw_cfg or the person's own modules still serves.
             required: false,
         });
     }
@@ -166,6 +165,26 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         .map_err(|error| Failure::new(FAILED, "write the image").because(error))?;
     drop(task);
     Ok(Built { folder, compiled })
+}
+
+/// The kernel, with the modules of every guest and those of this appliance.
+fn kernel(
+    appliance: &Appliance,
+    cache: &Cache,
+    package: &Path,
+    section: &Section,
+) -> Result<Kernel, Failure> {
+    let own = &appliance.config.modules;
+    let wanted: Vec<&str> = MODULES.into_iter().chain(own.iter().map(String::as_str)).collect();
+    Kernel::extract(cache, package, section.kernel.sha256, &wanted).map_err(|error| {
+        let failure = |code| Failure::new(code, "take the kernel from its package");
+        match error {
+            kernel::Error::NoModule { .. } if !own.is_empty() => failure(BAD_INPUT)
+                .because(error)
+                .hint("`modules` in appliance.toml has names as lsmod shows them"),
+            _ => failure(FAILED).because(error),
+        }
+    })
 }
 
 /// Two things want the same path: the person's files, or a bug of ours.
