@@ -83,12 +83,28 @@ impl VmError {
             | Self::Vsock(vsock::Error::BusyCid { .. } | vsock::Error::BusySocket(_)) => {
                 Blame::Busy
             }
+            Self::Publish { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Blame::Busy
+            }
+            Self::Vsock(vsock::Error::Tcp { cause, .. })
+                if *cause == rustix::io::Errno::ADDRINUSE =>
+            {
+                Blame::Busy
+            }
             Self::Registry(
                 RegistryError::Name(_)
                 | RegistryError::CidReserved(_)
                 | RegistryError::PathTooLong(_),
             )
             | Self::Hardware(_)
+            // The sockets in the registry's own folder never fail so; published ones do.
+            | Self::Vsock(
+                vsock::Error::ReservedCid(_)
+                | vsock::Error::NotASocket(_)
+                | vsock::Error::LongPath(_)
+                | vsock::Error::Path { .. }
+                | vsock::Error::Tcp { .. },
+            )
             | Self::Publish { .. } => Blame::Request,
             Self::Guest { .. } => Blame::Guest,
             _ => Blame::Host,
