@@ -123,12 +123,15 @@ pub struct Cache {
 
 impl Cache {
     /// Opens `$ROUSE_CACHE_DIR`, else `$XDG_CACHE_HOME/rouse`, else `~/.cache/rouse`, and makes it
-    /// if it is missing. A variable that is empty or not absolute counts as not set.
+    /// if it is missing. A variable that is empty counts as not set, and one of the last two that
+    /// is not absolute (XDG Base Directory Specification).
     pub fn open() -> Result<Self, Error> {
         let absolute = |name: &str| {
             std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
         };
-        let root = absolute("ROUSE_CACHE_DIR")
+        let named = std::env::var_os("ROUSE_CACHE_DIR").filter(|value| !value.is_empty());
+        let root = named
+            .map(|path| std::path::absolute(&path).unwrap_or_else(|_| path.into()))
             .or_else(|| absolute("XDG_CACHE_HOME").map(|path| path.join("rouse")))
             .or_else(|| absolute("HOME").map(|path| path.join(".cache/rouse")))
             .ok_or(Error::NoHome)?;
