@@ -29,7 +29,8 @@ pub struct Failure {
     code: u8,
     /// Completes "failed to ...", or stands alone when `what` is empty.
     what: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    /// Why, from the nearest cause to the farthest.
+    causes: Vec<String>,
     hint: Option<String>,
     findings: Vec<Finding>,
 }
@@ -37,7 +38,15 @@ pub struct Failure {
 impl Failure {
     /// A failure with a code and a text that completes "failed to ...".
     pub fn new(code: u8, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), source: None, hint: None, findings: Vec::new() }
+        Self { code, what: what.into(), causes: Vec::new(), hint: None, findings: Vec::new() }
+    }
+
+    /// A failure whose error says itself what failed.
+    pub fn of(code: u8, error: &(dyn Error + 'static)) -> Self {
+        let mut failure = Self::new(code, error.to_string());
+        failure.blame_full_disk(error);
+        failure.causes = chain(error.source());
+        failure
     }
 
     /// Findings in the person's files; they were or will be printed one by one.
@@ -55,16 +64,20 @@ impl Failure {
         &self.findings
     }
 
-    /// What lies beneath. A full disk is nobody's fault, whatever was being done: the same may
-    /// work later.
+    /// What lies beneath.
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        let source = source.into();
-        if is_full(&*source) {
+        let source: Box<dyn Error + Send + Sync> = source.into();
+        self.blame_full_disk(&*source);
+        self.causes = chain(Some(&*source));
+        self
+    }
+
+    /// A full disk is nobody's fault, whatever was being done: the same may work later.
+    fn blame_full_disk(&mut self, error: &(dyn Error + 'static)) {
+        if is_full(error) {
             self.code = TRY_AGAIN;
             self.hint.get_or_insert_with(|| "make room on that disk, and try again".into());
         }
-        self.source = Some(source);
-        self
     }
 
     /// One next step.
@@ -78,21 +91,23 @@ impl Failure {
         self.code
     }
 
+    /// What failed, with its causes.
+    fn text(&self) -> String {
+        let mut text = format!("failed to {}", self.what);
+        for cause in &self.causes {
+            // Some errors repeat their source in their own text.
+            if !text.ends_with(cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
+    }
+
     /// Prints it on stderr and gives the code to end with.
     pub fn report(&self) -> ExitCode {
         print_findings(&self.findings);
         if !self.what.is_empty() {
-            let mut text = format!("failed to {}", self.what);
-            let mut cause = self.source.as_deref().map(|source| source as &dyn Error);
-            while let Some(error) = cause {
-                let part = error.to_string();
-                // Some errors repeat their source in their own text.
-                if !text.ends_with(&part) {
-                    text = format!("{text}: {part}");
-                }
-                cause = error.source();
-            }
-            terminal::error(text);
+            terminal::error(self.text());
         }
         if self.code == BUG {
             terminal::hint("this is a bug in rouse, please report it with the lines above");
@@ -123,9 +138,25 @@ fn is_full(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Prints findings on stderr, the worst last.
+/// An error's text with its causes, for a message that is not the last one.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    Failure::of(FAILED, error).text()
+}
+
+fn chain(mut error: Option<&dyn Error>) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Some(cause) = error {
+        texts.push(cause.to_string());
+        error = cause.source();
+    }
+    texts
+}
+
+/// Prints findings on stderr, the worst last; without notes if less is to be said.
 pub fn print_findings(findings: &[Finding]) {
-    let mut sorted: Vec<&Finding> = findings.iter().collect();
+    let shown =
+        |finding: &&Finding| finding.severity != finding::Severity::Note || !terminal::is_quiet();
+    let mut sorted: Vec<&Finding> = findings.iter().filter(shown).collect();
     sorted.sort_by_key(|finding| finding.severity);
     for finding in sorted {
         terminal::line(&finding.render(terminal::colour()));
@@ -141,5 +172,30 @@ pub fn print_findings(findings: &[Finding]) {
         let parts: Vec<String> =
             [count(errors, "error"), count(warnings, "warning")].into_iter().flatten().collect();
         terminal::line(&parts.join(", "));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("use the cache at /c")]
+    struct Outer(#[source] io::Error);
+
+    fn outer() -> Outer {
+        Outer(io::Error::other("no space"))
+    }
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let failure = Failure::new(FAILED, "open the cache").because(outer());
+        assert_eq!(failure.text(), "failed to open the cache: use the cache at /c: no space");
+        let failure = Failure::of(FAILED, &outer());
+        assert_eq!(failure.text(), "failed to use the cache at /c: no space");
+        let failure = Failure::new(FAILED, "write: no space").because(io::Error::other("no space"));
+        assert_eq!(failure.text(), "failed to write: no space");
+        assert_eq!(with_causes(&outer()), "failed to use the cache at /c: no space");
     }
 }

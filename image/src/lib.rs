@@ -37,6 +37,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let command_line = command_line::CommandLine::parse();
     terminal::set_quiet(command_line.quiet);
+    terminal::show_log();
     match command::run(&command_line) {
         Ok(()) => ExitCode::from(exit::DONE),
         Err(failure) => failure.report(),

@@ -19,6 +19,11 @@ pub fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
+/// Whether progress and notes are dropped.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// Whether findings and labels on stderr are coloured.
 pub fn colour() -> bool {
     anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
@@ -26,7 +31,7 @@ pub fn colour() -> bool {
 
 /// A line about what happens.
 pub fn note(text: impl AsRef<str>) {
-    if !QUIET.load(Ordering::Relaxed) {
+    if !is_quiet() {
         say("note", anstyle::AnsiColor::Cyan, text.as_ref());
     }
 }
@@ -65,6 +70,27 @@ pub fn line(text: &str) {
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
+/// Shows what the libraries of this house log: warnings and worse. In a VM's process they go to
+/// its vmm.log.
+pub fn show_log() {
+    struct Logger;
+    impl log::Log for Logger {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.level() <= log::Level::Warn && metadata.target().starts_with("rouse")
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                warn(record.args().to_string());
+            }
+        }
+        fn flush(&self) {}
+    }
+    // It fails only where there is one already, which is as good.
+    if log::set_logger(&Logger).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}
+
 /// What a task counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
@@ -90,7 +116,7 @@ impl Task {
     /// Begins a task; a `total` of 0 is not known.
     pub fn begin(label: impl Into<String>, measure: Measure, total: u64) -> Self {
         let label = label.into();
-        let quiet = QUIET.load(Ordering::Relaxed);
+        let quiet = is_quiet();
         let drawn = !quiet && std::io::stderr().is_terminal();
         let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
         if drawn {
@@ -112,7 +138,7 @@ impl Task {
     /// So much more is done.
     pub fn advance(&self, by: u64) {
         self.bar.inc(by);
-        if self.drawn || QUIET.load(Ordering::Relaxed) {
+        if self.drawn || is_quiet() {
             return;
         }
         let Ok(mut last) = self.last_line.try_lock() else { return };
