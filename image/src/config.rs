@@ -147,15 +147,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Files and folders that it names and that lie outside the appliance's folder.
-    pub fn outside_paths(&self) -> impl Iterator<Item = &Path> {
-        let images = self.image.values().flat_map(|image| image.files.values().chain(&image.cargo));
-        let all = self.files.values().chain(images).map(PathBuf::as_path);
-        all.filter(|path| {
-            path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
-        })
-    }
-
     /// What it names beside itself, each with its place in the file. These have to be there.
     pub fn check_paths(&self, folder: &Path, source: &Arc<Source>) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -258,6 +249,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether a path that appliance.toml names lies outside the appliance's folder.
+pub fn is_outside(path: &Path) -> bool {
+    path.is_absolute() || path.components().any(|part| part == Component::ParentDir)
 }
 
 /// Whether a text can name an appliance and a VM: it becomes a host name and a folder.

@@ -12,6 +12,7 @@
 //! built again.
 
 mod containers;
+mod fingerprint;
 mod packages;
 
 use crate::appliance::{Appliance, Files};
@@ -20,15 +21,12 @@ use crate::cache::Cache;
 use crate::command_line::Arch;
 use crate::debian::{Architecture, Debian};
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::finding::forbids;
 use crate::guest;
 use crate::kernel::{self, Kernel};
-use crate::lock::Section;
-use crate::output::{
-    self,
-    description::{Description, Fingerprint},
-};
+use crate::output::{self, description::Description};
 use crate::terminal::{Measure, Task};
-use crate::tree::{Node, Tree};
+use crate::tree::Node;
 use crate::units::Compiled;
 use activator::manifest::{self, Module};
 use packages::{Containers, Packages};
@@ -49,7 +47,7 @@ pub struct Built {
 
 /// Opens the cache.
 pub fn cache() -> Result<Cache, Failure> {
-    Cache::open().map_err(|error| Failure::new(FAILED, "open the cache").because(error))
+    Cache::open().map_err(|error| Failure::of(FAILED, &error))
 }
 
 /// Debian, as the appliance wants it.
@@ -86,18 +84,21 @@ pub fn compile(appliance: &Appliance, arch: Arch) -> Result<Compiled, Failure> {
 /// goes to the cache.
 pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result<Built, Failure> {
     // What is wrong in the person's files is said before anything is fetched.
-    let early = if appliance.config.enable.is_empty() {
+    let early = appliance.config.enable.is_empty().then(|| {
         let files = Files { passwd: base::PASSWD, group: base::GROUP, ..Files::default() };
-        Some(appliance.accept(appliance.compile(arch, &files))?)
-    } else {
-        None
-    };
-    let activator = guest::activator(arch.as_str())
-        .map_err(|error| Failure::new(UNAVAILABLE, "build the image").because(error))?;
+        appliance.compile(arch, &files)
+    });
+    if let Some(compiled) = &early
+        && forbids(&compiled.findings, appliance.strict)
+    {
+        return Err(Failure::findings(BAD_INPUT, compiled.findings.clone()));
+    }
+    let activator =
+        guest::activator(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     let cache = cache()?;
     let debian = debian(appliance, &cache);
     let section = locked(appliance, &debian, arch)?;
-    let fingerprint = fingerprint(appliance, arch, &section, activator)?;
+    let fingerprint = fingerprint::of(appliance, arch, section.hash(), activator)?;
     let folder = match output {
         Some(folder) => folder.to_owned(),
         None => default_folder(&cache, appliance, arch)?,
@@ -105,11 +106,14 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     if let Some(compiled) = early
         && Description::is_current(&folder, &fingerprint)
     {
-        return Ok(Built { folder, compiled });
+        return Ok(Built { folder, compiled: appliance.accept(compiled)? });
     }
 
     let packages = Packages::read(&debian, &section, appliance)?;
     let compiled = appliance.accept(packages.compile(appliance, arch))?;
+    if Description::is_current(&folder, &fingerprint) {
+        return Ok(Built { folder, compiled });
+    }
     let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
     packages.put_into(&mut tree, Containers::of(&compiled))?;
     let config = std::sync::Arc::from("appliance.toml");
@@ -200,37 +204,6 @@ fn default_folder(cache: &Cache, appliance: &Appliance, arch: Arch) -> Result<Pa
     let hash = crate::cache::Hash::of(real.as_os_str().as_encoded_bytes()).to_string();
     let name = format!("{}-{}-{}", appliance.name, arch.as_str(), &hash[..8]);
     Ok(cache.root().join("images").join(name))
-}
-
-/// What an image depends on: the folder's files, the lock, the activator, this program.
-fn fingerprint(
-    appliance: &Appliance,
-    arch: Arch,
-    section: &Section,
-    activator: &[u8],
-) -> Result<String, Failure> {
-    let mut fingerprint = Fingerprint::new();
-    fingerprint.add("architecture", arch.as_str().as_bytes());
-    fingerprint.add("name", appliance.name.as_bytes());
-    fingerprint.add("packages", section.hash().to_string().as_bytes());
-    fingerprint.add("activator", activator);
-    let origin = std::sync::Arc::from("appliance.toml");
-    let mut folder = Tree::plain();
-    folder
-        .insert_from_disk("/appliance", &appliance.folder, &origin)
-        .map_err(|error| Failure::new(FAILED, "read the appliance's files").because(error))?;
-    folder.retain(|path, _| {
-        path != "/appliance/appliance.lock" && !path.split('/').any(|part| part == "target")
-    });
-    fingerprint.add_tree("folder", &folder);
-    for outside in appliance.config.outside_paths() {
-        let mut tree = Tree::plain();
-        tree.insert_from_disk("/outside", &appliance.path(outside), &origin)
-            .map_err(|error| Failure::new(FAILED, "read the appliance's files").because(error))?;
-        tree.retain(|path, _| !path.split('/').any(|part| part == "target"));
-        fingerprint.add_tree(&outside.display().to_string(), &tree);
-    }
-    Ok(fingerprint.finish())
 }
 
 impl Arch {

@@ -7,7 +7,7 @@ use crate::command_line::Arch;
 use crate::config::{Part, place};
 use crate::debian::{self, Debian, solver};
 use crate::elf;
-use crate::exit::{BAD_INPUT, BUG, FAILED, Failure};
+use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
 use crate::finding::Finding;
 use crate::lock::{self, Lock, Section, Wanted};
 use crate::terminal::{self, Measure, Task};
@@ -73,9 +73,11 @@ pub fn resolve(
     match new.write(&path) {
         Ok(()) => terminal::note(format!("wrote {}", path.display())),
         Err(error) if keep == Keep::MustWrite => {
-            return Err(Failure::new(FAILED, "keep the lock").because(error));
+            return Err(Failure::of(FAILED, &error));
         }
-        Err(error) => terminal::warn(format!("packages are not pinned: failed to {error}")),
+        Err(error) => {
+            terminal::warn(format!("packages are not pinned: {}", with_causes(&error)));
+        }
     }
     Ok(section)
 }

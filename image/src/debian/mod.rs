@@ -87,11 +87,6 @@ impl Error {
         }
     }
 
-    /// Whether something outside is missing or cannot be reached, as opposed to a bad input.
-    pub fn is_unavailable(&self) -> bool {
-        !matches!(self, Self::Solver(_) | Self::Index(_) | Self::Deb(_))
-    }
-
     /// One next step, if there is one to name.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
