@@ -2,8 +2,10 @@
 
 use crate::command_line::{Connect, List, Logs, Poweroff, Status, UnitOf};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
-use activator::client::{self, Error as ClientError};
+use crate::terminal::{self, Measure, Task};
+use activator::client::{self, Error as ClientError, TransportError};
 use activator::control::{self, Failure as Refusal, Request};
+use activator::ctl;
 use rouse_qemu::connect::{ConnectError, Patience, Route, Stream};
 use rouse_qemu::registry::{Entry, Registry, RegistryError};
 use rouse_qemu::splice::splice;
@@ -12,13 +14,20 @@ use std::time::{Duration, Instant};
 
 /// How long a guest may take to stop its services and switch off.
 const POWEROFF_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a guest may take for an answer that it has at hand.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
+const BUSY: &str = "a guest that is busy answers later";
 
 /// The VM of that name.
 pub fn find(name: &str) -> Result<Entry, Failure> {
     let failed = |error: RegistryError| {
-        let missing = matches!(error, RegistryError::NotFound(_));
-        let failure = Failure::new(FAILED, format!("find the VM {name}")).because(error);
-        if missing { failure.hint("`rouse list` shows what runs") } else { failure }
+        let failure = Failure::of(FAILED, &error);
+        if matches!(error, RegistryError::NotFound(_)) {
+            failure.hint("`rouse list` shows what runs")
+        } else {
+            failure
+        }
     };
     Registry::open().map_err(failed)?.find(name).map_err(failed)
 }
@@ -28,41 +37,51 @@ pub fn control(entry: &Entry, patience: Patience) -> Result<(Stream, String), Fa
     let token = entry
         .token()
         .map_err(|error| Failure::new(FAILED, "read the VM's token").because(error))?;
-    let stream = Route::of(entry).connect(control::PORT, patience).map_err(unreachable)?;
+    let stream = reach(entry, control::PORT, patience)?;
     Ok((stream, token))
 }
 
-/// What a stream that cannot be had means for a person.
-fn unreachable(error: ConnectError) -> Failure {
-    let (code, hint) = match &error {
-        ConnectError::Refused(_) => (FAILED, Some("`rouse status NAME` lists what listens")),
-        ConnectError::TimedOut(_) => (TRY_AGAIN, Some("a guest that is busy answers later")),
-        ConnectError::Gone(_) => (FAILED, None),
-        ConnectError::Protocol { .. } => (BUG, None),
-        ConnectError::System { .. } => (UNAVAILABLE, None),
-    };
-    let failure = Failure::new(code, "reach the guest").because(error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+/// A stream to one of its ports. What stands in the way is said for a person.
+fn reach(entry: &Entry, port: u32, patience: Patience) -> Result<Stream, Failure> {
+    Route::of(entry).connect(port, patience).map_err(|error| {
+        let (code, hint) = match &error {
+            ConnectError::Refused(_) => {
+                let hint = format!("`rouse status {}` lists what listens", entry.record.name);
+                (FAILED, Some(hint))
+            }
+            ConnectError::TimedOut(_) => (TRY_AGAIN, Some(BUSY.into())),
+            ConnectError::Gone(_) => (FAILED, None),
+            ConnectError::Protocol { .. } => (BUG, None),
+            ConnectError::System { .. } => (UNAVAILABLE, None),
+        };
+        hinted(Failure::of(code, &error), hint)
+    })
 }
 
 /// What the guest's refusal means for a person.
-fn refused(what: String, error: ClientError) -> Failure {
+fn refused(name: &str, what: String, error: ClientError) -> Failure {
+    use io::ErrorKind::{TimedOut, WouldBlock};
     let (code, hint) = match &error {
         ClientError::Refused(Refusal::NoSuchUnit(_)) => {
-            (FAILED, Some("`rouse status NAME` lists the units"))
+            (FAILED, Some(format!("`rouse status {name}` lists the units")))
         }
         ClientError::Refused(Refusal::StartFailed(_)) => {
-            (FAILED, Some("`rouse logs NAME UNIT` tells why"))
+            (FAILED, Some(format!("`rouse logs {name}` tells why")))
         }
         ClientError::Refused(Refusal::BadRequest) => (BUG, None),
-        ClientError::Refused(Refusal::NoAnswer) => (TRY_AGAIN, None),
+        ClientError::Refused(Refusal::NoAnswer)
+        | ClientError::Transport(TransportError::Io(WouldBlock | TimedOut)) => {
+            (TRY_AGAIN, Some(BUSY.into()))
+        }
         ClientError::Refused(_) => (FAILED, None),
-        ClientError::Transport(_) => (FAILED, Some("`rouse list` shows whether it still runs")),
+        ClientError::Transport(_) => {
+            (FAILED, Some("`rouse list` shows whether it still runs".into()))
+        }
     };
-    let failure = Failure::new(code, what).because(error);
+    hinted(Failure::new(code, what).because(error), hint)
+}
+
+fn hinted(failure: Failure, hint: Option<String>) -> Failure {
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -98,7 +117,7 @@ pub fn list(arguments: &List) -> Result<(), Failure> {
 /// `rouse connect`
 pub fn connect(arguments: &Connect) -> Result<(), Failure> {
     let entry = find(&arguments.name)?;
-    let stream = Route::of(&entry).connect(arguments.port, Patience::ONCE).map_err(unreachable)?;
+    let stream = reach(&entry, arguments.port, Patience::ONCE)?;
     let input = io::stdin();
     splice(&stream, std::os::fd::AsFd::as_fd(&input), io::stdout())
         .map_err(|error| Failure::new(FAILED, "carry bytes").because(error))
@@ -108,56 +127,27 @@ pub fn connect(arguments: &Connect) -> Result<(), Failure> {
 pub fn status(arguments: &Status) -> Result<(), Failure> {
     let entry = find(&arguments.name)?;
     let (stream, token) = control(&entry, Patience::ONCE)?;
+    answers_soon(&stream)?;
+    let name = &arguments.name;
     let status = client::status(stream, &token)
-        .map_err(|error| refused(format!("ask {} for its status", arguments.name), error))?;
-    if arguments.json {
-        return print_json(&status);
-    }
-    let mut text = format!(
-        "{} {}, CID {}, up {} s, activator {} KiB\n",
-        status.name,
-        status.state,
-        entry.record.cid,
-        status.now_us / 1_000_000,
-        status.activator_memory / 1024
-    );
-    for socket in &status.sockets {
-        text += &format!(
-            "  {:<28} {:<10} {} -> {}, woke it {} times",
-            socket.name,
-            socket.state,
-            socket.addresses.join(" "),
-            socket.service,
-            socket.triggered
-        );
-        if socket.refused > 0 {
-            text += &format!(", paused {} times", socket.refused);
-        }
-        text.push('\n');
-    }
-    for service in &status.services {
-        text += &format!("  {:<28} {:<10} starts {}", service.name, service.state, service.starts);
-        if service.restarts > 0 {
-            text += &format!(", restarts {}", service.restarts);
-        }
-        if let Some(pid) = service.main_pid {
-            text += &format!(", pid {pid}");
-        }
-        if let Some(memory) = service.memory {
-            text += &format!(", {} KiB", memory / 1024);
-        }
-        if let Some(exit) = &service.last_exit {
-            text += &format!(", last {exit}");
-        }
-        text.push('\n');
-    }
-    print(&text)
+        .map_err(|error| refused(name, format!("ask {name} for its status"), error))?;
+    if arguments.json { print_json(&status) } else { print(&ctl::describe(&status)) }
+}
+
+/// Gives up a guest that hangs.
+fn answers_soon(stream: &Stream) -> Result<(), Failure> {
+    stream
+        .set_read_timeout(Some(ANSWER_PATIENCE))
+        .map_err(|error| Failure::new(BUG, "prepare a connection").because(error))
 }
 
 /// `rouse logs`
 pub fn logs(arguments: &Logs) -> Result<(), Failure> {
     let entry = find(&arguments.name)?;
     let (stream, token) = control(&entry, Patience::ONCE)?;
+    if !arguments.follow {
+        answers_soon(&stream)?;
+    }
     let mut stdout = io::stdout().lock();
     let result =
         client::logs(stream, &token, arguments.unit.as_deref(), arguments.follow, |line| {
@@ -165,21 +155,20 @@ pub fn logs(arguments: &Logs) -> Result<(), Failure> {
                 serde_json::to_writer(&mut stdout, &line)?;
                 stdout.write_all(b"\n")?;
             } else {
-                let time = client::timestamp(line.realtime_us);
-                let text = client::printable(&line.text);
-                writeln!(stdout, "{time} {}: {text}", line.unit)?;
+                stdout.write_all(ctl::describe_line(&line).as_bytes())?;
             }
             stdout.flush()
         });
     match result {
         // Somebody read enough of it.
-        Err(ClientError::Transport(client::TransportError::Io(io::ErrorKind::BrokenPipe))) => {
-            Ok(())
-        }
+        Err(ClientError::Transport(TransportError::Io(io::ErrorKind::BrokenPipe))) => Ok(()),
         // Followed until the guest went down.
-        Err(ClientError::Transport(client::TransportError::Closed)) if arguments.follow => Ok(()),
+        Err(ClientError::Transport(
+            TransportError::Closed | TransportError::Io(io::ErrorKind::ConnectionReset),
+        )) if arguments.follow => Ok(()),
         result => {
-            result.map_err(|error| refused(format!("read the logs of {}", arguments.name), error))
+            let name = &arguments.name;
+            result.map_err(|error| refused(name, format!("read the logs of {name}"), error))
         }
     }
 }
@@ -206,25 +195,33 @@ pub fn change(arguments: &UnitOf, change: Change) -> Result<(), Failure> {
     let entry = find(&arguments.name)?;
     let (stream, token) = control(&entry, Patience::ONCE)?;
     client::order(stream, &token, &request)
-        .map_err(|error| refused(format!("{verb} {}", arguments.unit), error))
+        .map_err(|error| refused(&arguments.name, format!("{verb} {}", arguments.unit), error))
 }
 
 /// `rouse poweroff`: returns when the VM is gone.
 pub fn poweroff(arguments: &Poweroff) -> Result<(), Failure> {
-    let entry = find(&arguments.name)?;
+    let name = &arguments.name;
+    let entry = find(name)?;
+    let _task = Task::begin(format!("powering {name} off"), Measure::None, 0);
     let asked = control(&entry, Patience::ONCE).and_then(|(stream, token)| {
-        client::order(stream, &token, &Request::Poweroff)
-            .map_err(|error| refused(format!("power {} off", arguments.name), error))
+        answers_soon(&stream)?;
+        match client::order(stream, &token, &Request::Poweroff) {
+            // Somebody else has asked already.
+            Err(ClientError::Refused(Refusal::ShuttingDown)) => Ok(()),
+            result => result.map_err(|error| refused(name, format!("power {name} off"), error)),
+        }
     });
-    if let Err(failure) = asked {
+    if let Err(failure) = asked
+        && entry.is_alive()
+    {
         // A guest that does not listen is switched off by its VM's process, hard if need be.
-        crate::terminal::warn(format!("{} does not answer: ending its VM", arguments.name));
+        terminal::warn(format!("{name} does not answer: ending its VM"));
         entry.terminate().map_err(|error| failure.because(error))?;
     }
     let end = Instant::now() + POWEROFF_PATIENCE;
     while entry.is_alive() {
         if Instant::now() > end {
-            return Err(Failure::new(TRY_AGAIN, format!("see {} end", arguments.name))
+            return Err(Failure::new(TRY_AGAIN, format!("see {name} end"))
                 .hint(format!("its process is {}", entry.record.pid)));
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -6,12 +6,13 @@ use crate::build;
 use crate::command_line::{Arch, Run};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
 use crate::{output, terminal};
+use activator::address::kind_name;
 use activator::client;
 use activator::control::{self, Request};
-use activator::manifest::{Address, ListenKind, Unit, UnitKind};
+use activator::manifest::{Address, Unit, UnitKind};
 use rouse_qemu::accelerator::Memory;
 use rouse_qemu::connect::{Patience, Route};
-use rouse_qemu::emulator::{Emulator, Found};
+use rouse_qemu::emulator::{self, Emulator, EmulatorError, Found};
 use rouse_qemu::machine::{self, Hardware};
 use rouse_qemu::process::{self, Process};
 use rouse_qemu::publish::{HostAddress, Publish};
@@ -20,11 +21,15 @@ use rouse_qemu::vm::{self, Blame, Event, Guest, Lifetime, Outcome, Spec};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a guest may take to stop its services before its VM is ended.
 const GRACE: Duration = Duration::from_secs(100);
+
+/// VMADDR_CID_LOCAL of vsock(7): reached from the same machine only.
+const CID_LOCAL: u32 = 1;
 
 /// `rouse run`
 pub fn run(arguments: &Run) -> Result<(), Failure> {
@@ -46,15 +51,13 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
     let built = build::build(&appliance, arch, None)?;
     let spec = spec(arguments, &appliance, arch, &registry, name, &built)?;
     if arguments.print_command {
-        let command = vm::command(&spec, &registry).map_err(|error| {
-            Failure::new(FAILED, "put QEMU's command line together").because(error)
-        })?;
+        let command = vm::command(&spec, &registry).map_err(|error| Failure::of(FAILED, &error))?;
         return print(&format!("{}\n", machine::shell_line(&command).to_string_lossy()));
     }
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(BUG, "find this program").because(error))?;
     let process = process::start(&program, &["vmm".into()], &registry, &spec)
-        .map_err(|error| Failure::new(FAILED, "start the VM").because(error))?;
+        .map_err(|error| Failure::of(FAILED, &error))?;
     watch(process, &spec, &built.compiled.units)
 }
 
@@ -71,7 +74,13 @@ fn spec(
         Arch::X86_64 => machine::Arch::X86_64,
         Arch::Aarch64 => machine::Arch::Aarch64,
     };
-    let failed = |error| Failure::new(UNAVAILABLE, "find a QEMU that runs").because(error);
+    let failed = |error: EmulatorError| {
+        let failure = Failure::of(UNAVAILABLE, &error);
+        match std::env::var_os(emulator::VARIABLE) {
+            Some(_) => failure.hint(format!("{} names the QEMU to use", emulator::VARIABLE)),
+            None => failure,
+        }
+    };
     let emulator = match Emulator::find(machine, &Memory::new(cache.root())).map_err(failed)? {
         Found::Ready(emulator) => emulator,
         Found::NeedsTree => {
@@ -116,13 +125,8 @@ fn spec(
 fn listeners(unit: &Unit) -> Vec<(String, String, Address)> {
     let UnitKind::Socket(socket) = &unit.kind else { return Vec::new() };
     let describe = |listener: &activator::manifest::Listener| {
-        let kind = match listener.kind {
-            ListenKind::Stream => "stream",
-            ListenKind::Datagram => "datagram",
-            ListenKind::SequentialPacket => "seqpacket",
-            ListenKind::Fifo => "fifo",
-        };
-        (unit.name.clone(), format!("{kind} {}", listener.address), listener.address.clone())
+        let text = format!("{} {}", kind_name(listener.kind), listener.address);
+        (unit.name.clone(), text, listener.address.clone())
     };
     socket.listeners.iter().map(describe).collect()
 }
@@ -133,7 +137,7 @@ fn vsock_ports(units: &[Unit]) -> Vec<u32> {
         .iter()
         .flat_map(listeners)
         .filter_map(|(_, _, address)| match address {
-            Address::Vsock(_, port) => Some(port),
+            Address::Vsock(cid, port) if cid != CID_LOCAL => Some(port),
             _ => None,
         })
         .collect();
@@ -156,6 +160,7 @@ fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failur
     let mut place =
         Place { cid: 0, vsock: VsockKind::Device, publish: Vec::new(), accelerator: String::new() };
     let mut task = None;
+    let mut was_up = false;
     loop {
         let event = process
             .next_event()
@@ -166,12 +171,15 @@ fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failur
             }
             Some(Event::Booting { accelerator }) => {
                 place.accelerator = accelerator.to_string();
+                // One at a time is drawn, and the last to end takes it off the screen.
+                drop(task.take());
                 let label = format!("booting {} under {accelerator}", spec.name);
                 task = Some(terminal::Task::begin(label, terminal::Measure::None, 0));
             }
             Some(Event::Notice(text)) => terminal::note(text),
             Some(Event::Ready) => {
                 drop(task.take());
+                was_up = true;
                 print(&announcement(spec, &place, units))?;
                 if spec.lifetime == Lifetime::Detached {
                     return Ok(());
@@ -182,7 +190,8 @@ fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failur
             Some(Event::Ended(outcome)) => {
                 // It says that before it has tidied up.
                 let _ = process.wait();
-                return ended(spec, outcome);
+                drop(task.take());
+                return if was_up { ended(spec, outcome) } else { Err(given_up(spec)) };
             }
             Some(Event::Failed(failure)) => {
                 drop(task.take());
@@ -201,12 +210,26 @@ fn watch(mut process: Process, spec: &Spec, units: &[Unit]) -> Result<(), Failur
                     _ => failed,
                 });
             }
-            None => {
-                return Err(Failure::new(BUG, "follow the VM: its process is gone")
-                    .hint(format!("vmm.log in the folder of {} may tell", spec.name)));
-            }
+            None => return Err(lost(process, spec)),
         }
     }
+}
+
+/// Its process is gone without a word.
+fn lost(process: Process, spec: &Spec) -> Failure {
+    let what = format!("follow {}", spec.name);
+    match process.wait().map(|status| (status, status.signal())) {
+        Ok((_, Some(signal))) => {
+            Failure::new(FAILED, format!("{what}: its process was killed by signal {signal}"))
+        }
+        Ok((status, None)) => Failure::new(BUG, format!("{what}: its process ended, {status}")),
+        Err(error) => Failure::new(BUG, format!("{what}: its process is gone")).because(error),
+    }
+}
+
+/// It was told to end while it booted.
+fn given_up(spec: &Spec) -> Failure {
+    Failure::new(FAILED, format!("boot {}: it was ended before it was up", spec.name))
 }
 
 fn ended(spec: &Spec, outcome: Outcome) -> Result<(), Failure> {
@@ -238,6 +261,7 @@ fn end_with_signals(process: &Process) -> Result<(), Failure> {
 
 /// How to reach each listener from the host. Ends with an empty line.
 fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
+    let program = called_as();
     let mut text = format!(
         "{} is up: CID {}, {}, {}\n",
         spec.name, place.cid, spec.hardware.arch, place.accelerator
@@ -245,7 +269,7 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
     for (unit, listener, address) in units.iter().flat_map(listeners) {
         text += &format!("{unit}: {listener}\n");
         match address {
-            Address::Vsock(_, port) => {
+            Address::Vsock(cid, port) if cid != CID_LOCAL => {
                 if place.vsock == VsockKind::Vhost {
                     text += &format!("    socat -t 30 - VSOCK-CONNECT:{}:{port}\n", place.cid);
                 }
@@ -257,12 +281,20 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
                         HostAddress::Tcp(address) => format!("    socat -t 30 - TCP:{address}\n"),
                     };
                 }
-                text += &format!("    rouse connect {} {port}\n", spec.name);
+                text += &format!("    {program} connect {} {port}\n", spec.name);
             }
+            Address::Vsock(..) => text += "    inside the guest only: CID 1 is the guest itself\n",
             _ => text += "    inside the guest only: it has no network device\n",
         }
     }
     text + "\n"
+}
+
+/// How this program was called, so that the same words call it again: `target/release/rouse` for
+/// who came by `cargo run`.
+fn called_as() -> String {
+    let word = std::env::args_os().next().unwrap_or_else(|| "rouse".into());
+    machine::shell_line(&[word]).to_string_lossy().into_owned()
 }
 
 /// Shows on stderr what the guest writes, as long as it runs.
