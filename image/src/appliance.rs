@@ -4,6 +4,7 @@ use crate::command_line::{self, Arch};
 use crate::config::{self, Config};
 use crate::exit::{BAD_INPUT, Failure, UNAVAILABLE, print_findings};
 use crate::finding::{Finding, Severity, Source, forbids};
+use crate::oci;
 use crate::units::{self, Compiled};
 use activator::manifest::{Boot, Manifest, Writable};
 use std::path::{Path, PathBuf};
@@ -93,6 +94,7 @@ impl Appliance {
                     ));
                 compiled.findings.push(finding);
             }
+            compiled.findings.extend(oci::check(container));
         }
         compiled
     }
@@ -170,5 +172,35 @@ impl Arch {
             Self::X86_64 => units::Architecture::X86_64,
             Self::Aarch64 => units::Architecture::Aarch64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base;
+    use std::fs::write;
+
+    fn errors(config: &str, container: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path().join(config::FILE), config).unwrap();
+        write(folder.path().join("a.container"), container).unwrap();
+        let arguments = command_line::Appliance { folder: folder.path().into(), strict: false };
+        let appliance = Appliance::open(&arguments).unwrap();
+        let files = Files { passwd: base::PASSWD, group: base::GROUP, ..Files::default() };
+        let compiled = appliance.compile(Arch::X86_64, &files);
+        let errors = compiled.findings.iter().filter(|found| found.severity == Severity::Error);
+        let shown = format!("{}/", folder.path().display());
+        errors.map(|found| found.one_line().replace(&shown, "")).collect()
+    }
+
+    #[test]
+    fn what_crun_cannot_do_is_found_before_anything_is_fetched() {
+        let config = "name = \"a\"\n[image.x]\nentrypoint = [\"/a\"]\nfiles = { \"/a\" = \"a.container\" }\n";
+        let found = errors(config, "[Container]\nImage=x\nNetwork=none\nReadOnly=false\n");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("`ReadOnly=false` cannot be had"), "{found:?}");
+        let none: [String; 0] = [];
+        assert_eq!(errors(config, "[Container]\nImage=x\nNetwork=none\n"), none);
     }
 }
