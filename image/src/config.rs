@@ -210,8 +210,9 @@ impl Config {
         for module in &self.modules {
             let normal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
             if module.is_empty() || !module.bytes().all(normal) {
-                return Err(wrong(module, format!("`{module}` cannot be a kernel module"))
-                    .label("expected a name as lsmod shows it")
+                let message = format!("`{module}` cannot be a kernel module");
+                return Err(wrong(&["modules"], Part::Value, message)
+                    .label("expected names as lsmod shows them")
                     .help("no path and no .ko: `modules = [\"vhost_vsock\"]`"));
             }
         }
@@ -299,7 +300,7 @@ mod tests {
         );
         assert_eq!(
             first("modules = [\"tun\", \"tun.ko\"]\n"),
-            "appliance.toml:1:20: error: `tun.ko` cannot be a kernel module"
+            "appliance.toml:1:11: error: `tun.ko` cannot be a kernel module"
         );
         assert_eq!(first("name = \"-\"\n"), "appliance.toml:1:9: error: `-` cannot be a name");
         assert!(first("name = \"a\n").starts_with("appliance.toml:1:"));

@@ -176,7 +176,7 @@ fn kernel(
     appliance: &Appliance,
     cache: &Cache,
     package: &Path,
-    section: &Section,
+    section: &crate::lock::Section,
 ) -> Result<Kernel, Failure> {
     let own = &appliance.config.modules;
     let wanted: Vec<&str> = MODULES.into_iter().chain(own.iter().map(String::as_str)).collect();
