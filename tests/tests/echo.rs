@@ -380,7 +380,9 @@ fn the_whole_tutorial_file_starts_at_boot() {
     let file = std::fs::read_to_string(Appliance::repository().join("configs/echo/echo.container"));
     let appliance = Appliance::guest().with("echo.container", &(file.unwrap() + whole));
     let vm = Vm::start(&appliance, "whole", &[]);
-    vm.wait_until("the container is up", |vm| vm.service("echo.service").state == "running");
+    // The service is up when crun was executed; the server in the container comes after that.
+    vm.wait_until("the server is up", |vm| vm.shell("busybox pidof echo-server") != "");
+    assert_eq!(vm.service("echo.service").state, "running");
     assert_eq!(vm.service("echo.service").starts, 1);
     fds_by_the_protocol(&vm);
     assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
