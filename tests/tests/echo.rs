@@ -381,7 +381,7 @@ fn the_whole_tutorial_file_starts_at_boot() {
     let appliance = Appliance::guest().with("echo.container", &(file.unwrap() + whole));
     let vm = Vm::start(&appliance, "whole", &[]);
     // The service is up when crun was executed; the server in the container comes after that.
-    vm.wait_until("the server is up", |vm| vm.shell("busybox pidof echo-server") != "");
+    vm.wait_until("the server is up", |vm| !vm.shell("busybox pidof echo-server").is_empty());
     assert_eq!(vm.service("echo.service").state, "running");
     assert_eq!(vm.service("echo.service").starts, 1);
     fds_by_the_protocol(&vm);
