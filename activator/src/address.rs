@@ -148,6 +148,8 @@ impl fmt::Display for Address {
                 }
             }
             Self::Vsock(cid, port) => write!(f, "vsock:{cid}:{port}"),
+            Self::Netlink(family, groups) => write!(f, "{family} {groups}"),
+            Self::Queue(name) => f.write_str(name),
         }
     }
 }
@@ -159,6 +161,9 @@ pub fn kind_name(kind: ListenKind) -> &'static str {
         ListenKind::Datagram => "datagram",
         ListenKind::SequentialPacket => "seqpacket",
         ListenKind::Fifo => "fifo",
+        ListenKind::Special => "special",
+        ListenKind::Netlink => "netlink",
+        ListenKind::MessageQueue => "queue",
     }
 }
 

@@ -117,7 +117,8 @@ impl Engine {
         make_directories(&directory);
         let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
         let logs = per_unit(manifest, |_, service| {
-            let wants = [&service.stdout, &service.stderr].contains(&&Output::Log);
+            let wants =
+                [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Log);
             wants.then(|| pipe_with(PipeFlags::CLOEXEC)).transpose()
         })
         .or_else(|e| fail("make a pipe", e))?;
@@ -353,7 +354,7 @@ fn may_be_main(pid: u32, unit: Option<&Unit>) -> bool {
     }
     let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return false };
     let Ok(stat) = fs::stat(path) else { return false };
-    service.user.as_ref().is_none_or(|user| user.uid == 0 || user.uid == stat.st_uid)
+    service.execution.user.as_ref().is_none_or(|user| user.uid == 0 || user.uid == stat.st_uid)
 }
 
 fn exit(status: i32) -> Exit {

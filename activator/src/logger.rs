@@ -90,7 +90,7 @@ impl Logger {
             cgroup: None,
             directory: c"/",
             oom_score: None,
-            service: None,
+            execution: None,
         };
         let link = std::iter::once(world.link.theirs());
         let control = self.vsock.iter().chain([&self.control]).map(AsFd::as_fd);

@@ -32,7 +32,7 @@ impl Notify {
         let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());
         net::bind(&fd, &SocketAddrUnix::new(path.as_str())?)?;
         fs::chmodat(CWD, path.as_str(), Mode::from_raw_mode(0o600), AtFlags::empty())?;
-        if let Some(user) = &service.user {
+        if let Some(user) = &service.execution.user {
             let (uid, gid) = (fs::Uid::from_raw(user.uid), fs::Gid::from_raw(user.gid));
             fs::chownat(CWD, path.as_str(), Some(uid), Some(gid), AtFlags::empty())?;
         }

@@ -131,19 +131,19 @@ impl Surroundings {
             Output::File { path, .. } => CString::new(path.as_str()).map(Some),
             _ => Ok(None),
         };
-        let stdin = match &service.stdin {
+        let stdin = match &service.execution.stdin {
             Input::File(path) => Some(CString::new(path.as_str())?),
             _ => None,
         };
-        let oom_score = match service.oom_score_adjust {
+        let oom_score = match service.execution.oom_score_adjust {
             Some(score) => Some(CString::new(score.to_string())?),
             None => None,
         };
         Ok(Self {
-            directory: CString::new(service.working_directory.as_str())?,
+            directory: CString::new(service.execution.working_directory.as_str())?,
             stdin,
-            stdout: output(&service.stdout)?,
-            stderr: output(&service.stderr)?,
+            stdout: output(&service.execution.stdout)?,
+            stderr: output(&service.execution.stderr)?,
             oom_score,
         })
     }
@@ -184,7 +184,7 @@ impl Program {
     /// Fails only for text with a NUL in it.
     pub(crate) fn new(setting: &Setting, unit: &Unit, service: &Service) -> Result<Self, NulError> {
         let mut start = lines(&service.start)?;
-        let mut environment: Vec<CString> = strings(&service.environment)?;
+        let mut environment: Vec<CString> = strings(&service.execution.environment)?;
         if service.container.is_some() {
             let wrapped = service.start.iter().map(|command| staged(setting, unit, command));
             start = wrapped.collect::<Result<_, _>>()?;

@@ -16,7 +16,7 @@
 #![allow(unsafe_code)]
 
 use crate::program::{Ready, decimal};
-use activator::manifest::{Output, Service, User};
+use activator::manifest::{Execution, Output, User};
 use rustix::io::Errno;
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -61,7 +61,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) directory: &'a CStr,
     pub(crate) oom_score: Option<&'a CStr>,
     /// User, limits and the like; None is for our own children.
-    pub(crate) service: Option<&'a Service>,
+    pub(crate) execution: Option<&'a Execution>,
 }
 
 /// How a child came to be.
@@ -278,15 +278,15 @@ impl Errand<'_> {
         // SAFETY: setsid takes nothing. It cannot fail in a new process.
         unsafe { libc::setsid() };
         self.set_oom_score()?;
-        if let Some(nice) = self.plan.service.and_then(|service| service.nice) {
+        if let Some(nice) = self.plan.execution.and_then(|execution| execution.nice) {
             // SAFETY: takes numbers only.
             check(code::NICE, unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) })?;
         }
         self.arrange_fds()?;
         self.set_limits()?;
-        if let Some(service) = self.plan.service {
+        if let Some(execution) = self.plan.execution {
             // SAFETY: takes a number, cannot fail.
-            unsafe { libc::umask(service.umask) };
+            unsafe { libc::umask(execution.umask) };
         }
         // SAFETY: a C string.
         check(code::CHDIR, unsafe { libc::chdir(self.plan.directory.as_ptr()) })?;
@@ -347,7 +347,7 @@ impl Errand<'_> {
         if let Some(files) = self.files {
             set(RLIMIT_NOFILE, files)?;
         }
-        let limits = self.plan.service.map_or(&[][..], |service| &service.limits);
+        let limits = self.plan.execution.map_or(&[][..], |execution| &execution.limits);
         for (resource, soft, hard) in limits {
             set(*resource, &[*soft, *hard])?;
         }
@@ -358,13 +358,13 @@ impl Errand<'_> {
     /// send us SIGSTOP, which takes effect at the end of a system call, and PID 1 sleeps until we
     /// have executed. So no call may follow this one but exec.
     fn become_user(&self) -> Step {
-        let Some(service) = self.plan.service else { return Ok(()) };
-        if service.no_new_privileges {
+        let Some(execution) = self.plan.execution else { return Ok(()) };
+        if execution.no_new_privileges {
             // SAFETY: takes numbers only.
             let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
             check(code::NO_NEW_PRIVILEGES, set)?;
         }
-        if let Some(User { uid, gid, groups }) = &service.user
+        if let Some(User { uid, gid, groups }) = &execution.user
             && !self.plan.ready.privileged
         {
             // The raw calls: libc's own change all threads, with a lock and signals.

@@ -95,8 +95,8 @@ impl Hands for World {
         let Some(Some((program, surroundings))) = self.programs.get_mut(index) else {
             return Err(libc::EINVAL);
         };
-        let streams_use_socket = service.stdin == Input::Socket
-            || [&service.stdout, &service.stderr].contains(&&Output::Socket);
+        let streams_use_socket = service.execution.stdin == Input::Socket
+            || [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Socket);
         let passes = matches!(step, Step::Start(_)) && !streams_use_socket;
         let units = || service.sockets.iter().copied().filter(|_| passes);
         let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count()));
@@ -118,15 +118,15 @@ impl Hands for World {
         let plan = Plan {
             ready,
             streams: [
-                from.input(&service.stdin, surroundings.stdin.as_deref()),
-                from.output(&service.stdout, surroundings.stdout.as_deref()),
-                from.output(&service.stderr, surroundings.stderr.as_deref()),
+                from.input(&service.execution.stdin, surroundings.stdin.as_deref()),
+                from.output(&service.execution.stdout, surroundings.stdout.as_deref()),
+                from.output(&service.execution.stderr, surroundings.stderr.as_deref()),
             ],
             non_blocking: Some(service.non_blocking),
             cgroup: self.groups.get(index).and_then(Option::as_ref).map(Group::directory),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
-            service: Some(service),
+            execution: Some(&service.execution),
         };
         let child = self
             .spawner
@@ -189,7 +189,7 @@ impl<'a> Sources<'a> {
     fn input(&self, input: &Input, file: Option<&'a CStr>) -> Stream<'a> {
         let null = Stream::Fd(self.null.as_raw_fd());
         match input {
-            Input::Null => null,
+            Input::Null | Input::Fd(_) | Input::Terminal | Input::Data => null,
             Input::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
             Input::File(_) => file.map_or(null, |path| {
                 Stream::Open(path, libc::O_RDONLY | libc::O_NOCTTY | libc::O_CLOEXEC)
@@ -200,7 +200,7 @@ impl<'a> Sources<'a> {
     fn output(&self, output: &Output, file: Option<&'a CStr>) -> Stream<'a> {
         let null = Stream::Fd(self.null.as_raw_fd());
         match output {
-            Output::Null => null,
+            Output::Null | Output::Fd(_) | Output::Terminal | Output::Kmsg => null,
             Output::Log => self.log.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
             Output::Inherit => Stream::Inherit,
             Output::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),

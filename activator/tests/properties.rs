@@ -126,11 +126,9 @@ fn manifest() -> Manifest {
         name: name.into(),
         description: "a unit with a description".into(),
         start_at_boot: true,
-        requires: vec![],
         wants: vec![UnitId(1)],
         after,
-        conflicts: vec![],
-        kind: UnitKind::Target,
+        ..Unit::default()
     };
     Manifest {
         name: "fuzz".into(),
@@ -140,6 +138,7 @@ fn manifest() -> Manifest {
             sysctls: vec![("kernel/panic".into(), "1".into())],
         },
         units: vec![unit("a.target", vec![]), unit("b.target", vec![UnitId(0)])],
+        ..Manifest::default()
     }
 }
 

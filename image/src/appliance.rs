@@ -126,6 +126,7 @@ impl Appliance {
             name: self.name.clone(),
             boot: Boot { writable, sysctls, ..Boot::default() },
             units: compiled.units.clone(),
+            ..Manifest::default()
         }
     }
 

@@ -69,7 +69,7 @@ fn compile_with(folder: &Path, config: &Config, source: Option<&Arc<Source>>) ->
 }
 
 fn manifest(compiled: &Compiled) -> Manifest {
-    Manifest { name: "test".into(), boot: Boot::default(), units: compiled.units.clone() }
+    Manifest { name: "test".into(), units: compiled.units.clone(), ..Manifest::default() }
 }
 
 /// Findings and meaning, without the paths of this machine.

@@ -45,6 +45,7 @@ pub(super) fn bind(socket: &Socket, kind: SocketType, address: &Address) -> Resu
             sys::bind_vsock(fd.as_fd(), *cid, *port)?;
             Ok(fd)
         }
+        Address::Netlink(..) | Address::Queue(_) => Err(Errno::OPNOTSUPP),
     }
 }
 

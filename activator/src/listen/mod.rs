@@ -136,6 +136,9 @@ fn flush(fd: BorrowedFd, kind: ListenKind) {
                 Ok(0) => Err(Errno::AGAIN),
                 other => other.map(drop),
             },
+            ListenKind::Special | ListenKind::Netlink | ListenKind::MessageQueue => {
+                Err(Errno::OPNOTSUPP)
+            }
         };
         if matches!(more, Err(errno) if errno != Errno::INTR && errno != Errno::CONNABORTED) {
             return;

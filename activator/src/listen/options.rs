@@ -8,6 +8,11 @@ use rustix::net::AddressFamily;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 
+/// Linux 6.5; asm-generic/socket.h.
+const SO_PASSPIDFD: c_int = 76;
+/// Linux 6.16; asm-generic/socket.h.
+const SO_PASSRIGHTS: c_int = 83;
+
 /// Sets one. Only a failure of `BindToDevice=` is one, as in systemd: a socket with smaller
 /// buffers is better than none.
 pub(super) fn set(
@@ -53,6 +58,8 @@ pub(super) fn set(
         Broadcast => int(SOL_SOCKET, libc::SO_BROADCAST, 1),
         PassCredentials => int(SOL_SOCKET, libc::SO_PASSCRED, 1),
         PassSecurity => int(SOL_SOCKET, libc::SO_PASSSEC, 1),
+        PassPidFd => int(SOL_SOCKET, SO_PASSPIDFD, 1),
+        RefuseFileDescriptors => int(SOL_SOCKET, SO_PASSRIGHTS, 0),
         PassPacketInfo => by_family(libc::IP_PKTINFO, libc::IPV6_RECVPKTINFO, 1),
         TimestampingMicroseconds => int(SOL_SOCKET, libc::SO_TIMESTAMP, 1),
         TimestampingNanoseconds => int(SOL_SOCKET, libc::SO_TIMESTAMPNS, 1),

@@ -422,77 +422,27 @@ pub(crate) fn manifest() -> Manifest {
     let unit = |name: &str, kind| Unit {
         name: name.into(),
         description: name.into(),
-        start_at_boot: false,
-        requires: vec![],
-        wants: vec![],
-        after: vec![],
-        conflicts: vec![],
         kind,
+        ..Unit::default()
     };
-    let off = RateLimit { interval_us: 0, burst: 0 };
     let listener = |kind| Listener { kind, address: Address::Inet([127, 0, 0, 1], 3000) };
     let socket = Socket {
         listeners: vec![listener(ListenKind::Stream), listener(ListenKind::Datagram)],
-        service: UnitId(0),
         fd_name: "echo.socket".into(),
-        mode: 0o666,
-        owner: None,
-        directory_mode: 0o755,
-        symlinks: vec![],
-        remove_on_stop: false,
-        flush_pending: false,
-        backlog: 4096,
-        ipv6_only: None,
-        options: vec![],
-        trigger_limit: off,
-        poll_limit: off,
+        ..Socket::default()
     };
-    let service = Service {
-        kind: ServiceKind::Simple,
-        sockets: vec![UnitId(1)],
-        start_pre: vec![],
-        start: vec![Command {
-            program: "/bin/true".into(),
-            arguments: vec!["true".into()],
-            ignore_failure: false,
-            privileged: false,
-        }],
-        start_post: vec![],
-        reload: vec![],
-        stop: vec![],
-        stop_post: vec![],
-        environment: vec![],
-        user: None,
-        umask: 0o022,
-        working_directory: "/".into(),
-        stdin: Input::Null,
-        stdout: Output::Log,
-        stderr: Output::Inherit,
-        non_blocking: false,
-        restart: Restart::No,
-        restart_delay_us: 100_000,
-        start_limit: off,
-        start_timeout_us: 0,
-        stop_timeout_us: 0,
-        kill_mode: KillMode::ControlGroup,
-        kill_signal: 15,
-        send_sigkill: true,
-        remain_after_exit: false,
-        success_codes: vec![],
-        success_signals: vec![],
-        limits: vec![],
-        oom_score_adjust: None,
-        nice: None,
-        no_new_privileges: false,
-        cgroup: vec![],
-        container: None,
+    let start = Command {
+        program: "/bin/true".into(),
+        arguments: vec!["true".into()],
+        ..Command::default()
     };
+    let service = Service { sockets: vec![UnitId(1)], start: vec![start], ..Service::default() };
     Manifest {
         name: "echo".into(),
-        boot: Boot::default(),
         units: vec![
             unit("echo.service", UnitKind::Service(service)),
             unit("echo.socket", UnitKind::Socket(socket)),
         ],
+        ..Manifest::default()
     }
 }

@@ -585,10 +585,10 @@ impl Supervisor<'_> {
 /// What an exit means, by `SuccessExitStatus=` and the signals that are clean (systemd.service(5)).
 fn judge(spec: &manifest::Service, exit: Exit) -> Outcome {
     let clean = match exit {
-        Exit::Code(code) => code == 0 || spec.success_codes.contains(&code),
+        Exit::Code(code) => code == 0 || spec.success.codes.contains(&code),
         Exit::Signal(signal) => {
             let quiet = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE];
-            spec.success_signals.contains(&signal)
+            spec.success.signals.contains(&signal)
                 || (spec.kind != ServiceKind::Oneshot && quiet.contains(&signal))
         }
         Exit::Dumped(_) => false,

@@ -73,50 +73,12 @@ impl Hands for Script {
 }
 
 pub(super) fn command() -> Command {
-    Command {
-        program: "/bin/true".into(),
-        arguments: vec!["true".into()],
-        ignore_failure: false,
-        privileged: false,
-    }
+    Command { program: "/bin/true".into(), arguments: vec!["true".into()], ..Command::default() }
 }
 
 pub(super) fn service() -> Service {
-    Service {
-        kind: ServiceKind::Simple,
-        sockets: vec![],
-        start_pre: vec![],
-        start: vec![command()],
-        start_post: vec![],
-        reload: vec![],
-        stop: vec![],
-        stop_post: vec![],
-        environment: vec![],
-        user: None,
-        umask: 0o022,
-        working_directory: "/".into(),
-        stdin: Input::Null,
-        stdout: Output::Null,
-        stderr: Output::Null,
-        non_blocking: false,
-        restart: Restart::No,
-        restart_delay_us: 100_000,
-        start_limit: RateLimit { interval_us: 10_000_000, burst: 5 },
-        start_timeout_us: 90_000_000,
-        stop_timeout_us: 90_000_000,
-        kill_mode: KillMode::ControlGroup,
-        kill_signal: libc::SIGTERM,
-        send_sigkill: true,
-        remain_after_exit: false,
-        success_codes: vec![],
-        success_signals: vec![],
-        limits: vec![],
-        oom_score_adjust: None,
-        nice: None,
-        no_new_privileges: false,
-        cgroup: vec![],
-        container: None,
-    }
+    let null = Execution { stdout: Output::Null, stderr: Output::Null, ..Execution::default() };
+    Service { start: vec![command()], execution: null, ..Service::default() }
 }
 
 pub(super) fn socket(service: u16, listeners: usize) -> Socket {
@@ -127,35 +89,16 @@ pub(super) fn socket(service: u16, listeners: usize) -> Socket {
         ],
         service: UnitId(service),
         fd_name: "x".into(),
-        mode: 0o666,
-        owner: None,
-        directory_mode: 0o755,
-        symlinks: vec![],
-        remove_on_stop: false,
-        flush_pending: false,
-        backlog: 128,
-        ipv6_only: None,
-        options: vec![],
-        trigger_limit: RateLimit { interval_us: 2_000_000, burst: 20 },
-        poll_limit: RateLimit { interval_us: 2_000_000, burst: 15 },
+        ..Socket::default()
     }
 }
 
 pub(super) fn unit(name: &str, kind: UnitKind) -> Unit {
-    Unit {
-        name: name.into(),
-        description: name.into(),
-        start_at_boot: false,
-        requires: vec![],
-        wants: vec![],
-        after: vec![],
-        conflicts: vec![],
-        kind,
-    }
+    Unit { name: name.into(), kind, ..Unit::default() }
 }
 
 pub(super) fn manifest(units: Vec<Unit>) -> Manifest {
-    Manifest { name: "test".into(), boot: Boot::default(), units }
+    Manifest { name: "test".into(), units, ..Manifest::default() }
 }
 
 /// Unit 0 is the service, unit 1 its socket, which starts at boot.

@@ -183,8 +183,8 @@ fn hundred(bench: &mut Bench) {
 
 fn inetd(bench: &mut Bench) {
     let mut spec = service(bench.path(), &["inetd"]);
-    spec.stdin = Input::Socket;
-    spec.stdout = Output::Null;
+    spec.execution.stdin = Input::Socket;
+    spec.execution.stdout = Output::Null;
     let units = Units::default().service("a.service", spec).socket(
         "a.socket",
         "a.service",

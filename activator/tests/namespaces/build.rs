@@ -9,8 +9,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     Command {
         program: helper,
         arguments: all.into_iter().map(str::to_owned).collect(),
-        ignore_failure: false,
-        privileged: false,
+        ..Command::default()
     }
 }
 
@@ -18,45 +17,17 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 pub(crate) fn service(directory: &Path, arguments: &[&str]) -> Service {
     let file = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let output = || Output::File { path: file("output"), append: true, truncate: false };
-    Service {
-        kind: ServiceKind::Simple,
-        sockets: vec![],
-        start_pre: vec![],
-        start: vec![command(arguments)],
-        start_post: vec![],
-        reload: vec![],
-        stop: vec![],
-        stop_post: vec![],
+    let execution = Execution {
         environment: vec![
             "PATH=/usr/bin:/bin".into(),
             format!("REPORT={}", file("report")),
             format!("GO={}", file("go")),
         ],
-        user: None,
-        umask: 0o022,
-        working_directory: "/".into(),
-        stdin: Input::Null,
         stdout: output(),
         stderr: output(),
-        non_blocking: false,
-        restart: Restart::No,
-        restart_delay_us: 100_000,
-        start_limit: RateLimit { interval_us: 10_000_000, burst: 5 },
-        start_timeout_us: 90_000_000,
-        stop_timeout_us: 90_000_000,
-        kill_mode: KillMode::ControlGroup,
-        kill_signal: libc::SIGTERM,
-        send_sigkill: true,
-        remain_after_exit: false,
-        success_codes: vec![],
-        success_signals: vec![],
-        limits: vec![],
-        oom_score_adjust: None,
-        nice: None,
-        no_new_privileges: false,
-        cgroup: vec![],
-        container: None,
-    }
+        ..Execution::default()
+    };
+    Service { start: vec![command(arguments)], execution, ..Service::default() }
 }
 
 pub(crate) fn listener(kind: ListenKind, address: Address) -> Listener {
@@ -78,23 +49,7 @@ pub(crate) fn unix(directory: &Path, name: &str) -> Listener {
 }
 
 pub(crate) fn socket(name: &str, listeners: Vec<Listener>) -> Socket {
-    Socket {
-        listeners,
-        // Set by `Units::socket`.
-        service: UnitId(0),
-        fd_name: name.into(),
-        mode: 0o666,
-        owner: None,
-        directory_mode: 0o755,
-        symlinks: vec![],
-        remove_on_stop: false,
-        flush_pending: false,
-        backlog: 128,
-        ipv6_only: None,
-        options: vec![],
-        trigger_limit: RateLimit { interval_us: 2_000_000, burst: 20 },
-        poll_limit: RateLimit { interval_us: 2_000_000, burst: 15 },
-    }
+    Socket { listeners, fd_name: name.into(), backlog: 128, ..Socket::default() }
 }
 
 /// A manifest in the making; dependencies by name.
@@ -158,19 +113,15 @@ impl Units {
             }
             self.units[id(other).index()].after.push(id(name));
         }
-        Manifest { name: "test".into(), boot: self.boot, units: self.units }
+        Manifest { name: "test".into(), boot: self.boot, units: self.units, ..Manifest::default() }
     }
 
     fn add(&mut self, name: &str, kind: UnitKind) {
         self.units.push(Unit {
             name: name.into(),
             description: name.into(),
-            start_at_boot: false,
-            requires: vec![],
-            wants: vec![],
-            after: vec![],
-            conflicts: vec![],
             kind,
+            ..Unit::default()
         });
     }
 }

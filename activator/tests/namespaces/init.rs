@@ -136,7 +136,7 @@ fn helper(arguments: &[&str]) -> Service {
     for command in &mut spec.start {
         command.program = "/helper".into();
     }
-    (spec.stdout, spec.stderr) = (Output::Null, Output::Null);
+    (spec.execution.stdout, spec.execution.stderr) = (Output::Null, Output::Null);
     spec
 }
 
@@ -236,7 +236,7 @@ fn ends(bench: &mut Bench, end: fn(&Init)) {
     reports.set_read_timeout(Some(bench::PATIENCE)).unwrap();
     let program = |which: &str| {
         let mut spec = helper(&["up-and-down", which]);
-        spec.environment = vec![format!("REPORT=@{name}")];
+        spec.execution.environment = vec![format!("REPORT=@{name}")];
         spec
     };
     let units = Units::default()

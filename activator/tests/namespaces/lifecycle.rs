@@ -224,14 +224,14 @@ fn stopper(bench: &mut Bench) {
     let user = Some(User { uid: 65534, gid: 65533, groups: vec![] });
     let mut short = service(bench.path(), &["exit", "0"]);
     short.kind = ServiceKind::Oneshot;
-    short.user = user.clone();
-    short.no_new_privileges = true;
+    short.execution.user = user.clone();
+    short.execution.no_new_privileges = true;
     short.restart = Restart::Always;
     short.restart_delay_us = 1;
     short.start_limit = RateLimit { interval_us: 0, burst: 0 };
     (short.start_timeout_us, short.stop_timeout_us) = (3000, 3000);
     let mut stopper = service(bench.path(), &["stop-all"]);
-    stopper.user = user;
+    stopper.execution.user = user;
     let units = Units::default()
         .service("a.service", short)
         .service("b.service", stopper)
@@ -290,7 +290,7 @@ fn no_program(bench: &mut Bench) {
     let mut spec = service(bench.path(), &["exit", "0"]);
     spec.start[0].program = "/no/such/program".into();
     let mut elsewhere = service(bench.path(), &["exit", "0"]);
-    elsewhere.working_directory = "/no/such/directory".into();
+    elsewhere.execution.working_directory = "/no/such/directory".into();
     let units = Units::default().service("a.service", spec).service("b.service", elsewhere);
     bench.start(&units.build());
     for (name, code) in [("a.service", "exited 203"), ("b.service", "exited 200")] {
@@ -305,12 +305,12 @@ fn no_program(bench: &mut Bench) {
 
 fn settings(bench: &mut Bench) {
     let mut spec = service(bench.path(), &["limits"]);
-    spec.umask = 0o027;
-    spec.working_directory = "/tmp".into();
-    spec.limits = vec![(7, 33, 44)];
-    spec.oom_score_adjust = Some(500);
-    spec.nice = Some(5);
-    spec.no_new_privileges = true;
+    spec.execution.umask = 0o027;
+    spec.execution.working_directory = "/tmp".into();
+    spec.execution.limits = vec![(7, 33, 44)];
+    spec.execution.oom_score_adjust = Some(500);
+    spec.execution.nice = Some(5);
+    spec.execution.no_new_privileges = true;
     let units = Units::default().service("a.service", spec).at_boot("a.service");
     bench.start(&units.build());
     bench
@@ -322,7 +322,7 @@ fn user(bench: &mut Bench) {
     // The helper must be able to write its report.
     bench.open_to_all();
     let mut spec = service(bench.path(), &["who"]);
-    spec.user = Some(User { uid: 65534, gid: 65533, groups: vec![7, 9] });
+    spec.execution.user = Some(User { uid: 65534, gid: 65533, groups: vec![7, 9] });
     let units = Units::default().service("a.service", spec).at_boot("a.service");
     bench.start(&units.build());
     let status =
@@ -361,8 +361,8 @@ fn main_pid(bench: &mut Bench) {
 
 fn logd(bench: &mut Bench) {
     let mut spec = service(bench.path(), &["serve", "0"]);
-    spec.stdout = activator::manifest::Output::Log;
-    spec.stderr = activator::manifest::Output::Inherit;
+    spec.execution.stdout = activator::manifest::Output::Log;
+    spec.execution.stderr = activator::manifest::Output::Inherit;
     let units = Units::default().service("a.service", spec).socket(
         "a.socket",
         "a.service",

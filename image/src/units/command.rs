@@ -128,6 +128,7 @@ fn command(
         arguments,
         ignore_failure: prefixes.ignore_failure,
         privileged: prefixes.privileged,
+        ..Command::default()
     };
     Some((command, span))
 }

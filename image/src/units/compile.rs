@@ -403,7 +403,7 @@ fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>
     if keys.facts.input.config.engine == Engine::Podman {
         return (service, None);
     }
-    let container = container::read(keys, &service.service.environment);
+    let container = container::read(keys, &service.service.execution.environment);
     if let Some(container) = &container {
         quadlet::service::complete(keys, &mut service, container);
     }

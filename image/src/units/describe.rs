@@ -134,7 +134,8 @@ fn describe_service(text: &mut String, service: &Service, names: &Names<'_>) {
         ServiceKind::Simple => "at once",
         ServiceKind::Exec => "when the program runs",
         ServiceKind::Oneshot => "when the program has ended",
-        ServiceKind::Notify => "when the program says so",
+        ServiceKind::Notify | ServiceKind::NotifyReload => "when the program says so",
+        ServiceKind::Forking => "when the program has left one in the background",
     };
     line(text, "started", ready);
     if !service.sockets.is_empty() {
@@ -155,18 +156,18 @@ fn describe_service(text: &mut String, service: &Service, names: &Names<'_>) {
             line(text, word, &show(command));
         }
     }
-    for variable in &service.environment {
+    for variable in &service.execution.environment {
         line(text, "variable", variable);
     }
-    if let Some(user) = &service.user {
+    if let Some(user) = &service.execution.user {
         let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
         line(text, "user", &format!("{}:{} {}", user.uid, user.gid, groups.join(" ")));
     }
-    if service.umask != 0o022 {
-        line(text, "umask", &format!("{:04o}", service.umask));
+    if service.execution.umask != 0o022 {
+        line(text, "umask", &format!("{:04o}", service.execution.umask));
     }
-    if service.working_directory != "/" {
-        line(text, "in", &service.working_directory);
+    if service.execution.working_directory != "/" {
+        line(text, "in", &service.execution.working_directory);
     }
     streams(text, service);
     if service.non_blocking {
@@ -195,22 +196,22 @@ fn describe_service(text: &mut String, service: &Service, names: &Names<'_>) {
     if service.remain_after_exit {
         line(text, "stays", "active after its program has ended");
     }
-    for code in &service.success_codes {
+    for code in &service.success.codes {
         line(text, "success", &format!("exit code {code}"));
     }
-    for number in &service.success_signals {
+    for number in &service.success.signals {
         line(text, "success", &signal::show(*number));
     }
-    for (number, soft, hard) in &service.limits {
+    for (number, soft, hard) in &service.execution.limits {
         line(text, "rlimit", &format!("{number}: {soft} {hard}"));
     }
-    if let Some(score) = service.oom_score_adjust {
+    if let Some(score) = service.execution.oom_score_adjust {
         line(text, "oom score", &score.to_string());
     }
-    if let Some(nice) = service.nice {
+    if let Some(nice) = service.execution.nice {
         line(text, "nice", &nice.to_string());
     }
-    if service.no_new_privileges {
+    if service.execution.no_new_privileges {
         line(text, "privileges", "no new ones");
     }
     for (file, value) in &service.cgroup {
@@ -219,27 +220,33 @@ fn describe_service(text: &mut String, service: &Service, names: &Names<'_>) {
 }
 
 fn streams(text: &mut String, service: &Service) {
-    match &service.stdin {
+    match &service.execution.stdin {
         Input::Null => {}
         Input::Socket => line(text, "stdin", "the socket"),
         Input::File(path) => line(text, "stdin", path),
+        Input::Fd(name) => line(text, "stdin", &format!("the socket {name}")),
+        Input::Terminal => line(text, "stdin", "the terminal"),
+        Input::Data => line(text, "stdin", "text of the unit"),
     }
     let output = |output: &Output| match output {
         Output::Null => "nowhere".to_owned(),
         Output::Log => "the log".to_owned(),
         Output::Inherit => "as the stream before it".to_owned(),
         Output::Socket => "the socket".to_owned(),
+        Output::Fd(name) => format!("the socket {name}"),
+        Output::Terminal => "the terminal".to_owned(),
+        Output::Kmsg => "the kernel's log".to_owned(),
         Output::File { path, append, truncate } => {
             let how = if *append { " (appends)" } else { "" };
             let emptied = if *truncate { " (emptied first)" } else { "" };
             format!("{path}{how}{emptied}")
         }
     };
-    if service.stdout != Output::Log {
-        line(text, "stdout", &output(&service.stdout));
+    if service.execution.stdout != Output::Log {
+        line(text, "stdout", &output(&service.execution.stdout));
     }
-    if service.stderr != Output::Inherit {
-        line(text, "stderr", &output(&service.stderr));
+    if service.execution.stderr != Output::Inherit {
+        line(text, "stderr", &output(&service.execution.stderr));
     }
 }
 

@@ -4,7 +4,7 @@ use super::keys::{Keys, Text};
 use super::value::{self, Expected, size, time};
 use super::variables;
 use crate::finding::Finding;
-use activator::manifest::{Input, Output, User};
+use activator::manifest::{Execution, Input, Output, User};
 use std::collections::BTreeMap;
 
 const SECTION: &str = "Service";
@@ -13,19 +13,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 /// What the manifest calls infinity.
 const INFINITY: u64 = u64::MAX;
 
-/// The part of a manifest's service that this page is about.
+/// What the keys say, and the environment by name, for the command lines.
 pub(crate) struct Exec {
     pub(crate) environment: BTreeMap<String, String>,
-    pub(crate) user: Option<User>,
-    pub(crate) umask: u32,
-    pub(crate) working_directory: String,
-    pub(crate) stdin: Input,
-    pub(crate) stdout: Output,
-    pub(crate) stderr: Output,
-    pub(crate) limits: Vec<(u32, u64, u64)>,
-    pub(crate) oom_score_adjust: Option<i32>,
-    pub(crate) nice: Option<i32>,
-    pub(crate) no_new_privileges: bool,
+    pub(crate) execution: Execution,
 }
 
 /// Reads it all.
@@ -38,8 +29,9 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> Exec {
         Input::Socket => Output::Inherit,
         _ => Output::Log,
     });
-    Exec {
-        environment: environment(keys, account.as_ref()),
+    let environment = environment(keys, account.as_ref());
+    let execution = Execution {
+        environment: environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         working_directory: working_directory(keys, &home),
         user: account.map(|account| account.ids),
         umask: keys.setting(SECTION, "UMask", value::mode).unwrap_or(0o022),
@@ -54,7 +46,9 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> Exec {
             .setting(SECTION, "Nice", |text| value::number(text, -20, 19))
             .map(|nice| nice as i32),
         no_new_privileges: keys.boolean(SECTION, "NoNewPrivileges").unwrap_or(false),
-    }
+        ..Execution::default()
+    };
+    Exec { environment, execution }
 }
 
 /// `User=` with what the environment needs of it.

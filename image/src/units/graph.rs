@@ -471,6 +471,7 @@ impl<'a> Graph<'a> {
             after: list(&edges.after),
             conflicts: list(&edges.conflicts),
             kind,
+            ..Unit::default()
         })
     }
 }

@@ -38,20 +38,13 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
     };
     let service = Service {
         kind,
-        sockets: vec![],
         start_pre: commands("ExecStartPre"),
         start: commands("ExecStart"),
         start_post: commands("ExecStartPost"),
         reload: commands("ExecReload"),
         stop: commands("ExecStop"),
         stop_post: commands("ExecStopPost"),
-        environment: environment.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-        user: exec.user,
-        umask: exec.umask,
-        working_directory: exec.working_directory,
-        stdin: exec.stdin,
-        stdout: exec.stdout,
-        stderr: exec.stderr,
+        execution: exec.execution,
         non_blocking: keys.boolean(SECTION, "NonBlocking").unwrap_or(false),
         restart: restart(keys, kind),
         restart_delay_us: keys
@@ -68,14 +61,8 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         kill_signal: keys.setting(SECTION, "KillSignal", signal::number).unwrap_or(15),
         send_sigkill: keys.boolean(SECTION, "SendSIGKILL").unwrap_or(true),
         remain_after_exit: keys.boolean(SECTION, "RemainAfterExit").unwrap_or(false),
-        success_codes: vec![],
-        success_signals: vec![],
-        limits: exec.limits,
-        oom_score_adjust: exec.oom_score_adjust,
-        nice: exec.nice,
-        no_new_privileges: exec.no_new_privileges,
         cgroup: resources::read(keys),
-        container: None,
+        ..Service::default()
     };
     let mut unit = ServiceUnit {
         standard_socket: standard_socket(keys, &service),
@@ -210,19 +197,19 @@ fn success(keys: &mut Keys<'_>, service: &mut Service) {
             let text = word.text.as_str();
             let named = EXIT_NAMES.iter().find(|(name, _)| *name == text).map(|(_, code)| *code);
             if let Some(code) = named.or_else(|| text.parse().ok()) {
-                service.success_codes.push(code);
+                service.success.codes.push(code);
             } else if let Ok(signal) = signal::number(text) {
-                service.success_signals.push(signal);
+                service.success.signals.push(signal);
             } else {
                 let expected = Expected::Other("exit codes from 0 to 255 and names of signals");
                 keys.bad(line, &expected);
             }
         }
     }
-    service.success_codes.sort_unstable();
-    service.success_codes.dedup();
-    service.success_signals.sort_unstable();
-    service.success_signals.dedup();
+    service.success.codes.sort_unstable();
+    service.success.codes.dedup();
+    service.success.signals.sort_unstable();
+    service.success.signals.dedup();
 }
 
 fn sockets(keys: &mut Keys<'_>) -> Vec<(Name, Span)> {
@@ -243,9 +230,9 @@ fn sockets(keys: &mut Keys<'_>) -> Vec<(Name, Span)> {
 
 /// Where one of the three standard streams is the socket.
 fn standard_socket(keys: &Keys<'_>, service: &Service) -> Option<Span> {
-    let socket = service.stdin == activator::manifest::Input::Socket
-        || service.stdout == Output::Socket
-        || service.stderr == Output::Socket;
+    let socket = service.execution.stdin == activator::manifest::Input::Socket
+        || service.execution.stdout == Output::Socket
+        || service.execution.stderr == Output::Socket;
     let line = ["StandardInput", "StandardOutput", "StandardError"]
         .iter()
         .flat_map(|key| keys.unit.all(SECTION, key))

@@ -6,7 +6,7 @@ use super::table;
 use super::value::{self, Expected, size, time};
 use crate::finding::{Finding, Span};
 use activator::control;
-use activator::manifest::{Address, ListenKind, Listener, RateLimit, Socket, SocketOption, UnitId};
+use activator::manifest::{Address, ListenKind, Listener, RateLimit, Socket, SocketOption};
 
 const SECTION: &str = "Socket";
 /// systemd's default of TriggerLimitIntervalSec= and PollLimitIntervalSec=.
@@ -38,7 +38,6 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> SocketUnit {
     let poll_limit = limit("PollLimitIntervalSec", "PollLimitBurst", 15);
     let socket = Socket {
         listeners,
-        service: UnitId(0),
         fd_name: fd_name(keys),
         mode: keys.last(SECTION, "SocketMode", value::mode).unwrap_or(0o666),
         owner: owner(keys),
@@ -53,6 +52,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> SocketUnit {
         options: options(keys),
         trigger_limit,
         poll_limit,
+        ..Socket::default()
     };
     SocketUnit { socket, spans, service: service(keys) }
 }

@@ -76,7 +76,7 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     service.start = vec![start(&container.name)];
     service.stop.clear();
     service.reload.clear();
-    service.user = None;
+    service.execution.user = None;
     service.container = Some(manifest::Container {
         id: container.name.clone(),
         template: format!("{BUNDLES}/{}/config.json", container.name),
@@ -98,7 +98,6 @@ fn start(id: &str) -> Command {
     Command {
         program: CRUN.into(),
         arguments: arguments.map(str::to_owned).to_vec(),
-        ignore_failure: false,
-        privileged: false,
+        ..Command::default()
     }
 }

@@ -1,0 +1,145 @@
+//! The sandboxing keys of systemd.exec(5), which stage 2 carries out with namespaces, mounts,
+//! prctl(2) and seccomp(2). Paths may begin with `-` (a missing one is no error); the host has
+//! taken the prefix off into [`PathRule::optional`].
+
+use serde::{Deserialize, Serialize};
+
+/// What is taken from a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sandbox {
+    /// `ProtectSystem=`
+    pub protect_system: ProtectSystem,
+    /// `ProtectHome=`
+    pub protect_home: ProtectHome,
+    /// `PrivateTmp=`
+    pub private_tmp: bool,
+    /// `PrivateDevices=`
+    pub private_devices: bool,
+    /// `ProtectKernelTunables=`
+    pub protect_kernel_tunables: bool,
+    /// `ProtectKernelModules=`
+    pub protect_kernel_modules: bool,
+    /// `ProtectKernelLogs=`
+    pub protect_kernel_logs: bool,
+    /// `ProtectControlGroups=`
+    pub protect_control_groups: bool,
+    /// `ProtectClock=`
+    pub protect_clock: bool,
+    /// `ProtectHostname=`
+    pub protect_hostname: bool,
+    /// `ProtectProc=`: the `hidepid=` of a proc mount of its own; empty is default.
+    pub protect_proc: String,
+    /// `ProcSubset=pid`
+    pub proc_subset_pid: bool,
+    /// `MountAPIVFS=`
+    pub mount_api_vfs: bool,
+    /// `RootDirectory=`
+    pub root_directory: Option<String>,
+    /// `ReadWritePaths=`, `ReadOnlyPaths=`, `InaccessiblePaths=`, `ExecPaths=`, `NoExecPaths=`,
+    /// `TemporaryFileSystem=`, `BindPaths=`, `BindReadOnlyPaths=`, in the order of the files.
+    pub mounts: Vec<Mount>,
+    /// Namespaces of its own.
+    pub namespaces: Namespaces,
+    /// `NetworkNamespacePath=`
+    pub network_namespace_path: Option<String>,
+    /// `RestrictAddressFamilies=`: allowed or denied AF_* numbers.
+    pub address_families: Option<(bool, Vec<u32>)>,
+    /// `RestrictNamespaces=`: CLONE_NEW* that may not be used.
+    pub restrict_namespaces: u64,
+    /// `RestrictRealtime=`
+    pub restrict_realtime: bool,
+    /// `RestrictSUIDSGID=`
+    pub restrict_suid_sgid: bool,
+    /// `LockPersonality=`
+    pub lock_personality: bool,
+    /// `MemoryDenyWriteExecute=`
+    pub memory_deny_write_execute: bool,
+    /// `SystemCallFilter=`, `SystemCallLog=`, by name, sets resolved on the host.
+    pub system_calls: Option<SystemCallFilter>,
+    /// `SystemCallArchitectures=native`: other ABIs are refused.
+    pub native_only: bool,
+    /// `KeyringMode=private`: a session keyring of its own.
+    pub private_keyring: bool,
+    /// `RemoveIPC=`
+    pub remove_ipc: bool,
+}
+
+/// `ProtectSystem=`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the values of systemd.exec(5)
+pub enum ProtectSystem {
+    #[default]
+    No,
+    Yes,
+    Full,
+    Strict,
+}
+
+/// `ProtectHome=`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the values of systemd.exec(5)
+pub enum ProtectHome {
+    #[default]
+    No,
+    Yes,
+    ReadOnly,
+    Tmpfs,
+}
+
+/// One rule about a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathRule {
+    /// Absolute path.
+    pub path: String,
+    /// A missing one is no error.
+    pub optional: bool,
+}
+
+/// One mount of the service's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names of systemd.exec(5)
+pub enum Mount {
+    ReadWrite(PathRule),
+    ReadOnly(PathRule),
+    Inaccessible(PathRule),
+    Exec(PathRule),
+    NoExec(PathRule),
+    /// Path and mount options.
+    Temporary(PathRule, String),
+    Bind(Bind),
+}
+
+/// `BindPaths=`, `BindReadOnlyPaths=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bind {
+    /// What is bound.
+    pub source: PathRule,
+    /// Where it appears.
+    pub target: String,
+    /// `BindReadOnlyPaths=`
+    pub read_only: bool,
+    /// `rbind`, the default, or `norbind`.
+    pub recursive: bool,
+}
+
+/// `PrivateNetwork=`, `PrivateIPC=`, `PrivateUsers=`, `PrivateMounts=`, `PrivatePIDs=`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Namespaces {
+    pub network: bool,
+    pub ipc: bool,
+    pub users: bool,
+    pub mounts: bool,
+    pub pids: bool,
+}
+
+/// `SystemCallFilter=`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemCallFilter {
+    /// Whether `calls` are the only ones that are allowed, or the ones that are not.
+    pub allow: bool,
+    /// Number on the image's architecture, and the errno of `name:errno`, if any.
+    pub calls: Vec<(u32, Option<u16>)>,
+    /// `SystemCallErrorNumber=`; None kills the process.
+    pub errno: Option<u16>,
+}
