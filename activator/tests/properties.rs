@@ -9,7 +9,7 @@ use activator::control::{self, Hello, Reply, Request, Status};
 use activator::logd::split::{MAX_LINE, Splitter};
 use activator::logd::store::{Item, Store};
 use activator::manifest::{
-    Address, Boot, DecodeError, MAGIC, Manifest, Module, Scope, Unit, UnitId, UnitKind, VERSION,
+    Address, Boot, DecodeError, MAGIC, Manifest, Module, Scope, Unit, UnitId, VERSION,
 };
 use activator::stage2::{Listen, template};
 use std::io::ErrorKind;

@@ -3,7 +3,7 @@
 //!
 //! `ROUSE_BLESS=1 cargo test -p rouse --test units` writes the expected texts anew.
 
-use activator::manifest::{Boot, Manifest};
+use activator::manifest::Manifest;
 use rouse::config::{Config, FILE};
 use rouse::finding::{Severity, Source};
 use rouse::units::{Architecture, Compiled, Input, compile, describe};

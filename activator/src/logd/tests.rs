@@ -9,8 +9,7 @@ use crate::control::{
     ServiceState, SocketState,
 };
 use crate::manifest::{
-    Address, Boot, Command, Input, KillMode, ListenKind, Listener, Manifest, Output, RateLimit,
-    Restart, Service, ServiceKind, Socket, Unit, UnitId, UnitKind,
+    Address, Command, ListenKind, Listener, Manifest, Service, Socket, Unit, UnitId, UnitKind,
 };
 
 use rustix::fd::OwnedFd;

@@ -5,8 +5,8 @@ mod spawn;
 use activator::control::{Event, MachineState, Order, Report};
 use activator::exit;
 use activator::manifest::{
-    Address, Boot, Command as ManifestCommand, Container, Input, KillMode, ListenKind, Listener,
-    Manifest, Output, RateLimit, Restart, Service, ServiceKind, Socket, Unit, UnitId, UnitKind,
+    Address, Command as ManifestCommand, Container, ListenKind, Listener, Manifest, Service,
+    Socket, Unit, UnitId, UnitKind,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
