@@ -4,6 +4,7 @@
 //! * [`boot`]: the chores of PID 1, [`run`]: the same supervisor without them;
 //! * [`supervise`]: what is to be done, as a pure state machine;
 //! * [`engine`]: the loop that feeds it, [`world`]: its hands;
+//! * [`slots`]: room for the instances of `Accept=yes`;
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
@@ -17,6 +18,7 @@ mod notify;
 mod program;
 mod run;
 mod seal;
+mod slots;
 mod spawn;
 mod supervise;
 mod sys;

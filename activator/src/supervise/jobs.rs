@@ -17,7 +17,7 @@ impl Supervisor<'_> {
             of.requires.contains(&on) || of.wants.contains(&on)
         });
         for index in 0..self.units.len() {
-            if !self.marks[index] {
+            if !self.marks[index] || self.slots.is_template(id(index)) {
                 continue;
             }
             if cause == Cause::Order
@@ -60,9 +60,11 @@ impl Supervisor<'_> {
         let manifest = self.manifest;
         self.mark_closure(unit, |of, on| manifest.units[on.index()].requires.contains(&of));
         for index in 0..self.units.len() {
-            if self.marks[index] {
+            if self.marks[self.slots.source(id(index)).index()] {
+                // No instance comes back: its connection does not.
+                let instance = self.slots.owner(id(index)).is_some();
                 if !self.is_down(id(index)) {
-                    self.want_down(index, kind);
+                    self.want_down(index, if instance { JobKind::Stop } else { kind });
                 } else if self.units[index].job.is_some_and(|job| job.kind == JobKind::Start) {
                     self.units[index].job = None;
                 }
@@ -169,11 +171,11 @@ impl Supervisor<'_> {
     /// A unit starts when what it comes after has no job left, when no unit that comes after it
     /// is still being stopped, and when what it conflicts with is down.
     fn waits_to_start(&self, unit: UnitId) -> bool {
-        let spec = &self.manifest.units[unit.index()];
+        let spec = self.spec(unit);
         spec.after.iter().any(|id| *id != unit && self.units[id.index()].job.is_some())
             || (0..self.units.len()).any(|other| {
                 let stops = self.units[other].job.is_some_and(|job| job.kind != JobKind::Start);
-                (stops && self.manifest.units[other].after.contains(&unit))
+                (stops && self.spec(id(other)).after.contains(&unit))
                     || (other != unit.index()
                         && self.conflict(unit.index(), other)
                         && !self.is_down(id(other)))
@@ -185,19 +187,19 @@ impl Supervisor<'_> {
         (0..self.units.len()).any(|other| {
             other != unit.index()
                 && self.units[other].job.is_some_and(|job| job.kind != JobKind::Start)
-                && self.manifest.units[other].after.contains(&unit)
+                && self.spec(id(other)).after.contains(&unit)
                 && !self.is_down(id(other))
         })
     }
 
     fn lacks_requirement(&self, unit: UnitId) -> bool {
-        let spec = &self.manifest.units[unit.index()];
+        let spec = self.spec(unit);
         spec.requires.iter().any(|id| spec.after.contains(id) && !self.is_satisfied(*id))
     }
 
     fn conflict(&self, one: usize, other: usize) -> bool {
-        let units = &self.manifest.units;
-        units[one].conflicts.contains(&id(other)) || units[other].conflicts.contains(&id(one))
+        self.spec(id(one)).conflicts.contains(&id(other))
+            || self.spec(id(other)).conflicts.contains(&id(one))
     }
 
     fn want_down(&mut self, index: usize, kind: JobKind) {
@@ -212,8 +214,9 @@ impl Supervisor<'_> {
         self.marks[unit.index()] = true;
         loop {
             let mut grown = false;
-            for of in 0..self.units.len() {
-                for on in 0..self.units.len() {
+            // Instances are in no graph of their own; see `instance`.
+            for of in 0..self.manifest.units.len() {
+                for on in 0..self.manifest.units.len() {
                     if self.marks[of] && !self.marks[on] && edge(id(of), id(on)) {
                         self.marks[on] = true;
                         grown = true;

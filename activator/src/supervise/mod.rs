@@ -66,8 +66,9 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+use crate::slots::Slots;
 use activator::control::{Event, Exit, MachineState, Report, SocketState};
-use activator::manifest::{Manifest, UnitId, UnitKind};
+use activator::manifest::{self, Manifest, UnitId, UnitKind};
 
 /// What the state machine can do to the world. The engine carries it out at once; none of it
 /// blocks. Nothing is told by a return value that could also come as an event later.
@@ -200,7 +201,8 @@ struct Turn<'a> {
 #[derive(Debug)]
 pub(crate) struct Supervisor<'m> {
     manifest: &'m Manifest,
-    /// One for each unit of the manifest, at the same index.
+    slots: Slots,
+    /// One for each unit of the manifest, at the same index; behind them the instances.
     units: Box<[Unit]>,
     /// Scratch for closures over the graph, one for each unit.
     marks: Box<[bool]>,
@@ -223,10 +225,14 @@ impl<'m> Supervisor<'m> {
                 UnitKind::Target => State::Target { active: false },
             },
         };
+        let slots = Slots::new(manifest);
+        let templates = slots.iter().filter_map(|(_, slot)| manifest.unit(slot.template));
+        let units: Box<[Unit]> = manifest.units.iter().chain(templates).map(unit).collect();
         Self {
             manifest,
-            units: manifest.units.iter().map(unit).collect(),
-            marks: manifest.units.iter().map(|_| false).collect(),
+            marks: units.iter().map(|_| false).collect(),
+            units,
+            slots,
             machine: MachineState::Starting,
             started_us: now,
             listening_us: 0,
@@ -237,7 +243,7 @@ impl<'m> Supervisor<'m> {
     /// Starts what starts at boot. Called once.
     pub(crate) fn boot(&mut self, now: u64, hands: &mut dyn Hands) {
         let turn = &mut Turn { now, hands };
-        for index in 0..self.units.len() {
+        for index in 0..self.manifest.units.len() {
             if self.manifest.units[index].start_at_boot {
                 self.start(id(index), Cause::Machine);
             }
@@ -399,6 +405,11 @@ impl<'m> Supervisor<'m> {
             State::Service(service) => service.report(unit, job.is_some()),
             State::Target { active } => Report::Target { unit, active: *active },
         })
+    }
+
+    /// What the manifest says of a unit; of an instance, what it says of its template.
+    fn spec(&self, unit: UnitId) -> &'m manifest::Unit {
+        &self.manifest.units[self.slots.source(unit).index()]
     }
 
     /// Whether a socket unit's fds are open, as its services see it.

@@ -138,7 +138,7 @@ impl Supervisor<'_> {
 
     /// Whether the last start of a unit went well, which is what those that require it ask.
     pub(super) fn is_satisfied(&self, unit: UnitId) -> bool {
-        let UnitKind::Service(spec) = &self.manifest.units[unit.index()].kind else {
+        let UnitKind::Service(spec) = &self.spec(unit).kind else {
             return self.is_up(unit);
         };
         let State::Service(service) = &self.units[unit.index()].state else { return false };
@@ -550,7 +550,8 @@ impl Supervisor<'_> {
 
     /// The run is over.
     fn end(&mut self, turn: &mut Turn, unit: UnitId) {
-        let running = self.machine != MachineState::Stopping;
+        // The connection of an instance is gone with it: there is nothing to restart it for.
+        let running = self.machine != MachineState::Stopping && self.slots.owner(unit).is_none();
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         let failed = service.outcome != Outcome::Success;
         let again = running && !service.unwanted && restarts(spec.restart, service.outcome);
@@ -574,7 +575,7 @@ impl Supervisor<'_> {
     }
 
     fn service_and_spec(&mut self, unit: UnitId) -> Option<(&mut Service, &manifest::Service)> {
-        let spec = &self.manifest.units.get(unit.index())?.kind;
+        let spec = &self.manifest.units.get(self.slots.source(unit).index())?.kind;
         match (&mut self.units.get_mut(unit.index())?.state, spec) {
             (State::Service(service), UnitKind::Service(spec)) => Some((service, spec)),
             _ => None,
