@@ -8,6 +8,7 @@
 //! window without a refusal forgives all.
 
 use activator::manifest::RateLimit;
+use serde::{Deserialize, Serialize};
 
 /// No client waits longer than that for the next try, unless the unit's own window is longer.
 pub(super) const LONGEST_HOLD_US: u64 = 60_000_000;
@@ -21,9 +22,12 @@ pub(super) enum Health {
     Failing,
 }
 
-/// One limit and what was counted against it.
-#[derive(Debug)]
+/// One limit and what was counted against it. A reload keeps the count; the limit is the
+/// manifest's ([`Limiter::relimit`]).
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Limiter {
+    #[serde(skip)]
     limit: RateLimit,
     /// Begin of the window; means something only if `count` is not 0.
     since: u64,
@@ -38,6 +42,11 @@ pub(super) struct Limiter {
 impl Limiter {
     pub(super) fn new(limit: RateLimit) -> Self {
         Self { limit, since: 0, count: 0, strikes: 0, held_until: 0 }
+    }
+
+    /// After a reload: the limit that the new manifest gives.
+    pub(super) fn relimit(&mut self, limit: RateLimit) {
+        self.limit = limit;
     }
 
     /// Counts an event, or says until when it has to wait (always later than `now`).

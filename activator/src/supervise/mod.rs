@@ -56,9 +56,20 @@
 //! one listener. systemd fails the unit when the first two are hit; here each makes whoever hit
 //! it wait until the window ends, and longer each time if the service keeps failing (see there).
 //! An order by a person is never held by a limit.
+//!
+//! # Reload
+//!
+//! A reload executes the activator anew, and [`Unit`] is handed over as it stands, as JSON: by
+//! the names of fields and variants, so that another version of the activator understands what it
+//! knows. So a new field needs nothing but a sensible `Default`; times are CLOCK_BOOTTIME and
+//! stay right. What is the manifest's (limits, sizes of tables) is `#[serde(skip)]` and set by
+//! `resume` of its struct, and so is what ends with the process (what epoll watches). Maps and
+//! borrowed fields have no place there, and no field may hold an fd: those are the hands'.
 
 mod jobs;
 mod limit;
+#[allow(dead_code)]
+mod reload;
 mod service;
 #[cfg(test)]
 mod simulation;
@@ -66,9 +77,13 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+#[allow(unused_imports)]
+pub(crate) use reload::{Fate, Machine};
+
 use crate::slots::Slots;
 use activator::control::{Event, Exit, MachineState, Report, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
+use serde::{Deserialize, Serialize};
 
 /// What the state machine can do to the world. The engine carries it out at once; none of it
 /// blocks. Nothing is told by a return value that could also come as an event later.
@@ -159,7 +174,7 @@ enum Cause {
 }
 
 /// What is wanted of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Job {
     kind: JobKind,
     /// Whether the unit has begun to do it. A start that has not begun survives the end of the
@@ -167,23 +182,24 @@ struct Job {
     begun: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum JobKind {
     Start,
     Stop,
     Restart,
 }
 
-/// What changes of a unit.
-#[derive(Debug)]
-struct Unit {
+/// What changes of a unit. Handed over by a reload.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unit {
     job: Option<Job>,
     /// Was started by the boot; `listening_us` waits for those that are sockets.
+    #[serde(default)]
     boot: bool,
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum State {
     Socket(socket::Socket),
     Service(service::Service),

@@ -4,6 +4,7 @@ use super::limit::{Health, Limiter};
 use super::{Cause, JobKind, Notification, State, Step, Supervisor, Turn, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState};
 use activator::manifest::{self, Command, KillMode, Restart, ServiceKind, UnitId, UnitKind};
+use serde::{Deserialize, Serialize};
 
 /// `RestartSec=` is at least that long, so that a service that cannot even be cloned does not
 /// keep PID 1 busy.
@@ -13,7 +14,7 @@ const STOP_AT_SHUTDOWN_US: u64 = 90_000_000;
 /// How often SIGKILL is sent again to what does not die.
 const KILL_AGAIN_US: u64 = 10_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     Dead,
     Failed,
@@ -31,7 +32,7 @@ enum Phase {
 }
 
 /// How a run went, which decides about `Restart=`. The first trouble of a run stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Outcome {
     Success,
     /// An exit code that is no success.
@@ -45,7 +46,9 @@ enum Outcome {
     Resources,
 }
 
-#[derive(Debug)]
+/// What a reload hands over as it stands: see "Reload" in the module above before you add a field.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Service {
     phase: Phase,
     /// The main process, from its spawn until it is reaped. While it is Some no other is spawned:
@@ -68,6 +71,12 @@ pub(super) struct Service {
     last_exit: Option<Exit>,
 }
 
+impl Default for Service {
+    fn default() -> Self {
+        Self::new(&manifest::Service::default())
+    }
+}
+
 impl Service {
     pub(super) fn new(service: &manifest::Service) -> Self {
         Self {
@@ -84,6 +93,16 @@ impl Service {
             restarts: 0,
             last_exit: None,
         }
+    }
+
+    /// One whose main process is all that is known: it counts as up.
+    pub(super) fn running(spec: &manifest::Service, main: u32) -> Self {
+        Self { phase: Phase::Running, main: Some(main), starts: 1, ..Self::new(spec) }
+    }
+
+    /// Takes the settings of the manifest after a reload; what has happened stays.
+    pub(super) fn resume(&mut self, spec: &manifest::Service) {
+        self.start_limit.relimit(spec.start_limit);
     }
 
     pub(super) fn report(&self, unit: UnitId, job: bool) -> Report {

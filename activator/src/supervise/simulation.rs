@@ -6,6 +6,8 @@
 //! * a service never has two main processes;
 //! * a socket is not watched while anything of its service lives.
 //!
+//! A reload may come between any two events, and changes none of this.
+//!
 //! Then all misfortune ends, and in the end:
 //! * (where no units conflict) every client was served: no edge was lost, every limit has recovered;
 //! * nothing happens any more, and no deadline is left;
@@ -49,6 +51,9 @@ fn schedule(seed: u64) {
     for _ in 0..STEPS {
         world.fate();
         world.step(&mut it);
+        if world.dice.one_in(40) {
+            it = world.reload(it);
+        }
     }
     world.calm_down();
     for _ in 0..CALM_STEPS {
@@ -246,6 +251,21 @@ impl<'m> World<'m> {
                 self.later(2, Fate::Serve(pid));
             }
         }
+    }
+
+    /// The activator executes itself: what it knew goes through the form in which it is handed
+    /// over, what epoll knew is gone.
+    fn reload(&mut self, it: Supervisor<'m>) -> Supervisor<'m> {
+        self.fates.retain(|_, fate| !matches!(fate, Fate::Readable(..)));
+        self.doors.iter_mut().flatten().for_each(|door| door.watched = false);
+        let saved = self.manifest.units.iter().enumerate().map(|(index, spec)| {
+            let saved = serde_json::to_value(it.unit(UnitId(index as u16)).unwrap()).unwrap();
+            Some(super::Unit::take_over(&saved, &spec.kind).unwrap())
+        });
+        let mut next = Supervisor::resume(self.manifest, self.now, it.machine(), saved);
+        let fates = vec![super::Fate::Stays; self.manifest.units.len()];
+        next.go_on(self.now, self, &fates);
+        next
     }
 
     /// The next event or deadline, whichever comes first. False if there is none.

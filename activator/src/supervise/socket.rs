@@ -4,6 +4,7 @@ use super::limit::Limiter;
 use super::{Cause, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState, SocketState};
 use activator::manifest::{self, UnitId, UnitKind};
+use serde::{Deserialize, Serialize};
 
 /// The first delay before a listener that could not be opened is tried again.
 const FIRST_RETRY_US: u64 = 100_000;
@@ -14,7 +15,9 @@ const WATCH_AGAIN_US: u64 = 1_000_000;
 /// After so many tries a start job has failed (about three seconds); the tries go on.
 const TRIES_OF_A_JOB: u32 = 5;
 
-#[derive(Debug)]
+/// What a reload hands over as it stands: see "Reload" in the module above before you add a field.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Socket {
     pub(super) state: SocketState,
     pub(super) triggered: u64,
@@ -27,13 +30,22 @@ pub(super) struct Socket {
     listeners: Box<[Listener]>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Listener {
     /// Whether the engine watches it. Written with every call of watch and unwatch, nowhere else.
+    /// Nothing is watched any more after a reload.
+    #[serde(skip)]
     watched: bool,
     /// Not watched before that time, by its poll limit.
     until: u64,
     poll_limit: Limiter,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self::new(&manifest::Socket::default())
+    }
 }
 
 impl Socket {
@@ -52,6 +64,15 @@ impl Socket {
             trigger_limit: Limiter::new(socket.trigger_limit),
             listeners: socket.listeners.iter().map(listener).collect(),
         }
+    }
+
+    /// Takes the settings of the manifest after a reload; what has happened stays.
+    pub(super) fn resume(&mut self, spec: &manifest::Socket) {
+        self.trigger_limit.relimit(spec.trigger_limit);
+        let mut listeners = std::mem::take(&mut self.listeners).into_vec();
+        listeners.resize_with(spec.listeners.len(), Listener::default);
+        listeners.iter_mut().for_each(|it| it.poll_limit.relimit(spec.poll_limit));
+        self.listeners = listeners.into();
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
