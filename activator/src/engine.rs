@@ -126,8 +126,9 @@ impl Engine {
         let setting =
             Setting { manifest, activator: start.activator, path: start.path, notify: &directory };
         let programs = per_unit(manifest, |unit, service| {
-            let program = Program::new(&setting, unit, service)?;
-            Ok(Some((program, Surroundings::new(service)?)))
+            let execution = &service.execution;
+            let program = Program::new(&setting, unit, execution)?;
+            Ok(Some((program, Surroundings::new(execution)?)))
         })
         .or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)

@@ -21,3 +21,4 @@ pub mod inherit;
 pub mod logd;
 pub mod manifest;
 pub mod stage2;
+pub mod variables;

@@ -5,8 +5,9 @@
 
 use crate::supervise::Step;
 use activator::manifest::{
-    Command, Input, Manifest, Output, Service, ServiceKind, Unit, UnitId, UnitKind,
+    Command, Execution, INSTANCE, Input, Manifest, Output, ServiceKind, Unit, UnitId, UnitKind,
 };
+use activator::stage2::{self, List};
 use std::ffi::{CStr, CString, NulError, c_char};
 
 /// Digits of the largest pid.
@@ -89,17 +90,15 @@ enum Argument {
 struct Line {
     program: CString,
     arguments: Box<[Argument]>,
-    privileged: bool,
 }
 
-/// All command lines of a service and its environment.
+/// All command lines of a unit and its environment.
 #[derive(Debug)]
 pub(crate) struct Program {
-    start_pre: Box<[Line]>,
-    start: Box<[Line]>,
-    start_post: Box<[Line]>,
-    stop: Box<[Line]>,
-    stop_post: Box<[Line]>,
+    /// At the index of each list in [`List::ALL`].
+    lists: [Box<[Line]>; List::ALL.len()],
+    /// Whether all of them go by way of stage 2.
+    staged: bool,
     environment: Box<[CString]>,
     notify: Option<CString>,
     listen_pid: Field,
@@ -126,24 +125,24 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     /// Fails only for text with a NUL in it.
-    pub(crate) fn new(service: &Service) -> Result<Self, NulError> {
+    pub(crate) fn new(execution: &Execution) -> Result<Self, NulError> {
         let output = |output: &Output| match output {
             Output::File { path, .. } => CString::new(path.as_str()).map(Some),
             _ => Ok(None),
         };
-        let stdin = match &service.execution.stdin {
+        let stdin = match &execution.stdin {
             Input::File(path) => Some(CString::new(path.as_str())?),
             _ => None,
         };
-        let oom_score = match service.execution.oom_score_adjust {
+        let oom_score = match execution.oom_score_adjust {
             Some(score) => Some(CString::new(score.to_string())?),
             None => None,
         };
         Ok(Self {
-            directory: CString::new(service.execution.working_directory.as_str())?,
+            directory: CString::new(execution.working_directory.as_str())?,
             stdin,
-            stdout: output(&service.execution.stdout)?,
-            stderr: output(&service.execution.stderr)?,
+            stdout: output(&execution.stdout)?,
+            stderr: output(&execution.stderr)?,
             oom_score,
         })
     }
@@ -166,7 +165,8 @@ pub(crate) struct Ready<'a> {
     pub(crate) envp: &'a [*const c_char],
     /// Where the child writes its pid, ten digits at most and a NUL; it is in `envp`.
     pub(crate) listen_pid: *mut u8,
-    pub(crate) privileged: bool,
+    /// It is stage 2 that is executed: it does what may fail for many reasons, or wait.
+    pub(crate) staged: bool,
 }
 
 /// What every program is made with.
@@ -182,41 +182,46 @@ pub(crate) struct Setting<'a> {
 
 impl Program {
     /// Fails only for text with a NUL in it.
-    pub(crate) fn new(setting: &Setting, unit: &Unit, service: &Service) -> Result<Self, NulError> {
-        let mut start = lines(&service.start)?;
-        let mut environment: Vec<CString> = strings(&service.execution.environment)?;
-        if service.container.is_some() {
-            let wrapped = service.start.iter().map(|command| staged(setting, unit, command));
-            start = wrapped.collect::<Result<_, _>>()?;
+    pub(crate) fn new(
+        setting: &Setting,
+        unit: &Unit,
+        execution: &Execution,
+    ) -> Result<Self, NulError> {
+        let staged = needs_stage2(unit, execution);
+        let mut environment: Vec<CString> = strings(&execution.environment)?;
+        if staged {
             environment.push(CString::new(format!("ROUSE_MANIFEST={}", setting.path))?);
         }
-        let notify = match service.kind {
-            ServiceKind::Notify => {
-                Some(CString::new(format!("NOTIFY_SOCKET={}/{}", setting.notify, unit.name))?)
+        let mut lists = [const { Vec::new() }; List::ALL.len()];
+        for (lines, list) in lists.iter_mut().zip(List::ALL) {
+            for (index, command) in list.of(unit).iter().enumerate() {
+                lines.push(match staged {
+                    true => stage2_line(setting, unit, list, index)?,
+                    false => line(command)?,
+                });
             }
-            _ => None,
+        }
+        let (sockets, notifies) = match &unit.kind {
+            UnitKind::Service(service) => {
+                (&service.sockets[..], service.kind == ServiceKind::Notify)
+            }
+            _ => (&[][..], false),
         };
-        let names =
-            service.sockets.iter().filter_map(|id| match &setting.manifest.unit(*id)?.kind {
-                UnitKind::Socket(socket) => {
-                    Some((socket.fd_name.len() + 1) * socket.listeners.len())
-                }
-                _ => None,
-            });
-        let [start_pre, start_post] = [&service.start_pre, &service.start_post].map(|it| lines(it));
-        let [stop, stop_post] = [&service.stop, &service.stop_post].map(|it| lines(it));
-        let (start_pre, start_post, stop, stop_post) = (start_pre?, start_post?, stop?, stop_post?);
-        let all = [&start_pre, &start, &start_post, &stop, &stop_post];
-        let longest = all.into_iter().flatten().map(|line| line.arguments.len()).max();
+        let notify = match notifies {
+            true => Some(CString::new(format!("NOTIFY_SOCKET={}/{}", setting.notify, unit.name))?),
+            false => None,
+        };
+        let names = sockets.iter().filter_map(|id| match &setting.manifest.unit(*id)?.kind {
+            UnitKind::Socket(socket) => Some((socket.fd_name.len() + 1) * socket.listeners.len()),
+            _ => None,
+        });
+        let longest = lists.iter().flatten().map(|line: &Line| line.arguments.len()).max();
         Ok(Self {
             argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
             // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID, NOTIFY_SOCKET, NULL
             envp: Vec::with_capacity(environment.len() + 6),
-            start_pre,
-            start,
-            start_post,
-            stop,
-            stop_post,
+            lists: lists.map(Into::into),
+            staged,
             environment: environment.into(),
             notify,
             listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
@@ -233,14 +238,9 @@ impl Program {
         step: Step,
         moment: Moment,
     ) -> Option<Ready<'_>> {
-        let (lines, index) = match step {
-            Step::StartPre(index) => (&mut self.start_pre, index),
-            Step::Start(index) => (&mut self.start, index),
-            Step::StartPost(index) => (&mut self.start_post, index),
-            Step::Stop(index) => (&mut self.stop, index),
-            Step::StopPost(index) => (&mut self.stop_post, index),
-        };
-        let line = lines.get_mut(usize::from(index))?;
+        let (list, index) = place(step);
+        let lines = List::ALL.iter().position(|it| *it == list)?;
+        let line = self.lists.get_mut(lines)?.get_mut(usize::from(index))?;
         self.argv.clear();
         for argument in &mut line.arguments {
             self.argv.push(match argument {
@@ -294,7 +294,7 @@ impl Program {
             argv: &self.argv,
             envp: &self.envp,
             listen_pid,
-            privileged: line.privileged,
+            staged: self.staged,
         })
     }
 }
@@ -344,32 +344,62 @@ impl LogProgram {
             argv: &self.argv,
             envp: &self.envp,
             listen_pid,
-            privileged: true,
+            staged: false,
         }
     }
 }
 
-fn lines(commands: &[Command]) -> Result<Box<[Line]>, NulError> {
-    let line = |command: &Command| {
-        Ok(Line {
-            program: CString::new(command.program.as_str())?,
-            arguments: command.arguments.iter().map(|it| argument(it)).collect::<Result<_, _>>()?,
-            privileged: command.privileged,
-        })
-    };
-    commands.iter().map(line).collect()
+/// Where a step's command stands.
+fn place(step: Step) -> (List, u16) {
+    match step {
+        Step::StartPre(index) => (List::StartPre, index),
+        Step::Start(index) => (List::Start, index),
+        Step::StartPost(index) => (List::StartPost, index),
+        Step::Stop(index) => (List::Stop, index),
+        Step::StopPost(index) => (List::StopPost, index),
+    }
 }
 
-/// The same command by way of `activator stage2 container UNIT -- ARGV`.
-fn staged(setting: &Setting, unit: &Unit, command: &Command) -> Result<Line, NulError> {
-    let words = [setting.activator, "stage2", "container", &unit.name, "--"];
-    let words = words.into_iter().chain(command.arguments.iter().map(String::as_str));
+/// Whether PID 1 cannot execute a unit's programs itself. It never takes another user's identity:
+/// from then on other processes of that user could send SIGSTOP, and PID 1 sleeps until the
+/// child has executed.
+fn needs_stage2(unit: &Unit, execution: &Execution) -> bool {
+    let container = matches!(&unit.kind, UnitKind::Service(service) if service.container.is_some());
+    let commands = || List::ALL.into_iter().flat_map(|list| list.of(unit));
+    let has_hole = |text: &String| text.contains(INSTANCE);
+    let file = |output: &Output| match output {
+        Output::File { path, .. } => has_hole(path),
+        output => matches!(output, Output::Terminal | Output::Kmsg),
+    };
+    container
+        || execution.stage2.is_some()
+        || execution.user.is_some()
+        || unit.owner.is_some()
+        || execution.working_directory_optional
+        || matches!(execution.stdin, Input::Terminal | Input::Data)
+        || file(&execution.stdout)
+        || file(&execution.stderr)
+        || has_hole(&execution.working_directory)
+        || execution.environment.iter().any(has_hole)
+        || commands().any(|it| it.expand || it.shell || it.arguments.iter().any(has_hole))
+}
+
+fn line(command: &Command) -> Result<Line, NulError> {
+    Ok(Line {
+        program: CString::new(command.program.as_str())?,
+        arguments: command.arguments.iter().map(|it| argument(it)).collect::<Result<_, _>>()?,
+    })
+}
+
+/// The same command by way of [`stage2`].
+fn stage2_line(setting: &Setting, unit: &Unit, list: List, index: usize) -> Result<Line, NulError> {
+    let name = stage2::unit_argument(setting.manifest, unit);
+    let index = index.to_string();
+    let words = [setting.activator, "stage2", "exec", &name, list.name(), &index];
+    let fixed = |word: &str| CString::new(word).map(Argument::Fixed);
     Ok(Line {
         program: CString::new(setting.activator)?,
-        arguments: words
-            .map(|word| CString::new(word).map(Argument::Fixed))
-            .collect::<Result<_, _>>()?,
-        privileged: command.privileged,
+        arguments: words.into_iter().map(fixed).collect::<Result<_, _>>()?,
     })
 }
 

@@ -11,12 +11,16 @@
 //! by waitpid(-1) anyhow.
 //!
 //! The order in the child: signals, session, cgroup's memory score, nice, fds, rlimits, umask,
-//! directory, LISTEN_PID, no_new_privs, groups and user, exec. A step that fails ends the child
-//! with systemd's exit code for it (systemd.exec(5), "Process Exit Codes").
+//! directory, LISTEN_PID, no_new_privs, exec. A step that fails ends the child with systemd's exit
+//! code for it (systemd.exec(5), "Process Exit Codes"). What goes by way of stage 2 gets rlimits,
+//! umask, directory and no_new_privs there, behind all that needs root.
+//!
+//! The child never takes another user's identity here: from then on other processes of that user
+//! could send it SIGSTOP, and PID 1 sleeps until it has executed. That is stage 2's, too.
 #![allow(unsafe_code)]
 
 use crate::program::{Ready, decimal};
-use activator::manifest::{Execution, Output, User};
+use activator::manifest::{Execution, Output};
 use rustix::io::Errno;
 use std::ffi::{CStr, c_char, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -34,8 +38,6 @@ mod code {
     pub(super) const OOM_ADJUST: i32 = 206;
     pub(super) const STDIN: i32 = 208;
     pub(super) const STDOUT: i32 = 209;
-    pub(super) const GROUP: i32 = 216;
-    pub(super) const USER: i32 = 217;
     pub(super) const STDERR: i32 = 222;
     pub(super) const NO_NEW_PRIVILEGES: i32 = 227;
 }
@@ -152,6 +154,8 @@ struct CloneArguments {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// The libcs differ in its type, the kernel does not.
 const RLIMIT_NOFILE: u32 = 7;
+/// Size of the kernel's sigset_t in bytes.
+const SIGNAL_SET: usize = 8;
 
 fn clone(
     flags: c_int,
@@ -278,20 +282,38 @@ impl Errand<'_> {
         // SAFETY: setsid takes nothing. It cannot fail in a new process.
         unsafe { libc::setsid() };
         self.set_oom_score()?;
-        if let Some(nice) = self.plan.execution.and_then(|execution| execution.nice) {
+        let execution = self.plan.execution;
+        if let Some(nice) = execution.and_then(|execution| execution.nice) {
             // SAFETY: takes numbers only.
             check(code::NICE, unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, nice) })?;
         }
         self.arrange_fds()?;
-        self.set_limits()?;
-        if let Some(execution) = self.plan.execution {
+        if let Some(files) = self.files {
+            set_limit(RLIMIT_NOFILE, files)?;
+        }
+        write_pid(self.plan.ready.listen_pid);
+        if self.plan.ready.staged {
+            return Ok(());
+        }
+        if let Some(execution) = execution {
             // SAFETY: takes a number, cannot fail.
             unsafe { libc::umask(execution.umask) };
         }
         // SAFETY: a C string.
         check(code::CHDIR, unsafe { libc::chdir(self.plan.directory.as_ptr()) })?;
-        write_pid(self.plan.ready.listen_pid);
-        self.become_user()
+        let Some(execution) = execution else { return Ok(()) };
+        for (resource, soft, hard) in &execution.limits {
+            set_limit(*resource, &[*soft, *hard])?;
+        }
+        if execution.ignore_sigpipe {
+            set_disposition(libc::SIGPIPE, libc::SIG_IGN as u64);
+        }
+        if execution.no_new_privileges {
+            // SAFETY: takes numbers only.
+            let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+            check(code::NO_NEW_PRIVILEGES, set)?;
+        }
+        Ok(())
     }
 
     fn set_oom_score(&self) -> Step {
@@ -335,71 +357,39 @@ impl Errand<'_> {
         }
         Ok(())
     }
+}
 
-    fn set_limits(&self) -> Step {
-        let set = |resource: u32, limit: &[u64; 2]| {
-            let nothing = std::ptr::null_mut::<u64>();
-            // SAFETY: the kernel's rlimit64 is two u64; an unknown resource is an error.
-            let done =
-                unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing) };
-            check(code::LIMITS, done as c_int)
-        };
-        if let Some(files) = self.files {
-            set(RLIMIT_NOFILE, files)?;
-        }
-        let limits = self.plan.execution.map_or(&[][..], |execution| &execution.limits);
-        for (resource, soft, hard) in limits {
-            set(*resource, &[*soft, *hard])?;
-        }
-        Ok(())
-    }
-
-    /// The last thing before exec: from the change of user on, other processes of that user may
-    /// send us SIGSTOP, which takes effect at the end of a system call, and PID 1 sleeps until we
-    /// have executed. So no call may follow this one but exec.
-    fn become_user(&self) -> Step {
-        let Some(execution) = self.plan.execution else { return Ok(()) };
-        if execution.no_new_privileges {
-            // SAFETY: takes numbers only.
-            let set = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-            check(code::NO_NEW_PRIVILEGES, set)?;
-        }
-        if let Some(User { uid, gid, groups }) = &execution.user
-            && !self.plan.ready.privileged
-        {
-            // The raw calls: libc's own change all threads, with a lock and signals.
-            // SAFETY: pointer and length of a live slice, then numbers only.
-            unsafe {
-                let set = libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
-                check(code::GROUP, set as c_int)?;
-                let set = libc::syscall(libc::SYS_setresgid, *gid, *gid, *gid);
-                check(code::GROUP, set as c_int)?;
-                let set = libc::syscall(libc::SYS_setresuid, *uid, *uid, *uid);
-                check(code::USER, set as c_int)?;
-            }
-        }
-        Ok(())
-    }
+fn set_limit(resource: u32, limit: &[u64; 2]) -> Step {
+    let nothing = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel's rlimit64 is two u64; an unknown resource is an error.
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing) };
+    check(code::LIMITS, done as c_int)
 }
 
 /// Default dispositions, no signal blocked. exec keeps what is ignored, and we ignore SIGPIPE.
 /// By the raw call: libc's own leaves out the signals that its threads use (32, 33), which
 /// whoever started us may have ignored.
 fn reset_signals() {
-    /// Size of the kernel's sigset_t in bytes.
-    const SET: usize = 8;
-    // Handler (0 is SIG_DFL), flags, restorer and mask of the kernel's sigaction.
-    let default = [0u64; 4];
+    for signal in 1..=64 {
+        set_disposition(signal, libc::SIG_DFL as u64);
+    }
     let none = [0u64; 1];
     let nothing = std::ptr::null_mut::<u64>();
-    // SAFETY: both take a live structure of that layout. Signals that cannot be set are errors,
-    // which are of no interest.
+    // SAFETY: takes a live set of that size.
     unsafe {
-        for signal in 1..=64 {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, SET);
-        }
         let how = libc::SIG_SETMASK;
-        libc::syscall(libc::SYS_rt_sigprocmask, how, none.as_ptr(), nothing, SET);
+        libc::syscall(libc::SYS_rt_sigprocmask, how, none.as_ptr(), nothing, SIGNAL_SET);
+    }
+}
+
+/// Signals that cannot be set are errors, which are of no interest.
+fn set_disposition(signal: c_int, handler: u64) {
+    // Handler, flags, restorer and mask of the kernel's sigaction.
+    let action = [handler, 0, 0, 0];
+    let nothing = std::ptr::null_mut::<u64>();
+    // SAFETY: takes a live structure of that layout; the handler is none of ours.
+    unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), nothing, SIGNAL_SET);
     }
 }
 

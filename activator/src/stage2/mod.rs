@@ -1,333 +1,82 @@
 //! The second stage of a spawn: what the child does between PID 1's clone and the service's
 //! program, in the same process, so that LISTEN_PID stays right.
 //!
-//! `activator stage2 container UNIT -- ARGV...` prepares the bundle of a container of engine
-//! crun and then executes ARGV:
-//!
-//! 1. reads the manifest that `ROUSE_MANIFEST` names, and finds UNIT's [`Container`];
-//! 2. makes the bundle directory, and in it config.json from the template ([`template`]);
-//! 3. removes what a predecessor left in crun's state directory: crun that was killed could not;
-//! 4. executes ARGV, without `ROUSE_MANIFEST`.
+//! `activator stage2 exec UNIT LIST INDEX` runs one command: LIST is the name of a [`List`],
+//! UNIT is `NAME`, or `USER/NAME` for a lingering user's unit. It reads the manifest that
+//! `ROUSE_MANIFEST` names, does all that systemd.exec(5) promises for the unit ([`exec`] has the
+//! order), and becomes the program.
 //!
 //! It may allocate, read and wait: PID 1 watches it with the unit's start time-out. What goes
-//! wrong is one line on stderr, which is the unit's log, and an exit code of [`crate::exit`]:
-//! `EXEC` (203, as in systemd), `DATA`, `SYSTEM` or `SOFTWARE`.
+//! wrong is one line on stderr, which is the unit's log, and systemd's exit code for the stage
+//! that failed ([`error::Stage`]), or one of [`crate::exit`]: `DATA`, `SYSTEM` or `SOFTWARE`.
+//!
+//! PID 1 has prepared signals, session, cgroup, OOM score, nice value, the fds of LISTEN_FDS and
+//! those of the standard streams that it has open. All else is done here.
 
+mod call;
+pub mod container;
+mod environment;
+mod environment_file;
+pub mod error;
+mod exec;
+pub mod glob;
+mod identity;
+mod instance;
+mod sys;
 pub mod template;
 
-use crate::exit;
-use crate::manifest::{Container, DecodeError, Manifest, Service, UnitKind};
+pub use call::{INSTANCE_VARIABLE, List, unit_argument};
+pub use container::Listen;
+
+use error::Error;
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use template::TemplateError;
+use std::ffi::OsString;
+use std::process::ExitCode;
 
 /// The variable that names the manifest's file.
 pub const MANIFEST_VARIABLE: &str = "ROUSE_MANIFEST";
 
-/// What was handed over by the LISTEN_FDS protocol, sd_listen_fds(3). Never none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// Number of fds, from 3.
-    pub count: u32,
-    /// Their names with colons between them.
-    pub names: String,
-}
-
-/// Where things lie; the defaults are [`Container::BUNDLES`] and [`Container::STATE`].
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// Parent of the bundle directories.
-    pub bundles: PathBuf,
-    /// crun's `--root`.
-    pub state: PathBuf,
-}
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { bundles: Container::BUNDLES.into(), state: Container::STATE.into() }
-    }
-}
-
-/// What a stage fails at.
-#[derive(Debug)]
-pub enum Error {
-    /// PID 1 called it wrongly: our bug.
-    Usage,
-    /// The manifest's file cannot be used.
-    Manifest(PathBuf, DecodeError),
-    /// The manifest has no such service, or it is no container.
-    NoContainer(String),
-    /// A container's id that is no plain file name.
-    Id(String),
-    /// The template cannot be filled in.
-    Template(String, TemplateError),
-    /// A file or directory; what was to be done with it.
-    File(&'static str, PathBuf, io::Error),
-    /// The program could not be executed.
-    Exec(OsString, io::Error),
-}
-
-impl Error {
-    /// The code to leave with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage => exit::SOFTWARE,
-            Self::Manifest(..) | Self::NoContainer(_) | Self::Id(_) | Self::Template(..) => {
-                exit::DATA
-            }
-            Self::File(..) => exit::SYSTEM,
-            Self::Exec(..) => exit::EXEC,
-        }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage => write!(
-                f,
-                "expected `stage2 container UNIT -- PROGRAM...` and {MANIFEST_VARIABLE} in the \
-                 environment; this is a bug in rouse"
-            ),
-            Self::Manifest(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::NoContainer(unit) => write!(f, "{unit} is no container in the manifest"),
-            Self::Id(id) => write!(f, "the container's id {id:?} is no plain name"),
-            Self::Template(path, error) => write!(f, "{path} cannot be used: {error}"),
-            Self::File(what, path, error) => {
-                write!(f, "cannot {what} {}: {error}", path.display())
-            }
-            Self::Exec(program, error) => {
-                write!(f, "cannot execute {}: {error}", program.to_string_lossy())
-            }
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
 /// `args` is what stands behind `stage2`. Returns only if the program was not executed.
 pub fn main(args: &[OsString]) -> ExitCode {
-    match run(args, &Places::default()) {
+    match run(args) {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("activator stage2: {error}");
+            say(&error.to_string());
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-/// The fds that are meant for this very process.
-pub fn listen_from_environment() -> Option<Listen> {
-    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
-    if number("LISTEN_PID")? != std::process::id() {
-        return None;
-    }
-    let count = number("LISTEN_FDS").filter(|count| *count > 0)?;
-    Some(Listen { count, names: std::env::var("LISTEN_FDNAMES").unwrap_or_default() })
-}
-
-fn run(args: &[OsString], places: &Places) -> Result<Infallible, Error> {
-    let (unit, argv) = match args {
-        [kind, unit, dashes, argv @ ..] if kind == "container" && dashes == "--" => {
-            (unit.to_str().ok_or(Error::Usage)?, argv)
-        }
-        _ => return Err(Error::Usage),
-    };
-    let (name, arguments) = argv.split_first().ok_or(Error::Usage)?;
-    let path = PathBuf::from(std::env::var_os(MANIFEST_VARIABLE).ok_or(Error::Usage)?);
-    let bytes = std::fs::read(&path).map_err(|error| Error::File("read", path.clone(), error))?;
-    let manifest = Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error))?;
-    let (service, container) = container(&manifest, unit)?;
-    // argv[0] need not be a path; the manifest knows the program behind it.
-    let known = service.start.iter().find(|command| {
-        command.arguments.iter().map(OsStr::new).eq(argv.iter().map(OsString::as_os_str))
-    });
-    let program = known.map_or(name.as_os_str(), |command| OsStr::new(&command.program));
-    let listen = listen_from_environment();
-    prepare(container, listen.as_ref(), program, places)?;
-
-    let mut command = Command::new(program);
-    command.arg0(name).args(arguments).env_remove(MANIFEST_VARIABLE);
-    if listen.is_none() {
-        forget_listen(&mut command);
-    }
-    Err(Error::Exec(program.to_owned(), command.exec()))
-}
-
-fn container<'a>(
-    manifest: &'a Manifest,
-    unit: &str,
-) -> Result<(&'a Service, &'a Container), Error> {
-    let found = manifest.find(unit).and_then(|id| manifest.unit(id));
-    match found.map(|unit| &unit.kind) {
-        Some(UnitKind::Service(service)) => Some(service).zip(service.container.as_ref()),
-        _ => None,
-    }
-    .ok_or_else(|| Error::NoContainer(unit.to_owned()))
-}
-
-/// Makes the bundle and clears crun's state of it; `crun` is the program that does the latter.
-pub fn prepare(
-    container: &Container,
-    listen: Option<&Listen>,
-    crun: &OsStr,
-    places: &Places,
-) -> Result<(), Error> {
-    let id = &container.id;
-    if matches!(id.as_str(), "" | "." | "..") || id.contains(['/', '\0']) {
-        return Err(Error::Id(id.clone()));
-    }
-    let text = std::fs::read_to_string(&container.template)
-        .map_err(|error| Error::File("read", container.template.clone().into(), error))?;
-    let text = template::fill(&text, listen)
-        .map_err(|error| Error::Template(container.template.clone(), error))?;
-
-    let bundle = places.bundles.join(id);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&bundle)
-        .map_err(|error| Error::File("make", bundle.clone(), error))?;
-    let config = bundle.join("config.json");
-    write_private(&config, &text).map_err(|error| Error::File("write", config, error))?;
-    clear_state(id, crun, &places.state)
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
-}
-
-/// A crun that was killed leaves its state directory, and a container that may still run.
-fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Error> {
-    let state = root.join(id);
-    if !state.exists() {
-        return Ok(());
-    }
-    let mut command = Command::new(crun);
-    command.arg("--root").arg(root).args(["delete", "--force", id]).stdin(Stdio::null());
-    forget_listen(&mut command);
-    // Its own complaint is in the log already; what counts is whether the directory is gone.
-    command.status().map_err(|error| Error::Exec(crun.to_owned(), error))?;
-    match std::fs::remove_dir_all(&state) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::File("remove", state, error))
-        }
-        _ => Ok(()),
+fn run(args: &[OsString]) -> Result<Infallible, Error> {
+    match args.split_first() {
+        Some((verb, rest)) if verb == "exec" => exec::run(&call::Call::parse(rest)?),
+        _ => Err(Error::Usage),
     }
 }
 
-/// crun reads LISTEN_FDS without looking at LISTEN_PID, so a stale one must not reach it.
-fn forget_listen(command: &mut Command) {
-    for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
-        command.env_remove(name);
-    }
+/// One line for the unit's log. Nothing can be done where nobody reads it.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(format!("activator stage2: {text}\n").as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    struct Room {
-        dir: tempfile::TempDir,
-        places: Places,
-        container: Container,
-    }
-
-    impl Room {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let template = dir.path().join("template.json");
-            std::fs::write(&template, r#"{"process":{"env":["LISTEN_FDS=@LISTEN_FDS@"]}}"#)
-                .unwrap();
-            Self {
-                places: Places {
-                    bundles: dir.path().join("bundles"),
-                    state: dir.path().join("crun"),
-                },
-                container: Container {
-                    id: "systemd-echo".into(),
-                    template: template.to_str().unwrap().into(),
-                },
-                dir,
-            }
-        }
-
-        fn program(&self, script: &str) -> OsString {
-            let path = self.dir.path().join("crun.sh");
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-            path.into()
-        }
-
-        fn prepare(&self, crun: &OsStr) -> Result<(), Error> {
-            let listen = Listen { count: 2, names: "a:b".into() };
-            prepare(&self.container, Some(&listen), crun, &self.places)
-        }
-    }
-
-    #[test]
-    fn the_bundle_is_private_and_filled_in() {
-        let room = Room::new();
-        // Twice: the second instance finds the first one's bundle.
-        for _ in 0..2 {
-            room.prepare(OsStr::new("/nonexistent/crun")).unwrap();
-        }
-        let bundle = room.places.bundles.join("systemd-echo");
-        let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
-        assert_eq!(text, r#"{"process":{"env":["LISTEN_FDS=2"]}}"#);
-        let mode = std::fs::metadata(&bundle).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_killed_predecessor_is_removed() {
-        let room = Room::new();
-        let state = room.places.state.join("systemd-echo");
-        std::fs::create_dir_all(&state).unwrap();
-        std::fs::write(state.join("status"), "{}").unwrap();
-        let seen = room.dir.path().join("seen");
-        let script = format!("echo \"$* [$LISTEN_FDS]\" >{}; exit 1", seen.display());
-        room.prepare(&room.program(&script)).unwrap();
-        let root = room.places.state.display().to_string();
-        let expected = format!("--root {root} delete --force systemd-echo []\n");
-        assert_eq!(std::fs::read_to_string(seen).unwrap(), expected);
-        assert!(!state.exists());
-    }
-
-    #[test]
-    fn an_id_never_leaves_its_directory() {
-        let mut room = Room::new();
-        for id in ["", ".", "..", "../x", "a/b"] {
-            room.container.id = id.into();
-            let error = room.prepare(OsStr::new("/bin/true")).unwrap_err();
-            assert!(matches!(&error, Error::Id(found) if found == id), "{error}");
-            assert_eq!(error.exit_code(), exit::DATA);
-        }
-    }
-
-    #[test]
-    fn a_missing_template_is_named() {
-        let mut room = Room::new();
-        room.container.template = "/nonexistent/config.json".into();
-        let error = room.prepare(OsStr::new("/bin/true")).unwrap_err();
-        assert_eq!(error.exit_code(), exit::SYSTEM);
-        assert!(error.to_string().starts_with("cannot read /nonexistent/config.json"), "{error}");
-    }
+    use crate::exit;
 
     #[test]
     fn a_wrong_call_is_our_bug() {
-        for args in [&["container", "x"][..], &["container", "x", "--"], &["other"], &[]] {
+        let calls = [
+            &["exec", "x", "start"][..],
+            &["exec", "x", "begin", "0"],
+            &["exec", "x", "start", "-1"],
+            &["other"],
+            &[],
+        ];
+        for args in calls {
             let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-            let error = run(&args, &Places::default()).unwrap_err();
+            let error = run(&args).unwrap_err();
             assert_eq!(error.exit_code(), exit::SOFTWARE, "{args:?}");
         }
     }

@@ -181,7 +181,7 @@ fn wrong_calls_have_their_exit_codes() {
 }
 
 /// Stage 2 with a /run of its own. As another user than root in a user namespace, too.
-fn stage2(manifest: &Path, argv: &[&str], prepare: &str) -> Finished {
+fn stage2(manifest: &Path, prepare: &str) -> Finished {
     let listener = UnixListener::bind(manifest.with_extension("sock")).unwrap();
     let mut command = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
@@ -190,9 +190,9 @@ fn stage2(manifest: &Path, argv: &[&str], prepare: &str) -> Finished {
     // The shell sets LISTEN_PID in the process that becomes stage 2.
     let script = format!(
         r#"mount -t tmpfs none /run && {prepare} && exec 3<&0 </dev/null && \
-           LISTEN_PID=$$ exec "$0" stage2 container echo.service -- "$@""#
+           LISTEN_PID=$$ exec "$0" stage2 exec echo.service start 0"#
     );
-    command.args(["--mount", "/bin/sh", "-c", &script, ACTIVATOR]).args(argv);
+    command.args(["--mount", "/bin/sh", "-c", &script, ACTIVATOR]);
     command.env("ROUSE_MANIFEST", manifest).env("LISTEN_FDS", "1");
     command.env("LISTEN_FDNAMES", "echo.socket");
     command.stdin(OwnedFd::from(listener)).output().unwrap()
@@ -207,8 +207,6 @@ fn stage_2_prepares_the_bundle_and_becomes_the_program() {
         r#"{"process":{"env":["LISTEN_FDS=@LISTEN_FDS@","LISTEN_PID=1","LISTEN_FDNAMES=@LISTEN_FDNAMES@"]}}"#,
     )
     .unwrap();
-    let bytes = sample("echo", template.to_str().unwrap()).encode();
-    std::fs::write(&manifest, bytes).unwrap();
     // It sees the environment, the bundle, and whether it is still the same process.
     let script = r#"
         test $$ = $LISTEN_PID && echo "fds $LISTEN_FDS $LISTEN_FDNAMES [$ROUSE_MANIFEST]"
@@ -216,9 +214,11 @@ fn stage_2_prepares_the_bundle_and_becomes_the_program() {
         ls /run/crun"#;
     // A predecessor's state is there; the `crun` that shall delete it is the program itself,
     // here a shell, which does not know `--root`.
-    let argv = ["/bin/sh", "-c", script];
+    let mut sample = sample("echo", template.to_str().unwrap());
+    set_command(&mut sample, &["/bin/sh", "-c", script]);
+    std::fs::write(&manifest, sample.encode()).unwrap();
     let Finished { status, stdout, stderr } =
-        stage2(&manifest, &argv, "mkdir -p /run/crun/echo /run/crun/other");
+        stage2(&manifest, "mkdir -p /run/crun/echo /run/crun/other");
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert_eq!(status.code(), Some(0), "{err}");
     let expected = "fds 1 echo.socket []\n\
@@ -231,10 +231,12 @@ fn stage_2_prepares_the_bundle_and_becomes_the_program() {
 fn stage_2_says_why_it_cannot() {
     let dir = tempfile::tempdir().unwrap();
     let (manifest, template) = (dir.path().join("manifest"), dir.path().join("template"));
-    std::fs::write(&manifest, sample("echo", template.to_str().unwrap()).encode()).unwrap();
     let run = |argv: &[&str]| {
+        let mut sample = sample("echo", template.to_str().unwrap());
+        set_command(&mut sample, argv);
+        std::fs::write(&manifest, sample.encode()).unwrap();
         let _ = std::fs::remove_file(manifest.with_extension("sock"));
-        let Finished { status, stderr, .. } = stage2(&manifest, argv, "true");
+        let Finished { status, stderr, .. } = stage2(&manifest, "true");
         (status.code().unwrap() as u8, String::from_utf8(stderr).unwrap())
     };
     let (code, said) = run(&["/bin/true"]);
@@ -248,6 +250,13 @@ fn stage_2_says_why_it_cannot() {
     let (code, said) = run(&["/nonexistent/crun"]);
     assert_eq!(code, exit::EXEC);
     assert!(said.starts_with("activator stage2: cannot execute /nonexistent/crun: "), "{said}");
+}
+
+fn set_command(manifest: &mut Manifest, argv: &[&str]) {
+    if let UnitKind::Service(service) = &mut manifest.units[0].kind {
+        service.start[0].program = argv[0].into();
+        service.start[0].arguments = argv.iter().map(|word| word.to_string()).collect();
+    }
 }
 
 /// `echo.service`, a container, and `echo.socket`.

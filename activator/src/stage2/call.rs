@@ -1,0 +1,193 @@
+//! How PID 1 calls stage 2: which command of which unit of which manifest.
+
+use super::MANIFEST_VARIABLE;
+use super::error::Error;
+use crate::manifest::{Command, Execution, Manifest, Unit, UnitId, UnitKind};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// The variable by which PID 1 names the instance of an Accept=yes template.
+pub const INSTANCE_VARIABLE: &str = "ROUSE_INSTANCE";
+
+/// One of a unit's lists of commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // Exec*= of systemd.service(5) and systemd.socket(5)
+pub enum List {
+    Condition,
+    StartPre,
+    Start,
+    StartPost,
+    Reload,
+    StopPre,
+    Stop,
+    StopPost,
+}
+
+impl List {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Condition,
+        Self::StartPre,
+        Self::Start,
+        Self::StartPost,
+        Self::Reload,
+        Self::StopPre,
+        Self::Stop,
+        Self::StopPost,
+    ];
+
+    /// Its name in a call.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Condition => "condition",
+            Self::StartPre => "start-pre",
+            Self::Start => "start",
+            Self::StartPost => "start-post",
+            Self::Reload => "reload",
+            Self::StopPre => "stop-pre",
+            Self::Stop => "stop",
+            Self::StopPost => "stop-post",
+        }
+    }
+
+    /// The commands of a unit; none where its kind has no such list.
+    pub fn of(self, unit: &Unit) -> &[Command] {
+        match (&unit.kind, self) {
+            (UnitKind::Service(service), Self::Condition) => &service.condition,
+            (UnitKind::Service(service), Self::StartPre) => &service.start_pre,
+            (UnitKind::Service(service), Self::Start) => &service.start,
+            (UnitKind::Service(service), Self::StartPost) => &service.start_post,
+            (UnitKind::Service(service), Self::Reload) => &service.reload,
+            (UnitKind::Service(service), Self::Stop) => &service.stop,
+            (UnitKind::Service(service), Self::StopPost) => &service.stop_post,
+            (UnitKind::Socket(socket), Self::StartPre) => &socket.start_pre,
+            (UnitKind::Socket(socket), Self::StartPost) => &socket.start_post,
+            (UnitKind::Socket(socket), Self::StopPre) => &socket.stop_pre,
+            (UnitKind::Socket(socket), Self::StopPost) => &socket.stop_post,
+            _ => &[],
+        }
+    }
+}
+
+/// A unit's name as an argument: `USER/NAME` for a lingering user's, else `NAME`.
+pub fn unit_argument(manifest: &Manifest, unit: &Unit) -> String {
+    let user = unit.owner.and_then(|owner| manifest.users.get(usize::from(owner)));
+    match user {
+        Some(user) => format!("{}/{}", user.name, unit.name),
+        None => unit.name.clone(),
+    }
+}
+
+/// The unit of such an argument.
+pub(super) fn find_unit(manifest: &Manifest, argument: &str) -> Option<UnitId> {
+    match argument.split_once('/') {
+        Some((user, name)) => {
+            let owner = manifest.users.iter().position(|it| it.name == user)?;
+            manifest.find_of(Some(u16::try_from(owner).ok()?), name)
+        }
+        None => manifest.find(argument),
+    }
+}
+
+/// The manifest that [`MANIFEST_VARIABLE`] names.
+pub(super) fn read_manifest() -> Result<Manifest, Error> {
+    let path = PathBuf::from(std::env::var_os(MANIFEST_VARIABLE).ok_or(Error::Usage)?);
+    let bytes = std::fs::read(&path).map_err(|error| Error::File("read", path.clone(), error))?;
+    Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error))
+}
+
+/// A unit of the manifest, with the instance's name filled in.
+pub(super) struct Subject {
+    pub(super) manifest: Manifest,
+    pub(super) unit: Unit,
+}
+
+impl Subject {
+    /// Finds it. The instance is that of [`INSTANCE_VARIABLE`].
+    pub(super) fn find(argument: &str) -> Result<Self, Error> {
+        let instance = std::env::var(INSTANCE_VARIABLE).ok();
+        Self::of(read_manifest()?, argument, instance.as_deref())
+    }
+
+    fn of(manifest: Manifest, argument: &str, instance: Option<&str>) -> Result<Self, Error> {
+        let missing = || Error::NoCommand(argument.to_owned());
+        let id = find_unit(&manifest, argument).ok_or_else(missing)?;
+        let mut unit = manifest.unit(id).ok_or_else(missing)?.clone();
+        if let Some(instance) = instance {
+            super::instance::fill(&mut unit, instance);
+        }
+        Ok(Self { manifest, unit })
+    }
+
+    pub(super) fn execution(&self) -> Option<&Execution> {
+        match &self.unit.kind {
+            UnitKind::Service(service) => Some(&service.execution),
+            UnitKind::Socket(socket) => Some(&socket.execution),
+            UnitKind::Target => None,
+        }
+    }
+}
+
+/// One command of a [`Subject`].
+pub(super) struct Call {
+    pub(super) subject: Subject,
+    pub(super) list: List,
+    pub(super) command: Command,
+}
+
+impl Call {
+    /// Of the arguments behind `exec`.
+    pub(super) fn parse(arguments: &[OsString]) -> Result<Self, Error> {
+        let [unit, list, index] = arguments else { return Err(Error::Usage) };
+        let text = |argument: &OsString| argument.to_str().map(str::to_owned).ok_or(Error::Usage);
+        let (unit, list, index) = (text(unit)?, text(list)?, text(index)?);
+        let list = List::ALL.into_iter().find(|it| it.name() == list).ok_or(Error::Usage)?;
+        let index: usize = index.parse().map_err(|_| Error::Usage)?;
+        let subject = Subject::find(&unit)?;
+        let command = list.of(&subject.unit).get(index).cloned();
+        let command = command.ok_or(Error::NoCommand(unit))?;
+        Ok(Self { subject, list, command })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{INSTANCE, Lingering, Service};
+
+    fn sample() -> Manifest {
+        let command = |text: &str| Command { program: text.into(), ..Command::default() };
+        let service = |text: &str| Service { start: vec![command(text)], ..Service::default() };
+        let unit = |owner, service| Unit {
+            name: "a@.service".into(),
+            owner,
+            kind: UnitKind::Service(service),
+            ..Unit::default()
+        };
+        let of_system = service(&format!("/bin/{INSTANCE}"));
+        Manifest {
+            users: vec![Lingering { name: "joe".into(), ..Lingering::default() }],
+            units: vec![unit(None, of_system), unit(Some(0), service("/bin/b"))],
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn a_unit_is_found_by_owner_and_name() {
+        let manifest = sample();
+        for unit in &manifest.units {
+            let argument = unit_argument(&manifest, unit);
+            let found = Subject::of(manifest.clone(), &argument, None).unwrap();
+            assert_eq!(&found.unit, unit, "{argument}");
+        }
+        for argument in ["b.service", "joe/b.service", "jim/a@.service", "/a@.service", ""] {
+            assert!(Subject::of(manifest.clone(), argument, None).is_err(), "{argument}");
+        }
+    }
+
+    #[test]
+    fn an_instance_has_its_name_filled_in() {
+        let found = Subject::of(sample(), "a@.service", Some("1-/x")).unwrap();
+        assert_eq!(List::Start.of(&found.unit)[0].program, "/bin/1-/x");
+    }
+}

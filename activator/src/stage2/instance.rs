@@ -1,0 +1,149 @@
+//! The name of a connection's instance, which only PID 1 knows, takes the place that the host has
+//! left for it in a template's texts.
+
+use crate::manifest::{
+    Command, CredentialSource, Execution, INSTANCE, Input, Mount, Output, Unit, UnitKind,
+};
+
+/// Puts the instance's name into all texts of a unit that its processes use.
+pub(super) fn fill(unit: &mut Unit, instance: &str) {
+    let texts = match &mut unit.kind {
+        UnitKind::Service(service) => {
+            let lists = [
+                &mut service.condition,
+                &mut service.start_pre,
+                &mut service.start,
+                &mut service.start_post,
+                &mut service.reload,
+                &mut service.stop,
+                &mut service.stop_post,
+            ];
+            let mut texts: Vec<&mut String> =
+                lists.into_iter().flatten().flat_map(command).collect();
+            texts.extend(execution(&mut service.execution));
+            texts
+        }
+        _ => return,
+    };
+    for text in texts {
+        if text.contains(INSTANCE) {
+            *text = text.replace(INSTANCE, instance);
+        }
+    }
+}
+
+fn command(command: &mut Command) -> impl Iterator<Item = &mut String> {
+    std::iter::once(&mut command.program).chain(&mut command.arguments)
+}
+
+fn execution(execution: &mut Execution) -> Vec<&mut String> {
+    let mut texts: Vec<&mut String> = execution.environment.iter_mut().collect();
+    texts.push(&mut execution.working_directory);
+    if let Input::File(path) = &mut execution.stdin {
+        texts.push(path);
+    }
+    for output in [&mut execution.stdout, &mut execution.stderr] {
+        if let Output::File { path, .. } = output {
+            texts.push(path);
+        }
+    }
+    let Some(stage2) = &mut execution.stage2 else { return texts };
+    texts.extend(stage2.environment_files.iter_mut().map(|file| &mut file.path));
+    texts.extend(&mut stage2.unset_environment);
+    texts.extend(&mut stage2.terminal);
+    for directory in &mut stage2.directories {
+        texts.push(&mut directory.path);
+        texts.extend(&mut directory.links);
+    }
+    for credential in &mut stage2.credentials {
+        if let CredentialSource::Path(path) = &mut credential.source {
+            texts.push(path);
+        }
+    }
+    let sandbox = &mut stage2.sandbox;
+    texts.extend(&mut sandbox.root_directory);
+    texts.extend(&mut sandbox.network_namespace_path);
+    for mount in &mut sandbox.mounts {
+        match mount {
+            Mount::ReadWrite(rule)
+            | Mount::ReadOnly(rule)
+            | Mount::Inaccessible(rule)
+            | Mount::Exec(rule)
+            | Mount::NoExec(rule) => texts.push(&mut rule.path),
+            Mount::Temporary(rule, options) => texts.extend([&mut rule.path, options]),
+            Mount::Bind(bind) => texts.extend([&mut bind.source.path, &mut bind.target]),
+        }
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::*;
+
+    #[test]
+    fn no_text_is_forgotten() {
+        let hole = || format!("/x/{INSTANCE}/{INSTANCE}");
+        let rule = || PathRule { path: hole(), optional: false };
+        let bind = Bind { source: rule(), target: hole(), read_only: false, recursive: true };
+        let stage2 = Stage2 {
+            environment_files: vec![EnvironmentFile { path: hole(), optional: false }],
+            terminal: Some(hole()),
+            directories: vec![Directory {
+                kind: DirectoryKind::Runtime,
+                path: hole(),
+                links: vec![hole()],
+                mode: 0,
+                read_only: false,
+            }],
+            credentials: vec![Credential {
+                name: "c".into(),
+                source: CredentialSource::Path(hole()),
+            }],
+            sandbox: Sandbox {
+                root_directory: Some(hole()),
+                network_namespace_path: Some(hole()),
+                mounts: vec![
+                    Mount::ReadWrite(rule()),
+                    Mount::ReadOnly(rule()),
+                    Mount::Inaccessible(rule()),
+                    Mount::Exec(rule()),
+                    Mount::NoExec(rule()),
+                    Mount::Temporary(rule(), hole()),
+                    Mount::Bind(bind),
+                ],
+                ..Sandbox::default()
+            },
+            ..Stage2::default()
+        };
+        let output = || Output::File { path: hole(), append: true, truncate: false };
+        let execution = Execution {
+            environment: vec![hole()],
+            working_directory: hole(),
+            stdin: Input::File(hole()),
+            stdout: output(),
+            stderr: output(),
+            stage2: Some(Box::new(stage2)),
+            ..Execution::default()
+        };
+        let commands =
+            || vec![Command { program: hole(), arguments: vec![hole()], ..Command::default() }];
+        let service = Service {
+            condition: commands(),
+            start_pre: commands(),
+            start: commands(),
+            start_post: commands(),
+            reload: commands(),
+            stop: commands(),
+            stop_post: commands(),
+            execution,
+            ..Service::default()
+        };
+        let mut unit = Unit { kind: UnitKind::Service(service), ..Unit::default() };
+        fill(&mut unit, "1-2");
+        let text = format!("{unit:?}");
+        assert!(!text.contains(INSTANCE), "{text}");
+        assert!(text.contains("/x/1-2/1-2"));
+    }
+}
