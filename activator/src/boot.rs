@@ -238,7 +238,9 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
     }
     for directory in writable {
         let _ = fs::mkdir(directory.path.as_str(), Mode::from_raw_mode(0o755));
-        let mode = CString::new(format!("mode={:o}", directory.mode)).unwrap_or_default();
+        let (uid, gid) = directory.owner;
+        let mode = format!("mode={:o},uid={uid},gid={gid}", directory.mode);
+        let mode = CString::new(mode).unwrap_or_default();
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         let mounted = mount::mount(c"tmpfs", directory.path.as_str(), c"tmpfs", flags, &*mode);
         troubles.note(&format!("mount {}", directory.path), mounted);

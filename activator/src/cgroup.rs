@@ -1,4 +1,5 @@
-//! The services' cgroups: `/sys/fs/cgroup/rouse/UNIT`, made at boot and kept.
+//! The services' cgroups: `/sys/fs/cgroup/rouse/UNIT`, of users `.../rouse/user-UID/UNIT`, made at
+//! boot and kept.
 //!
 //! A container's processes of ours run one level below, in `runtime`: crun puts the container
 //! into `payload` beside it, and a cgroup that gives controllers to its children may hold no
@@ -56,18 +57,23 @@ pub(crate) fn available() -> bool {
 
 impl Group {
     /// Makes the cgroup of a service and writes its settings. A setting that the kernel refuses
-    /// is returned, the rest goes on.
-    pub(crate) fn make(unit: &Unit, service: &Service) -> Result<(Self, Vec<String>), Errno> {
-        let path = format!("{TREE}/{}", unit.name);
+    /// is returned, the rest goes on. `place` is [`Manifest::place`].
+    pub(crate) fn make(place: &str, service: &Service) -> Result<(Self, Vec<String>), Errno> {
+        let path = format!("{TREE}/{place}");
         let make = |path: &str| match fs::mkdir(path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(errno),
         };
+        if let Some((user, _)) = place.split_once('/') {
+            let above = format!("{TREE}/{user}");
+            make(&above)?;
+            give_controllers(&above);
+        }
         make(&path)?;
         let mut refused = vec![];
         for (file, value) in &service.cgroup {
             if let Err(error) = std::fs::write(format!("{path}/{file}"), value) {
-                refused.push(format!("{}: {file}: {error}", unit.name));
+                refused.push(format!("{place}: {file}: {error}"));
             }
         }
         let inner = match service.container {
@@ -141,16 +147,18 @@ pub(crate) fn make_all(manifest: &Manifest) -> (Box<[Option<Group>]>, Vec<String
     let mut troubles = vec![];
     let available = available();
     let mut group = |unit: &Unit| match &unit.kind {
-        UnitKind::Service(service) if available => match Group::make(unit, service) {
-            Ok((group, refused)) => {
-                troubles.extend(refused);
-                Some(group)
+        UnitKind::Service(service) if available => {
+            match Group::make(&manifest.place(unit), service) {
+                Ok((group, refused)) => {
+                    troubles.extend(refused);
+                    Some(group)
+                }
+                Err(errno) => {
+                    troubles.push(format!("{}: cgroup: {errno}", unit.name));
+                    None
+                }
             }
-            Err(errno) => {
-                troubles.push(format!("{}: cgroup: {errno}", unit.name));
-                None
-            }
-        },
+        }
         _ => None,
     };
     (manifest.units.iter().map(&mut group).collect(), troubles)

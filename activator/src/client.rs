@@ -3,7 +3,7 @@
 //!
 //! One connection carries one request. Time-outs are the stream's own: set them before.
 
-use crate::control::{self, Failure, Hello, Line, Reply, Request, Status};
+use crate::control::{self, Failure, Hello, Line, Reply, Request, Status, UnitName};
 use std::fmt;
 use std::io::{self, Read, Write};
 
@@ -115,11 +115,11 @@ pub fn order<S: Read + Write>(stream: S, token: &str, request: &Request) -> Resu
 pub fn logs<S: Read + Write>(
     stream: S,
     token: &str,
-    unit: Option<&str>,
+    unit: Option<&UnitName>,
     follow: bool,
     mut each: impl FnMut(Line) -> io::Result<()>,
 ) -> Result<(), Error> {
-    let request = Request::Logs { unit: unit.map(str::to_owned), follow };
+    let request = Request::Logs { unit: unit.cloned(), follow };
     for reply in ask(stream, token, &request)? {
         match reply? {
             Reply::Line(line) => each(line)?,
@@ -141,6 +141,14 @@ impl<S: Read> Iterator for Replies<S> {
         let reply = control::read_frame::<Reply>(&mut self.stream);
         self.ended = reply.as_ref().map_or(true, Reply::is_final);
         Some(reply.map_err(Error::from))
+    }
+}
+
+/// A unit's name as it is shown: `echo.service`, of a user `ann/echo.service`.
+pub fn full_name(user: Option<&str>, unit: &str) -> String {
+    match user {
+        Some(user) => format!("{user}/{unit}"),
+        None => unit.to_owned(),
     }
 }
 
@@ -214,7 +222,7 @@ mod tests {
     }
 
     fn line(text: &str) -> Line {
-        Line { realtime_us: 1, unit: "a.service".into(), text: text.into() }
+        Line { realtime_us: 1, unit: "a.service".into(), user: None, text: text.into() }
     }
 
     #[test]

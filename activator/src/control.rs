@@ -24,7 +24,7 @@ pub const SOCKET: &str = "/run/rouse/control";
 /// Name of the fw_cfg file in which the host hands over the token (64 hexadecimal digits).
 pub const TOKEN_FW_CFG: &str = "opt/org.rouse/token";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Larger frames are refused.
 pub const MAX_FRAME: usize = 64 * 1024;
 
@@ -37,21 +37,49 @@ pub struct Hello {
     pub token: String,
 }
 
-/// What a client wants. Units are named in full.
+/// A unit as a person names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitName {
+    /// In full; without a type it is a service.
+    pub name: String,
+    /// Among whose units.
+    pub whose: Whose,
+}
+
+/// Whose units are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whose {
+    /// The system's.
+    #[default]
+    System,
+    /// `--user NAME`: those of the lingering user of that name.
+    User(String),
+    /// `--user`: those of the one lingering user that there is.
+    SoleUser,
+}
+
+impl From<&str> for UnitName {
+    /// A unit of the system's.
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), whose: Whose::System }
+    }
+}
+
+/// What a client wants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Answers with [`Reply::Status`].
     Status,
     /// Answers when the unit is up, or with an error.
-    Start(String),
+    Start(UnitName),
     /// Answers when the unit is down.
-    Stop(String),
+    Stop(UnitName),
     /// Stop, then start.
-    Restart(String),
+    Restart(UnitName),
     /// Lines that are kept, of one unit or of all.
     Logs {
         /// None is all units, merged by time.
-        unit: Option<String>,
+        unit: Option<UnitName>,
         /// Go on with new lines until the client leaves.
         follow: bool,
     },
@@ -88,6 +116,10 @@ pub enum Failure {
     Version(u32),
     /// No unit has that name.
     NoSuchUnit(String),
+    /// No lingering user has that name.
+    NoSuchUser(String),
+    /// `--user` without a name, where there is not exactly one user; their names.
+    WhichUser(Vec<String>),
     /// The unit's start failed; the state it is in now.
     StartFailed(String),
     /// The guest is going down.
@@ -106,6 +138,13 @@ impl core::fmt::Display for Failure {
                 write!(f, "the guest speaks control version {found}, this program {VERSION}")
             }
             Self::NoSuchUnit(name) => write!(f, "there is no unit {name}"),
+            Self::NoSuchUser(name) => write!(f, "there is no user {name} with units"),
+            Self::WhichUser(names) if names.is_empty() => {
+                f.write_str("no user has units of his own")
+            }
+            Self::WhichUser(names) => {
+                write!(f, "several users have units: {}", names.join(", "))
+            }
             Self::StartFailed(state) => write!(f, "the unit did not start, it is {state}"),
             Self::ShuttingDown => f.write_str("the guest is shutting down"),
             Self::BadRequest => f.write_str("the guest did not understand the request"),
@@ -121,6 +160,8 @@ pub struct Line {
     pub realtime_us: u64,
     /// The unit, or `activator`.
     pub unit: String,
+    /// The lingering user whose unit it is; None is the system's.
+    pub user: Option<String>,
     /// Without the newline; bytes that are not UTF-8 are replaced.
     pub text: String,
 }
@@ -140,9 +181,9 @@ pub struct Status {
     pub now_us: u64,
     /// Resident memory of the activator in bytes.
     pub activator_memory: u64,
-    /// All socket units, by name.
+    /// All socket units, by user (the system first) and name.
     pub sockets: Vec<SocketStatus>,
-    /// All services, by name.
+    /// All services, by user (the system first) and name.
     pub services: Vec<ServiceStatus>,
 }
 
@@ -151,6 +192,8 @@ pub struct Status {
 pub struct SocketStatus {
     /// `echo.socket`
     pub name: String,
+    /// The lingering user whose unit it is; None is the system's.
+    pub user: Option<String>,
     /// As in the unit: `127.0.0.1:3000`, `vsock:4294967295:3000`, with the kind in front.
     pub addresses: Vec<String>,
     /// See [`SocketState`].
@@ -168,6 +211,8 @@ pub struct SocketStatus {
 pub struct ServiceStatus {
     /// `echo.service`
     pub name: String,
+    /// The lingering user whose unit it is; None is the system's.
+    pub user: Option<String>,
     /// See [`ServiceState`].
     pub state: String,
     /// Main process, if one runs.

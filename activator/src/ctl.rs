@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! activator ctl [--control PATH] status [--json]
-//! activator ctl [--control PATH] start|stop|restart UNIT
-//! activator ctl [--control PATH] logs [UNIT] [-f|--follow]
+//! activator ctl [--control PATH] start|stop|restart UNIT [--user[=NAME]]
+//! activator ctl [--control PATH] logs [UNIT] [-f|--follow] [--user[=NAME]]
 //! activator ctl [--control PATH] poweroff
 //! ```
 //! Data goes to stdout, everything else to stderr. A unit without a suffix is a service.
 
 use crate::client::{self, Error};
-use crate::control::{Line, Request, SOCKET, Status};
+use crate::control::{Line, Request, SOCKET, ServiceStatus, SocketStatus, Status, UnitName, Whose};
 use crate::exit;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: activator ctl [--control PATH] VERB
   status [--json]            what listens and runs
   start|stop|restart UNIT    returns when it is done
   logs [UNIT] [-f]           kept lines; -f goes on with new ones
+  --user[=NAME]              the unit is one of that user's, or of the only one's
   poweroff                   stop all services, then switch off";
 
 /// `args` is what stands behind `ctl`.
@@ -62,27 +64,39 @@ impl Call {
     fn parse(args: &[OsString]) -> Option<Self> {
         let (mut control, mut json, mut follow) = (OsString::from(SOCKET), false, false);
         let mut words = Vec::new();
+        let mut whose = Whose::System;
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.to_str() {
                 Some("--control") => control = args.next()?.clone(),
                 Some("--json") => json = true,
                 Some("-f" | "--follow") => follow = true,
+                Some("--user") => whose = Whose::SoleUser,
+                Some(word) if word.starts_with("--user=") => {
+                    whose = Whose::User(word["--user=".len()..].to_owned());
+                }
                 Some(word) if !word.starts_with('-') => words.push(word),
                 _ => return None,
             }
         }
+        let of_user = whose != Whose::System;
+        let unit = |name: &str| UnitName { name: name.to_owned(), whose: whose.clone() };
         let request = match words[..] {
             ["status"] => Request::Status,
-            ["start", unit] => Request::Start(unit.into()),
-            ["stop", unit] => Request::Stop(unit.into()),
-            ["restart", unit] => Request::Restart(unit.into()),
+            ["start", name] => Request::Start(unit(name)),
+            ["stop", name] => Request::Stop(unit(name)),
+            ["restart", name] => Request::Restart(unit(name)),
             ["logs"] => Request::Logs { unit: None, follow },
-            ["logs", unit] => Request::Logs { unit: Some(unit.into()), follow },
+            ["logs", name] => Request::Logs { unit: Some(unit(name)), follow },
             ["poweroff"] => Request::Poweroff,
             _ => return None,
         };
+        let no_unit = matches!(
+            request,
+            Request::Status | Request::Poweroff | Request::Logs { unit: None, .. }
+        );
         let misplaced = json && request != Request::Status
+            || of_user && no_unit
             || follow && !matches!(request, Request::Logs { .. });
         (!misplaced).then_some(Self { control, request, json })
     }
@@ -98,7 +112,7 @@ fn carry_out(stream: UnixStream, call: &Call) -> Result<(), Error> {
             out.flush()?;
         }
         Request::Logs { unit, follow } => {
-            client::logs(stream, "", unit.as_deref(), *follow, |line| {
+            client::logs(stream, "", unit.as_ref(), *follow, |line| {
                 out.write_all(describe_line(&line).as_bytes())?;
                 out.flush()
             })?;
@@ -116,48 +130,61 @@ fn json(status: &Status) -> Result<String, Error> {
 /// One line of a log as people read it: time in UTC, unit, text; with a newline.
 pub fn describe_line(line: &Line) -> String {
     let text = client::printable(&line.text);
-    format!("{} {}: {text}\n", client::timestamp(line.realtime_us), line.unit)
+    let unit = client::full_name(line.user.as_deref(), &line.unit);
+    format!("{} {unit}: {text}\n", client::timestamp(line.realtime_us))
 }
 
-/// A status for people, at most 80 columns wide where names and addresses allow.
+/// A status for people, at most 80 columns wide where names and addresses allow: the system's
+/// units, then those of each user below the user's name.
 pub fn describe(status: &Status) -> String {
     let seconds = |us: u64| format!("{}.{} s", us / 1_000_000, us / 100_000 % 10);
     let up = seconds(status.now_us.saturating_sub(status.started_us));
     let memory = bytes(status.activator_memory);
     let mut text = format!("{}: {}, up {up}, activator {memory}\n", status.name, status.state);
-    for socket in &status.sockets {
-        let _ = write!(
-            text,
-            "\n{}: {}, starts {}, {} triggered",
-            socket.name, socket.state, socket.service, socket.triggered
-        );
-        if socket.refused > 0 {
-            let _ = write!(text, ", {} refused", socket.refused);
+    let sockets = status.sockets.iter().map(|socket| &socket.user);
+    let services = status.services.iter().map(|service| &service.user);
+    for user in sockets.chain(services).collect::<BTreeSet<_>>() {
+        if let Some(user) = user {
+            let _ = write!(text, "\nuser {user}\n");
         }
-        text.push('\n');
-        for address in &socket.addresses {
-            let _ = writeln!(text, "    {address}");
-        }
-    }
-    for service in &status.services {
-        let _ = write!(text, "\n{}: {}", service.name, service.state);
-        if let Some(pid) = service.main_pid {
-            let _ = write!(text, ", pid {pid}");
-        }
-        let times = if service.starts == 1 { "start" } else { "starts" };
-        let _ = write!(text, ", {} {times}", service.starts);
-        if service.restarts > 0 {
-            let _ = write!(text, " ({} by Restart=)", service.restarts);
-        }
-        if let Some(memory) = service.memory {
-            let _ = write!(text, ", {}", bytes(memory));
-        }
-        if let Some(exit) = &service.last_exit {
-            let _ = write!(text, ", last {exit}");
-        }
-        text.push('\n');
+        status.sockets.iter().filter(|it| it.user == *user).for_each(|it| socket(&mut text, it));
+        status.services.iter().filter(|it| it.user == *user).for_each(|it| service(&mut text, it));
     }
     text
+}
+
+fn socket(text: &mut String, socket: &SocketStatus) {
+    let _ = write!(
+        text,
+        "\n{}: {}, starts {}, {} triggered",
+        socket.name, socket.state, socket.service, socket.triggered
+    );
+    if socket.refused > 0 {
+        let _ = write!(text, ", {} refused", socket.refused);
+    }
+    text.push('\n');
+    for address in &socket.addresses {
+        let _ = writeln!(text, "    {address}");
+    }
+}
+
+fn service(text: &mut String, service: &ServiceStatus) {
+    let _ = write!(text, "\n{}: {}", service.name, service.state);
+    if let Some(pid) = service.main_pid {
+        let _ = write!(text, ", pid {pid}");
+    }
+    let times = if service.starts == 1 { "start" } else { "starts" };
+    let _ = write!(text, ", {} {times}", service.starts);
+    if service.restarts > 0 {
+        let _ = write!(text, " ({} by Restart=)", service.restarts);
+    }
+    if let Some(memory) = service.memory {
+        let _ = write!(text, ", {}", bytes(memory));
+    }
+    if let Some(exit) = &service.last_exit {
+        let _ = write!(text, ", last {exit}");
+    }
+    text.push('\n');
 }
 
 fn bytes(number: u64) -> String {
@@ -171,7 +198,6 @@ fn bytes(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{ServiceStatus, SocketStatus};
 
     fn parse(line: &str) -> Option<Call> {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
@@ -185,7 +211,21 @@ mod tests {
         let logs = Request::Logs { unit: Some("a.service".into()), follow: true };
         assert_eq!(parse("logs -f a.service").unwrap().request, logs);
         assert_eq!(parse("start a").unwrap().request, Request::Start("a".into()));
-        for wrong in ["", "start", "start a b", "status -f", "stop --json a", "--control", "x"] {
+        let of = |whose| UnitName { name: "a".into(), whose };
+        let start = |line| parse(line).map(|call| call.request);
+        assert_eq!(start("start a --user"), Some(Request::Start(of(Whose::SoleUser))));
+        let ann = Whose::User("ann".into());
+        assert_eq!(start("--user=ann start a"), Some(Request::Start(of(ann))));
+        for wrong in [
+            "",
+            "start",
+            "start a b",
+            "status --user",
+            "status -f",
+            "stop --json a",
+            "--control",
+            "x",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }
@@ -200,6 +240,7 @@ mod tests {
             activator_memory: 110_592,
             sockets: vec![SocketStatus {
                 name: "echo.socket".into(),
+                user: None,
                 addresses: vec!["stream 127.0.0.1:3000".into(), "stream vsock:1:3".into()],
                 state: "listening".into(),
                 service: "echo.service".into(),
@@ -208,6 +249,7 @@ mod tests {
             }],
             services: vec![ServiceStatus {
                 name: "echo.service".into(),
+                user: None,
                 state: "dead".into(),
                 main_pid: None,
                 starts: 2,
@@ -230,6 +272,21 @@ mod tests {
              \n\
              echo.service: dead, 2 starts (1 by Restart=), last exited 0\n"
         );
+    }
+
+    #[test]
+    fn units_of_users_stand_below_their_users() {
+        let mut status = status();
+        let mut socket = status.sockets[0].clone();
+        socket.user = Some("ann".into());
+        socket.addresses.truncate(1);
+        status.sockets.push(socket);
+        let text = describe(&status);
+        let end = "\nuser ann\n\
+             \n\
+             echo.socket: listening, starts echo.service, 2 triggered\n\
+             \x20   stream 127.0.0.1:3000\n";
+        assert!(text.ends_with(end), "{text}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::spawn::Spawner;
 use crate::supervise::{Notification, Supervisor};
 use crate::sys::{self, Signals};
 use crate::token::Token;
+use crate::users;
 use crate::world::World;
 use activator::control::{Exit, Order};
 use activator::manifest::{Manifest, Output, Service, Unit, UnitId, UnitKind};
@@ -115,6 +116,7 @@ impl Engine {
         let registry = poll.registry().try_clone().or_else(|e| fail_io("copy an epoll fd", e))?;
         let directory = format!("{}/notify", parent(start.control));
         make_directories(&directory);
+        users::make_directories_of(manifest, trouble);
         let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
         let logs = per_unit(manifest, |_, service| {
             let wants =
@@ -136,7 +138,8 @@ impl Engine {
         let notifies = per_unit(manifest, |unit, service| {
             let wants = service.kind == activator::manifest::ServiceKind::Notify;
             // Without it the service is never ready, which is its own trouble and nobody else's.
-            let notify = wants.then(|| Notify::new(&directory, unit, service)).transpose();
+            let notify =
+                wants.then(|| Notify::new(&directory, &manifest.place(unit), service)).transpose();
             let notify = notify.map_err(|errno| {
                 trouble(&format!("{}: failed to make its notify socket: {errno}", unit.name));
             });

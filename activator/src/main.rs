@@ -23,6 +23,7 @@ mod spawn;
 mod supervise;
 mod sys;
 mod token;
+mod users;
 mod world;
 
 use activator::{ctl, exit, logd, stage2};

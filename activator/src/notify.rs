@@ -3,8 +3,9 @@
 //! So a message is its service's, whoever of its processes sent it (`NotifyAccess=all`). The node
 //! belongs to the service's user with mode 0600: nobody else but root can speak for it.
 
+use crate::engine::{make_directories, parent};
 use crate::supervise::Notification;
-use activator::manifest::{Service, Unit};
+use activator::manifest::Service;
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
@@ -24,9 +25,12 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
-    /// Makes the node `directory/UNIT`.
-    pub(crate) fn new(directory: &str, unit: &Unit, service: &Service) -> Result<Self, Errno> {
-        let path = format!("{directory}/{}", unit.name);
+    /// Makes the node `directory/PLACE`; the place is [`Manifest::place`].
+    ///
+    /// [`Manifest::place`]: activator::manifest::Manifest::place
+    pub(crate) fn new(directory: &str, place: &str, service: &Service) -> Result<Self, Errno> {
+        let path = format!("{directory}/{place}");
+        make_directories(parent(&path));
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());

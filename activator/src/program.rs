@@ -208,7 +208,10 @@ impl Program {
             _ => (&[][..], false),
         };
         let notify = match notifies {
-            true => Some(CString::new(format!("NOTIFY_SOCKET={}/{}", setting.notify, unit.name))?),
+            true => {
+                let place = setting.manifest.place(unit);
+                Some(CString::new(format!("NOTIFY_SOCKET={}/{place}", setting.notify))?)
+            }
             false => None,
         };
         let names = sockets.iter().filter_map(|id| match &setting.manifest.unit(*id)?.kind {

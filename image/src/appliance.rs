@@ -118,7 +118,7 @@ impl Appliance {
     pub fn manifest(&self, compiled: &Compiled) -> Manifest {
         let writable = WRITABLE
             .iter()
-            .map(|(path, mode)| Writable { path: (*path).into(), mode: *mode })
+            .map(|(path, mode)| Writable { path: (*path).into(), mode: *mode, owner: (0, 0) })
             .collect();
         let sysctls =
             SYSCTLS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();

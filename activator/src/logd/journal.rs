@@ -2,8 +2,9 @@
 
 use super::console::Console;
 use super::store::{Cursor, Item, Store};
+use crate::client;
 use crate::control::Line;
-use crate::manifest::{Manifest, UnitId};
+use crate::manifest::{Manifest, Unit, UnitId};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The name that stands before what the activator itself says.
@@ -12,8 +13,10 @@ pub const ACTIVATOR: &str = "activator";
 /// All that was said lately.
 #[derive(Debug)]
 pub struct Journal {
-    /// By ring: the units in the manifest's order, then [`ACTIVATOR`].
-    names: Vec<String>,
+    /// By ring: the units in the manifest's order, then [`ACTIVATOR`]; each with its user.
+    names: Vec<(Option<String>, String)>,
+    /// The same, as [`client::full_name`] writes it.
+    shown: Vec<String>,
     store: Store,
     console: Option<Console>,
 }
@@ -21,9 +24,12 @@ pub struct Journal {
 impl Journal {
     /// Empty.
     pub fn new(manifest: &Manifest, console: Option<Console>) -> Self {
-        let mut names: Vec<String> = manifest.units.iter().map(|unit| unit.name.clone()).collect();
-        names.push(ACTIVATOR.to_owned());
-        Self { store: Store::new(names.len()), names, console }
+        let user = |unit: &Unit| manifest.user_of(unit).map(|user| user.name.clone());
+        let units = manifest.units.iter();
+        let mut names: Vec<_> = units.map(|unit| (user(unit), unit.name.clone())).collect();
+        names.push((None, ACTIVATOR.to_owned()));
+        let shown = names.iter().map(|(user, name)| client::full_name(user.as_deref(), name));
+        Self { store: Store::new(names.len()), shown: shown.collect(), names, console }
     }
 
     /// Keeps and shows one line; without a unit, or with one that is not in the manifest, it is
@@ -33,7 +39,7 @@ impl Journal {
         let ring = unit.map(UnitId::index).filter(|index| *index < own).unwrap_or(own);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.store.push(ring, u64::try_from(since.as_micros()).unwrap_or(u64::MAX), text);
-        if let (Some(console), Some(name)) = (&mut self.console, self.names.get(ring)) {
+        if let (Some(console), Some(name)) = (&mut self.console, self.shown.get(ring)) {
             console.push(name, text);
         }
     }
@@ -50,17 +56,12 @@ impl Journal {
 
     /// The next line as clients get it.
     pub fn next(&self, cursor: &mut Cursor) -> Option<Line> {
-        let name = |ring: usize| self.names.get(ring).cloned().unwrap_or_default();
-        Some(match self.store.next(cursor)? {
-            Item::Line(ring, entry) => Line {
-                realtime_us: entry.realtime_us,
-                unit: name(ring),
-                text: entry.text.to_string(),
-            },
-            Item::Lost(ring, next, count) => {
-                Line { realtime_us: next, unit: name(ring), text: format!("{count} lines lost") }
-            }
-        })
+        let (ring, realtime_us, text) = match self.store.next(cursor)? {
+            Item::Line(ring, entry) => (ring, entry.realtime_us, entry.text.to_string()),
+            Item::Lost(ring, next, count) => (ring, next, format!("{count} lines lost")),
+        };
+        let (user, unit) = self.names.get(ring).cloned().unwrap_or_default();
+        Some(Line { realtime_us, unit, user, text })
     }
 
     /// The console, if there is one.

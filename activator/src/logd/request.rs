@@ -5,8 +5,8 @@ use super::journal::{ACTIVATOR, Journal};
 use super::orders::{ClientId, Pid1};
 use super::status::Wish;
 use super::token::Token;
-use crate::control::{Failure, Hello, Order, Request, VERSION};
-use crate::manifest::Manifest;
+use crate::control::{Failure, Hello, Order, Request, UnitName, VERSION, Whose};
+use crate::manifest::{Manifest, Owner, UnitId};
 
 /// Whether a Hello lets its client in.
 pub fn greet(token: Option<&Token>, trust: Trust, hello: &[u8]) -> Result<(), Failure> {
@@ -32,17 +32,14 @@ pub fn begin(
     client: ClientId,
     request: &Request,
 ) -> Result<State, Failure> {
-    let unit = |name: &String| {
-        let full = manifest.find(name).or_else(|| manifest.find(&format!("{name}.service")));
-        full.ok_or_else(|| Failure::NoSuchUnit(name.clone()))
-    };
+    let unit = |name: &UnitName| find(manifest, name);
     let (order, wish) = match request {
         Request::Status => return Ok(State::Status(pid1.want_snapshot())),
         Request::Logs { unit: name, follow } => {
-            let cursor = match name.as_deref() {
+            let cursor = match name {
                 None => journal.cursor(None, *follow),
-                Some(ACTIVATOR) => journal.own_cursor(*follow),
-                Some(name) => journal.cursor(Some(unit(&name.to_owned())?), *follow),
+                Some(own) if *own == ACTIVATOR.into() => journal.own_cursor(*follow),
+                Some(name) => journal.cursor(Some(unit(name)?), *follow),
             };
             return Ok(State::Logs(cursor, *follow));
         }
@@ -55,4 +52,59 @@ pub fn begin(
     };
     pid1.order(order, client);
     Ok(State::Ordered(wish))
+}
+
+/// The unit that a person means; without a type it is a service.
+fn find(manifest: &Manifest, unit: &UnitName) -> Result<UnitId, Failure> {
+    let owner = owner(manifest, &unit.whose)?;
+    let name = &unit.name;
+    let full = manifest
+        .find_of(owner, name)
+        .or_else(|| manifest.find_of(owner, &format!("{name}.service")));
+    full.ok_or_else(|| Failure::NoSuchUnit(name.clone()))
+}
+
+fn owner(manifest: &Manifest, whose: &Whose) -> Result<Owner, Failure> {
+    let index = match whose {
+        Whose::System => return Ok(None),
+        Whose::SoleUser if manifest.users.len() == 1 => Some(0),
+        Whose::SoleUser => {
+            let names = manifest.users.iter().map(|user| user.name.clone());
+            return Err(Failure::WhichUser(names.collect()));
+        }
+        Whose::User(name) => manifest.users.iter().position(|user| user.name == *name),
+    };
+    let index = index.and_then(|index| u16::try_from(index).ok());
+    match (index, whose) {
+        (None, Whose::User(name)) => Err(Failure::NoSuchUser(name.clone())),
+        (index, _) => Ok(index),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Lingering, Unit};
+
+    #[test]
+    fn units_are_found_by_owner_and_name() {
+        let unit = |owner| Unit { name: "a.service".into(), owner, ..Unit::default() };
+        let user = |name: &str| Lingering { name: name.into(), ..Lingering::default() };
+        let mut manifest = Manifest {
+            users: vec![user("ann")],
+            units: vec![unit(None), unit(Some(0))],
+            ..Manifest::default()
+        };
+        let of = |manifest: &Manifest, whose| find(manifest, &UnitName { name: "a".into(), whose });
+        assert_eq!(of(&manifest, Whose::System), Ok(UnitId(0)));
+        assert_eq!(of(&manifest, Whose::SoleUser), Ok(UnitId(1)));
+        assert_eq!(of(&manifest, Whose::User("ann".into())), Ok(UnitId(1)));
+        let nobody = Failure::NoSuchUser("bob".into());
+        assert_eq!(of(&manifest, Whose::User("bob".into())), Err(nobody));
+        manifest.users.push(user("bob"));
+        let which = Failure::WhichUser(vec!["ann".into(), "bob".into()]);
+        assert_eq!(of(&manifest, Whose::SoleUser), Err(which));
+        let missing = Failure::NoSuchUnit("a".into());
+        assert_eq!(of(&manifest, Whose::User("bob".into())), Err(missing));
+    }
 }

@@ -38,6 +38,10 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
     let (state, started_us, listening_us, now_us) =
         snapshot.machine.unwrap_or((MachineState::Starting, 0, 0, 0));
     let name = |id: UnitId| manifest.unit(id).map_or("", |unit| unit.name.as_str()).to_owned();
+    let user = |id: UnitId| {
+        let user = manifest.unit(id).and_then(|unit| manifest.user_of(unit));
+        user.map(|user| user.name.clone())
+    };
     let mut status = Status {
         name: manifest.name.clone(),
         state: state.to_string(),
@@ -55,6 +59,7 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                 let Some(UnitKind::Socket(socket)) = kind else { continue };
                 status.sockets.push(SocketStatus {
                     name: name(unit),
+                    user: user(unit),
                     addresses: socket.listeners.iter().map(words::describe_listener).collect(),
                     state: state.to_string(),
                     service: name(socket.service),
@@ -63,8 +68,8 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                 });
             }
             Report::Service { unit, state, main_pid, starts, restarts, last_exit, .. } => {
-                let name = name(unit);
-                let memory = cgroups.join(&name).join("memory.current");
+                let place = manifest.unit(unit).map(|unit| manifest.place(unit));
+                let memory = cgroups.join(place.unwrap_or_default()).join("memory.current");
                 status.services.push(ServiceStatus {
                     state: state.to_string(),
                     main_pid,
@@ -72,14 +77,15 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                     restarts,
                     memory: number_in(&memory),
                     last_exit: last_exit.map(|exit| exit.to_string()),
-                    name,
+                    name: name(unit),
+                    user: user(unit),
                 });
             }
             _ => {}
         }
     }
-    status.sockets.sort_by(|a, b| a.name.cmp(&b.name));
-    status.services.sort_by(|a, b| a.name.cmp(&b.name));
+    status.sockets.sort_by(|a, b| (&a.user, &a.name).cmp(&(&b.user, &b.name)));
+    status.services.sort_by(|a, b| (&a.user, &a.name).cmp(&(&b.user, &b.name)));
     status
 }
 
@@ -198,6 +204,7 @@ mod tests {
             activator_memory: 0,
             sockets: vec![SocketStatus {
                 name: "echo.socket".into(),
+                user: None,
                 addresses: vec!["stream 127.0.0.1:3000".into(), "datagram 127.0.0.1:3000".into()],
                 state: "listening".into(),
                 service: "echo.service".into(),
@@ -206,6 +213,7 @@ mod tests {
             }],
             services: vec![ServiceStatus {
                 name: "echo.service".into(),
+                user: None,
                 state: "dead".into(),
                 main_pid: None,
                 starts: 2,

@@ -82,6 +82,8 @@ pub struct Writable {
     pub path: String,
     /// Mode of the tmpfs' root.
     pub mode: u32,
+    /// User and group of the tmpfs' root.
+    pub owner: (u32, u32),
 }
 
 /// Index into [`Manifest::units`].
@@ -147,6 +149,9 @@ pub struct Unit {
     pub on_success: Vec<UnitId>,
     /// `PropagatesReloadTo=` and its inverse, resolved.
     pub reloads: Vec<UnitId>,
+    /// `PropagatesStopTo=` and its inverse, resolved: these are stopped when this one goes down,
+    /// by order or by itself. A restart does not restart them, which `part_of` does.
+    pub stops: Vec<UnitId>,
     /// `StopWhenUnneeded=`: stopped when no unit that is up requires, wants or binds to it.
     pub stop_when_unneeded: bool,
     /// `Condition*=` and `Assert*=` that only the running guest can check, in their order. What
@@ -181,6 +186,9 @@ pub struct RateLimit {
 /// Stands in any text of an Accept=yes template (`%i` of the connection) until stage 2 replaces
 /// it by the instance's name. A service with it in a text has a [`Stage2`].
 pub const INSTANCE: &str = "@ROUSE_INSTANCE@";
+/// The same for `%I`: the name with `-` turned into `/` and `\xHH` into the byte
+/// (`systemd-escape --unescape`).
+pub const INSTANCE_UNESCAPED: &str = "@ROUSE_INSTANCE_UNESCAPED@";
 
 /// Why a manifest cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,6 +254,20 @@ impl Manifest {
         self.find_of(None, name)
     }
 
+    /// The lingering user whose unit it is.
+    pub fn user_of(&self, unit: &Unit) -> Option<&Lingering> {
+        self.users.get(usize::from(unit.owner?))
+    }
+
+    /// A relative path that no other unit has: `echo.service`, of a user
+    /// `user-1000/echo.service`.
+    pub fn place(&self, unit: &Unit) -> String {
+        match self.user_of(unit) {
+            Some(user) => format!("user-{}/{}", user.ids.uid, unit.name),
+            None => unit.name.clone(),
+        }
+    }
+
     /// The id of a unit by its owner and name.
     pub fn find_of(&self, owner: Owner, name: &str) -> Option<UnitId> {
         let key = |unit: &Unit| (unit.owner, unit.name.as_str()).cmp(&(owner, name));
@@ -278,6 +300,7 @@ impl Manifest {
                 &unit.on_failure,
                 &unit.on_success,
                 &unit.reloads,
+                &unit.stops,
             ];
             if edges.into_iter().flatten().any(|id| self.unit(*id).is_none()) {
                 return fail("a dependency is a unit");

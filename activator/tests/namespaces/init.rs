@@ -171,7 +171,7 @@ fn chores(bench: &mut Bench) {
             parameters: String::new(),
             required: false,
         }],
-        writable: vec![Writable { path: "/var".into(), mode: 0o750 }],
+        writable: vec![Writable { path: "/var".into(), mode: 0o750, owner: (0, 0) }],
         sysctls: vec![("net/ipv4/ip_default_ttl".into(), "77".into())],
     };
     let manifest = units.build().encode();

@@ -4,7 +4,7 @@ use crate::command_line::{Connect, List, Logs, Poweroff, Status, UnitOf};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::terminal::{self, Measure, Task};
 use activator::client::{self, Error as ClientError, TransportError};
-use activator::control::{self, Failure as Refusal, Request};
+use activator::control::{self, Failure as Refusal, Request, UnitName};
 use activator::ctl;
 use rouse_qemu::connect::{ConnectError, Patience, Route, Stream};
 use rouse_qemu::registry::{Entry, Registry, RegistryError};
@@ -149,16 +149,16 @@ pub fn logs(arguments: &Logs) -> Result<(), Failure> {
         answers_soon(&stream)?;
     }
     let mut stdout = io::stdout().lock();
-    let result =
-        client::logs(stream, &token, arguments.unit.as_deref(), arguments.follow, |line| {
-            if arguments.json {
-                serde_json::to_writer(&mut stdout, &line)?;
-                stdout.write_all(b"\n")?;
-            } else {
-                stdout.write_all(ctl::describe_line(&line).as_bytes())?;
-            }
-            stdout.flush()
-        });
+    let unit = arguments.unit.as_deref().map(UnitName::from);
+    let result = client::logs(stream, &token, unit.as_ref(), arguments.follow, |line| {
+        if arguments.json {
+            serde_json::to_writer(&mut stdout, &line)?;
+            stdout.write_all(b"\n")?;
+        } else {
+            stdout.write_all(ctl::describe_line(&line).as_bytes())?;
+        }
+        stdout.flush()
+    });
     match result {
         // Somebody read enough of it.
         Err(ClientError::Transport(TransportError::Io(io::ErrorKind::BrokenPipe))) => Ok(()),
@@ -186,7 +186,7 @@ pub enum Change {
 
 /// `rouse start`, `stop`, `restart`
 pub fn change(arguments: &UnitOf, change: Change) -> Result<(), Failure> {
-    let unit = arguments.unit.clone();
+    let unit = UnitName::from(arguments.unit.as_str());
     let (verb, request) = match change {
         Change::Start => ("start", Request::Start(unit)),
         Change::Stop => ("stop", Request::Stop(unit)),
