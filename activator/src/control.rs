@@ -76,6 +76,8 @@ pub enum Request {
     Stop(UnitName),
     /// Stop, then start.
     Restart(UnitName),
+    /// Reload the unit's configuration (`ExecReload=`, or the signal of `Type=notify-reload`).
+    ReloadUnit(UnitName),
     /// Lines that are kept, of one unit or of all.
     Logs {
         /// None is all units, merged by time.
@@ -238,6 +240,8 @@ pub enum Order {
     Stop(UnitId),
     /// The same.
     Restart(UnitId),
+    /// The same; refused for a unit that is not up, or has nothing to reload it by.
+    ReloadUnit(UnitId),
     /// Answered by [`Report::End`] at once.
     Poweroff,
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! activator ctl [--control PATH] status [--json]
-//! activator ctl [--control PATH] start|stop|restart UNIT [--user[=NAME]]
+//! activator ctl [--control PATH] start|stop|restart|reload UNIT [--user[=NAME]]
 //! activator ctl [--control PATH] logs [UNIT] [-f|--follow] [--user[=NAME]]
 //! activator ctl [--control PATH] poweroff
 //! ```
@@ -20,7 +20,8 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: activator ctl [--control PATH] VERB
   status [--json]            what listens and runs
-  start|stop|restart UNIT    returns when it is done
+  start|stop|restart|reload UNIT
+                             returns when it is done
   logs [UNIT] [-f]           kept lines; -f goes on with new ones
   --user[=NAME]              the unit is one of that user's, or of the only one's
   poweroff                   stop all services, then switch off";
@@ -86,6 +87,7 @@ impl Call {
             ["start", name] => Request::Start(unit(name)),
             ["stop", name] => Request::Stop(unit(name)),
             ["restart", name] => Request::Restart(unit(name)),
+            ["reload", name] => Request::ReloadUnit(unit(name)),
             ["logs"] => Request::Logs { unit: None, follow },
             ["logs", name] => Request::Logs { unit: Some(unit(name)), follow },
             ["poweroff"] => Request::Poweroff,

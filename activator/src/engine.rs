@@ -318,6 +318,9 @@ impl Engine {
                 Order::Restart(unit) if known(unit) => {
                     self.supervisor.order_restart(now, &mut self.world, unit)
                 }
+                Order::ReloadUnit(unit) if known(unit) => {
+                    self.supervisor.order_reload(now, &mut self.world, unit)
+                }
                 Order::Poweroff => {
                     self.supervisor.shut_down(now, &mut self.world);
                     true

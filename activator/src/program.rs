@@ -3,7 +3,7 @@
 //! What only the moment of a start knows (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID) has a
 //! [`Field`] each: text with room behind it, so that filling it in needs no memory.
 
-use crate::supervise::Step;
+use crate::supervise::{Step, Told};
 use activator::manifest::{
     Command, Execution, INSTANCE, Input, Manifest, Output, ServiceKind, Unit, UnitId, UnitKind,
 };
@@ -150,8 +150,7 @@ impl Surroundings {
 
 /// What the moment of a start knows.
 pub(crate) struct Moment<'a> {
-    /// The main process, for `$MAINPID`.
-    pub(crate) main_pid: Option<u32>,
+    pub(crate) told: &'a Told,
     /// Socket units with the number of their open fds, in the order of the fds.
     pub(crate) sockets: &'a mut dyn Iterator<Item = (UnitId, usize)>,
 }
@@ -241,7 +240,7 @@ impl Program {
         step: Step,
         moment: Moment,
     ) -> Option<Ready<'_>> {
-        let (list, index) = place(step);
+        let (list, index) = place(step)?;
         let lines = List::ALL.iter().position(|it| *it == list)?;
         let line = self.lists.get_mut(lines)?.get_mut(usize::from(index))?;
         self.argv.clear();
@@ -250,7 +249,7 @@ impl Program {
                 Argument::Fixed(text) => text.as_ptr(),
                 Argument::MainPid(field, suffix) => {
                     field.clear();
-                    if let Some(pid) = moment.main_pid {
+                    if let Some(pid) = moment.told.main {
                         field.push_number(pid);
                     }
                     field.push(suffix);
@@ -286,7 +285,7 @@ impl Program {
                 self.envp.push(self.listen_fds.pointer());
                 self.envp.push(self.listen_names.pointer());
             }
-        } else if let Some(pid) = moment.main_pid {
+        } else if let Some(pid) = moment.told.main {
             self.main_pid.clear();
             self.main_pid.push_number(pid);
             self.envp.push(self.main_pid.pointer());
@@ -352,15 +351,19 @@ impl LogProgram {
     }
 }
 
-/// Where a step's command stands.
-fn place(step: Step) -> (List, u16) {
-    match step {
+/// Where a step's command stands; None is a program of ours, which is made elsewhere.
+fn place(step: Step) -> Option<(List, u16)> {
+    Some(match step {
+        Step::Conditions => return None,
+        Step::Condition(index) => (List::Condition, index),
         Step::StartPre(index) => (List::StartPre, index),
         Step::Start(index) => (List::Start, index),
         Step::StartPost(index) => (List::StartPost, index),
+        Step::Reload(index) => (List::Reload, index),
+        Step::StopPre(index) => (List::StopPre, index),
         Step::Stop(index) => (List::Stop, index),
         Step::StopPost(index) => (List::StopPost, index),
-    }
+    })
 }
 
 /// Whether PID 1 cannot execute a unit's programs itself. It never takes another user's identity:

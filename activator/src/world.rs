@@ -6,7 +6,7 @@ use crate::listen::{self, Listeners};
 use crate::notify::Notify;
 use crate::program::{Moment, Program, Surroundings};
 use crate::spawn::{Plan, Spawner, Stream, output_flags};
-use crate::supervise::{Hands, OpenFailed, Spawned, Step, Whom};
+use crate::supervise::{Hands, OpenFailed, Spawned, Step, Told, Whom};
 use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
@@ -88,7 +88,7 @@ impl Hands for World {
         }
     }
 
-    fn spawn(&mut self, unit: UnitId, step: Step, main: Option<u32>) -> Result<Spawned, i32> {
+    fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
         let Some(service) = self.service(unit) else { return Err(libc::EINVAL) };
         let listeners = &self.listeners;
         let index = unit.index();
@@ -100,7 +100,7 @@ impl Hands for World {
         let passes = matches!(step, Step::Start(_)) && !streams_use_socket;
         let units = || service.sockets.iter().copied().filter(|_| passes);
         let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count()));
-        let moment = Moment { main_pid: main, sockets };
+        let moment = Moment { told, sockets };
         let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
 
         let mut first = service.sockets.iter().flat_map(|unit| listeners.fds(*unit));

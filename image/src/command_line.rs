@@ -53,6 +53,8 @@ pub enum Verb {
     Stop(UnitOf),
     /// Stop a unit and start it again
     Restart(UnitOf),
+    /// Have a service of a running VM read its configuration anew
+    ReloadUnit(UnitOf),
     /// Stop all services in order and switch off
     Poweroff(Poweroff),
     /// Print a completion script for a shell
@@ -244,7 +246,7 @@ pub struct Logs {
     pub json: bool,
 }
 
-/// `rouse start`, `stop`, `restart`
+/// `rouse start`, `stop`, `restart`, `reload-unit`
 #[derive(Debug, clap::Args)]
 pub struct UnitOf {
     /// Name of the VM

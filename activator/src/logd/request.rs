@@ -48,6 +48,9 @@ pub fn begin(
         Request::Restart(name) => {
             unit(name).map(|id| (Order::Restart(id), Some((id, Wish::Up))))?
         }
+        Request::ReloadUnit(name) => {
+            unit(name).map(|id| (Order::ReloadUnit(id), Some((id, Wish::Up))))?
+        }
         Request::Poweroff => (Order::Poweroff, None),
     };
     pid1.order(order, client);

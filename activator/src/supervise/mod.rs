@@ -66,6 +66,7 @@
 //! `resume` of its struct, and so is what ends with the process (what epoll watches). Maps and
 //! borrowed fields have no place there, and no field may hold an fd: those are the hands'.
 
+mod hands;
 mod jobs;
 mod limit;
 #[allow(dead_code)]
@@ -83,86 +84,8 @@ pub(crate) use reload::{Fate, Machine};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, MachineState, Report, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
+pub(crate) use hands::{Hands, Notification, OpenFailed, Spawned, Step, Told, Whom};
 use serde::{Deserialize, Serialize};
-
-/// What the state machine can do to the world. The engine carries it out at once; none of it
-/// blocks. Nothing is told by a return value that could also come as an event later.
-pub(crate) trait Hands {
-    /// Opens all listeners of a socket unit that are not open yet. Those that could be opened
-    /// stay open when one fails.
-    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed>;
-    /// Closes all listeners of a socket unit, removes the files if it says so.
-    fn close(&mut self, unit: UnitId);
-    /// Drops what waits on all listeners of a socket unit (`FlushPending=`).
-    fn flush(&mut self, unit: UnitId);
-    /// Begins to watch a listener. What waits already must become an event. False if the kernel
-    /// has no memory for that; it is tried again.
-    fn watch(&mut self, unit: UnitId, listener: u16) -> bool;
-    /// Ends the watch.
-    fn unwatch(&mut self, unit: UnitId, listener: u16);
-    /// Makes a child; the error is the errno of clone(2).
-    fn spawn(&mut self, unit: UnitId, step: Step, main: Option<u32>) -> Result<Spawned, i32>;
-    /// Sends a signal.
-    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32);
-    /// Whether any process of the service is left, the main process among them.
-    fn populated(&mut self, unit: UnitId) -> bool;
-    /// Tells people.
-    fn tell(&mut self, unit: Option<UnitId>, event: Event);
-}
-
-/// A listener could not be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OpenFailed {
-    /// Index of the Listen line.
-    pub(crate) listener: u16,
-    /// Why.
-    pub(crate) errno: i32,
-}
-
-/// A child was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spawned {
-    /// Its process id.
-    pub(crate) pid: u32,
-    /// The errno if it could not execute its program; it then ends with systemd's exit code for
-    /// that, which comes as an event like any other end.
-    pub(crate) exec_error: Option<i32>,
-}
-
-/// Which command of a service, by its index in the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// `ExecStartPre=`
-    StartPre(u16),
-    /// `ExecStart=`: the main process, which gets the fds.
-    Start(u16),
-    /// `ExecStartPost=`
-    StartPost(u16),
-    /// `ExecStop=`
-    Stop(u16),
-    /// `ExecStopPost=`
-    StopPost(u16),
-}
-
-/// Whom a signal is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whom {
-    /// One process, the service's main or control process.
-    Process(u32),
-    /// Every process of the service.
-    All,
-}
-
-/// What a service says of itself with sd_notify(3).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Notification {
-    /// `READY=1`
-    pub(crate) ready: bool,
-    /// `MAINPID=`, already checked to be a process that the sender may name.
-    pub(crate) main_pid: Option<u32>,
-    /// `EXTEND_TIMEOUT_USEC=`
-    pub(crate) extend_timeout_us: Option<u64>,
-}
 
 /// Why somebody asks for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -361,6 +284,17 @@ impl<'m> Supervisor<'m> {
         self.stop(unit, JobKind::Restart);
         // What the unit requires may be down; its own job is left as it is.
         self.start(unit, Cause::Order);
+        self.settle(turn);
+        true
+    }
+
+    /// A person wants a unit's configuration to be read anew. False if the machine is going down.
+    pub(crate) fn order_reload(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId) -> bool {
+        if self.machine == MachineState::Stopping {
+            return false;
+        }
+        let turn = &mut Turn { now, hands };
+        self.reload(turn, unit);
         self.settle(turn);
         true
     }

@@ -1,7 +1,7 @@
 //! Services: from start-pre to gone. The phases are tabled in the module above.
 
 use super::limit::{Health, Limiter};
-use super::{Cause, JobKind, Notification, State, Step, Supervisor, Turn, Whom};
+use super::{Cause, JobKind, Notification, State, Step, Supervisor, Told, Turn, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState};
 use activator::manifest::{self, Command, KillMode, Restart, ServiceKind, UnitId, UnitKind};
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,12 @@ enum Phase {
     Dead,
     Failed,
     Waiting,
+    Condition(u16),
     StartPre(u16),
     Start(u16),
     StartPost(u16),
     Running,
+    Reload(u16),
     Exited,
     Stop(u16),
     Terminating,
@@ -110,7 +112,10 @@ impl Service {
             Phase::Dead => ServiceState::Dead,
             Phase::Failed => ServiceState::Failed,
             Phase::Waiting => ServiceState::Waiting,
-            Phase::StartPre(_) | Phase::Start(_) | Phase::StartPost(_) => ServiceState::Starting,
+            Phase::Condition(_) | Phase::StartPre(_) | Phase::Start(_) | Phase::StartPost(_) => {
+                ServiceState::Starting
+            }
+            Phase::Reload(_) => ServiceState::Reloading,
             Phase::Running => ServiceState::Running,
             Phase::Exited => ServiceState::Exited,
             _ => ServiceState::Stopping,
@@ -121,7 +126,7 @@ impl Service {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Exited)
+        matches!(self.phase, Phase::Running | Phase::Reload(_) | Phase::Exited)
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -218,7 +223,7 @@ impl Supervisor<'_> {
         }
         service.outcome = Outcome::Success;
         service.unwanted = false;
-        self.run(turn, unit, Step::StartPre(0));
+        self.run(turn, unit, Step::Condition(0));
     }
 
     /// A stop job has begun.
@@ -227,11 +232,21 @@ impl Supervisor<'_> {
         service.unwanted = true;
         match service.phase {
             Phase::Waiting => service.enter(Phase::Dead, turn.now, 0),
-            Phase::StartPre(_) | Phase::Start(_) | Phase::StartPost(_) => {
-                self.terminate(turn, unit);
-            }
+            Phase::Condition(_)
+            | Phase::StartPre(_)
+            | Phase::Start(_)
+            | Phase::StartPost(_)
+            | Phase::Reload(_) => self.terminate(turn, unit),
             Phase::Running | Phase::Exited => self.run(turn, unit, Step::Stop(0)),
             _ => {}
+        }
+    }
+
+    /// Reloads a service that runs; nothing for any other unit.
+    pub(super) fn reload(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some((service, spec)) = self.service_and_spec(unit) else { return };
+        if service.phase == Phase::Running && !spec.reload.is_empty() {
+            self.run(turn, unit, Step::Reload(0));
         }
     }
 
@@ -397,8 +412,10 @@ impl Supervisor<'_> {
     fn control_ended(&mut self, turn: &mut Turn, unit: UnitId, exit: Exit) {
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         let (commands, index, next): (&[Command], u16, fn(u16) -> Step) = match service.phase {
+            Phase::Condition(index) => (&spec.condition, index, Step::Condition),
             Phase::StartPre(index) => (&spec.start_pre, index, Step::StartPre),
             Phase::StartPost(index) => (&spec.start_post, index, Step::StartPost),
+            Phase::Reload(index) => (&spec.reload, index, Step::Reload),
             Phase::Stop(index) => (&spec.stop, index, Step::Stop),
             Phase::StopPost(index) => (&spec.stop_post, index, Step::StopPost),
             _ => return self.look(turn, unit),
@@ -408,6 +425,10 @@ impl Supervisor<'_> {
         let failed = exit != Exit::Code(0) && !ignored;
         if failed {
             turn.hands.tell(Some(unit), Event::CommandFailed(exit));
+            // A reload that fails leaves the service as it was.
+            if matches!(service.phase, Phase::Reload(_)) {
+                return service.enter(Phase::Running, turn.now, 0);
+            }
             service.blame(judge(spec, exit));
         }
         match service.phase {
@@ -424,6 +445,10 @@ impl Supervisor<'_> {
         let stopping = self.machine == MachineState::Stopping;
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         let (commands, index, phase, timeout) = match step {
+            // No phase leads to these.
+            Step::Conditions | Step::StopPre(_) => return,
+            Step::Condition(i) => (&spec.condition, i, Phase::Condition(i), spec.start_timeout_us),
+            Step::Reload(i) => (&spec.reload, i, Phase::Reload(i), spec.start_timeout_us),
             Step::StartPre(i) => (&spec.start_pre, i, Phase::StartPre(i), spec.start_timeout_us),
             Step::Start(i) => (&spec.start, i, Phase::Start(i), spec.start_timeout_us),
             Step::StartPost(i) => (&spec.start_post, i, Phase::StartPost(i), spec.start_timeout_us),
@@ -437,12 +462,15 @@ impl Supervisor<'_> {
                 Step::StartPost(_) => self.come_up(turn, unit),
                 Step::Stop(_) => self.terminate(turn, unit),
                 Step::StopPost(_) => self.kill(turn, unit, Phase::Sweeping),
+                Step::Condition(_) => self.run(turn, unit, Step::StartPre(0)),
+                Step::Reload(_) => service.enter(Phase::Running, turn.now, 0),
+                Step::Conditions | Step::StopPre(_) => {}
             };
         }
         let timeout = if stopping && timeout == 0 { STOP_AT_SHUTDOWN_US } else { timeout };
         service.enter(phase, turn.now, timeout);
-        let main = service.main;
-        let spawned = match turn.hands.spawn(unit, step, main) {
+        let told = Told { main: service.main, ..Told::default() };
+        let spawned = match turn.hands.spawn(unit, step, &told) {
             Ok(spawned) => spawned,
             Err(errno) => {
                 service.blame(Outcome::Resources);

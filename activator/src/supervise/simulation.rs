@@ -16,7 +16,7 @@
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
 
 use super::tests::{command, manifest, service, socket, unit};
-use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Whom};
+use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use activator::control::{Event, Exit, Report, SocketState};
 use activator::manifest::*;
 use std::collections::BTreeMap;
@@ -448,7 +448,7 @@ impl Hands for World<'_> {
         assert!(std::mem::take(&mut door.watched));
     }
 
-    fn spawn(&mut self, unit: UnitId, step: Step, _: Option<u32>) -> Result<Spawned, i32> {
+    fn spawn(&mut self, unit: UnitId, step: Step, _: &Told) -> Result<Spawned, i32> {
         self.calls += 1;
         let main = matches!(step, Step::Start(_));
         let same = |process: &Process| process.unit == unit && process.main == main;

@@ -1,6 +1,6 @@
 //! The state machine, step by step, with scripted hands.
 
-use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Whom};
+use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
 
@@ -51,7 +51,7 @@ impl Hands for Script {
     fn unwatch(&mut self, unit: UnitId, listener: u16) {
         self.calls.push(Unwatch(unit.0, listener));
     }
-    fn spawn(&mut self, unit: UnitId, step: Step, _: Option<u32>) -> Result<Spawned, i32> {
+    fn spawn(&mut self, unit: UnitId, step: Step, _: &Told) -> Result<Spawned, i32> {
         if let Some(errno) = self.spawn_error {
             return Err(errno);
         }

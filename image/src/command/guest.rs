@@ -173,7 +173,7 @@ pub fn logs(arguments: &Logs) -> Result<(), Failure> {
     }
 }
 
-/// What `start`, `stop` and `restart` do to a unit.
+/// What `start`, `stop`, `restart` and `reload-unit` do to a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// `rouse start`
@@ -182,15 +182,18 @@ pub enum Change {
     Stop,
     /// `rouse restart`
     Restart,
+    /// `rouse reload-unit`
+    Reload,
 }
 
-/// `rouse start`, `stop`, `restart`
+/// `rouse start`, `stop`, `restart`, `reload-unit`
 pub fn change(arguments: &UnitOf, change: Change) -> Result<(), Failure> {
     let unit = UnitName::from(arguments.unit.as_str());
     let (verb, request) = match change {
         Change::Start => ("start", Request::Start(unit)),
         Change::Stop => ("stop", Request::Stop(unit)),
         Change::Restart => ("restart", Request::Restart(unit)),
+        Change::Reload => ("reload", Request::ReloadUnit(unit)),
     };
     let entry = find(&arguments.name)?;
     let (stream, token) = control(&entry, Patience::ONCE)?;

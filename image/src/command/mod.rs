@@ -27,6 +27,7 @@ pub fn run(command_line: &CommandLine) -> Result<(), Failure> {
         Verb::Start(arguments) => guest::change(arguments, Change::Start),
         Verb::Stop(arguments) => guest::change(arguments, Change::Stop),
         Verb::Restart(arguments) => guest::change(arguments, Change::Restart),
+        Verb::ReloadUnit(arguments) => guest::change(arguments, Change::Reload),
         Verb::Poweroff(arguments) => guest::poweroff(arguments),
         Verb::Completions { shell } => completions(*shell),
         Verb::Man => man(),

@@ -1,0 +1,115 @@
+//! What the state machine does to the world, and what it is told by it.
+
+use activator::control::{Event, Exit};
+use activator::manifest::UnitId;
+
+/// What the state machine can do to the world. The engine carries it out at once; none of it
+/// blocks. Nothing is told by a return value that could also come as an event later.
+pub(crate) trait Hands {
+    /// Opens all listeners of a socket unit that are not open yet. Those that could be opened
+    /// stay open when one fails.
+    fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed>;
+    /// Closes all listeners of a socket unit, removes the files if it says so.
+    fn close(&mut self, unit: UnitId);
+    /// Drops what waits on all listeners of a socket unit (`FlushPending=`).
+    fn flush(&mut self, unit: UnitId);
+    /// Begins to watch a listener. What waits already must become an event. False if the kernel
+    /// has no memory for that; it is tried again.
+    fn watch(&mut self, unit: UnitId, listener: u16) -> bool;
+    /// Ends the watch.
+    fn unwatch(&mut self, unit: UnitId, listener: u16);
+    /// Makes a child; the error is the errno of clone(2).
+    fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32>;
+    /// Sends a signal.
+    fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32);
+    /// Whether any process of the service is left, the main process among them.
+    fn populated(&mut self, unit: UnitId) -> bool;
+    /// Tells people.
+    fn tell(&mut self, unit: Option<UnitId>, event: Event);
+}
+
+/// A listener could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenFailed {
+    /// Index of the Listen line.
+    pub(crate) listener: u16,
+    /// Why.
+    pub(crate) errno: i32,
+}
+
+/// A child was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spawned {
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// The errno if it could not execute its program; it then ends with systemd's exit code for
+    /// that, which comes as an event like any other end.
+    pub(crate) exec_error: Option<i32>,
+}
+
+/// Which command of a unit, by its index in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code)] // Conditions come with the phase that runs them
+pub(crate) enum Step {
+    /// `Condition*=` and `Assert*=` of any unit, all in one child: `activator stage2 conditions
+    /// UNIT`. It ends with 0 if they hold, 1 to 254 to skip the start, 255 to fail it.
+    Conditions,
+    /// `ExecCondition=`, with the same codes.
+    Condition(u16),
+    /// `ExecStartPre=`
+    StartPre(u16),
+    /// `ExecStart=`: the main process, which gets the fds.
+    Start(u16),
+    /// `ExecStartPost=`
+    StartPost(u16),
+    /// `ExecReload=`
+    Reload(u16),
+    /// `ExecStopPre=`, of a socket unit only.
+    StopPre(u16),
+    /// `ExecStop=`
+    Stop(u16),
+    /// `ExecStopPost=`
+    StopPost(u16),
+}
+
+/// What a child is told of its unit in its environment, beside what the manifest says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// `MAINPID`, for every step but `Start`.
+    pub(crate) main: Option<u32>,
+    /// `WATCHDOG_USEC`, with WATCHDOG_PID, for `Start`; 0 is none.
+    pub(crate) watchdog_us: u64,
+    /// `SERVICE_RESULT`, `EXIT_CODE`, `EXIT_STATUS`, for `Stop` and `StopPost`.
+    pub(crate) ended: Option<Ended>,
+    /// `MONITOR_*`: whose `OnFailure=` or `OnSuccess=` this start is.
+    pub(crate) monitor: Option<(UnitId, Ended)>,
+}
+
+/// How a run of a service ended, as systemd.exec(5) tells it in variables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// `success`, `exit-code`, `signal`, ...
+    pub(crate) result: &'static str,
+    /// Of the main process, if it ran and is gone.
+    pub(crate) exit: Option<Exit>,
+}
+
+/// Whom a signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// One process, the service's main or control process.
+    Process(u32),
+    /// Every process of the service.
+    All,
+}
+
+/// What a service says of itself with sd_notify(3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Notification {
+    /// `READY=1`
+    pub(crate) ready: bool,
+    /// `MAINPID=`, already checked to be a process that the sender may name.
+    pub(crate) main_pid: Option<u32>,
+    /// `EXTEND_TIMEOUT_USEC=`
+    pub(crate) extend_timeout_us: Option<u64>,
+}
