@@ -10,6 +10,13 @@ const FIRST: RawFd = 3;
 /// More than any manifest has units.
 const MOST: RawFd = 100_000;
 
+/// What was handed over to this process and no other: as [`take`], but nothing unless LISTEN_PID
+/// is our own pid, as sd_listen_fds(3) has it.
+pub fn take_own() -> Vec<(String, OwnedFd)> {
+    let pid = std::env::var("LISTEN_PID").ok().and_then(|text| text.parse::<u32>().ok());
+    if pid == Some(std::process::id()) { take() } else { Vec::new() }
+}
+
 /// All inherited fds with their names, in order, from now on close-on-exec. Numbers that are not
 /// open are left out; a name that lacks is empty. The second call of a process finds none.
 ///

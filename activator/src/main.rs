@@ -8,6 +8,8 @@
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
+mod activate;
+mod announce;
 mod boot;
 mod cgroup;
 mod engine;
@@ -16,6 +18,8 @@ mod listen;
 mod logger;
 mod notify;
 mod program;
+mod relay;
+mod remote;
 mod run;
 mod seal;
 mod slots;
@@ -24,6 +28,7 @@ mod supervise;
 mod sys;
 mod token;
 mod users;
+mod vsock;
 mod world;
 
 use activator::{ctl, exit, logd, stage2};
@@ -38,6 +43,8 @@ const USAGE: &str = "\
 usage:
   activator run MANIFEST [--control PATH]   supervise beside another init
   activator ctl VERB                        ask the one that runs
+  activator activate -l ADDRESS PROGRAM     become PROGRAM when the first client is there
+  activator relay BACKEND                   carry inherited sockets to a server that listens
   activator --version
 As PID 1, named init or without arguments, it boots the appliance.";
 
@@ -51,6 +58,8 @@ fn main() -> ExitCode {
     }
     let rest = arguments.get(2..).unwrap_or_default();
     match arguments.get(1).map(|verb| verb.as_bytes()) {
+        Some(b"activate") => activate::main(rest),
+        Some(b"relay") => relay::main(rest),
         Some(b"run") => run::main(rest),
         Some(b"logd") => logd::main(rest),
         Some(b"stage2") => stage2::main(rest),

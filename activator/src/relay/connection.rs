@@ -1,0 +1,267 @@
+//! One client's connection, from its accept to its end.
+//!
+//! | phase | event | then |
+//! |---|---|---|
+//! | resolving | addresses are known | connecting to the first |
+//! | connecting | connected | greeting |
+//! | connecting | refused, or too slow | the next address; after the last one, pausing |
+//! | greeting | all said and heard | relaying |
+//! | greeting | refused | as above |
+//! | pausing | time | resolving |
+//! | relaying | both directions done, or a reset | ended |
+//! | any but relaying | the client has left, or the time to connect is over | ended |
+//!
+//! Until it is relayed nothing of the client is read: its bytes wait in the kernel.
+
+use super::arguments::{Header, Settings};
+use super::backend::{Backend, connected, start_connect};
+use super::half::{Half, Turn};
+use super::mux::{Greeting, Progress, proxy_header};
+use super::slots::{Id, Source};
+use crate::remote::Remote;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketType, sockopt};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Between attempts; doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// For one address: another one may answer.
+const ONE_ADDRESS: Duration = Duration::from_secs(10);
+
+/// What a connection needs of the relay.
+pub(super) struct Context<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) backend: &'a mut Backend,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Instant,
+}
+
+/// What a connection wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing before an event; or before this time.
+    Wait(Option<Instant>),
+    /// To be driven again, after others.
+    More,
+    /// To be dropped.
+    Ended,
+}
+
+/// Which of its two sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Backend,
+}
+
+/// Between a client and the backend.
+pub(super) struct Connection {
+    id: Id,
+    client: OwnedFd,
+    peer: Remote,
+    phase: Phase,
+    /// Made before the first connect, so that a backend is not bothered when there are no fds.
+    halves: Option<(Half, Half)>,
+    addresses: Rc<[SocketAddrAny]>,
+    attempts: u32,
+    give_up: Instant,
+    /// Why the last attempt failed.
+    last: Option<Errno>,
+}
+
+enum Phase {
+    Resolving,
+    Pausing(Instant),
+    Connecting { backend: OwnedFd, next: usize, until: Instant },
+    Greeting { backend: OwnedFd, next: usize, greeting: Greeting },
+    Relaying { backend: OwnedFd, up: Half, down: Half },
+}
+
+impl Connection {
+    /// Takes over an accepted connection, which must not block.
+    pub(super) fn new(id: Id, client: OwnedFd, peer: Remote, settings: &Settings) -> Self {
+        watch_for_dead_peer(&client);
+        Self {
+            id,
+            client,
+            peer,
+            phase: Phase::Resolving,
+            halves: None,
+            addresses: Rc::from([]),
+            attempts: 0,
+            give_up: Instant::now() + settings.connect_timeout,
+            last: None,
+        }
+    }
+
+    /// To hear of the client; edges only.
+    pub(super) fn register(&self, registry: &Registry) -> std::io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Source::Client(self.id).into();
+        registry.register(&mut SourceFd(&self.client.as_raw_fd()), token, interest)
+    }
+
+    /// A socket was closed by its peer in both directions: nothing can be written to it.
+    pub(super) fn hung_up(&mut self, side: Side) -> Option<Verdict> {
+        match (&mut self.phase, side) {
+            (Phase::Relaying { backend, down, .. }, Side::Client) => down.abandon(backend),
+            (Phase::Relaying { up, .. }, Side::Backend) => up.abandon(&self.client),
+            (_, Side::Client) => return Some(Verdict::Ended),
+            // The error is found when it is driven.
+            (_, Side::Backend) => {}
+        }
+        None
+    }
+
+    /// Goes on as far as it can without waiting.
+    pub(super) fn drive(&mut self, context: &mut Context) -> Verdict {
+        loop {
+            if let Phase::Relaying { backend, up, down } = &mut self.phase {
+                return relay(&self.client, backend, up, down);
+            }
+            if context.now >= self.give_up {
+                let why = self.last.map_or("no answer".to_owned(), |errno| errno.to_string());
+                eprintln!("activator relay: no backend for {}: {why}", self.peer);
+                return Verdict::Ended;
+            }
+            let phase = std::mem::replace(&mut self.phase, Phase::Resolving);
+            match self.step(phase, context) {
+                Ok(next) => self.phase = next,
+                Err((phase, until)) => {
+                    self.phase = phase;
+                    return Verdict::Wait(Some(until.min(self.give_up)));
+                }
+            }
+        }
+    }
+
+    /// One row of the table: the next phase, or the same and the time it waits for.
+    fn step(&mut self, phase: Phase, context: &mut Context) -> Result<Phase, (Phase, Instant)> {
+        match phase {
+            Phase::Resolving => {
+                if self.halves.is_none() {
+                    match Half::new().and_then(|up| Ok((up, Half::new()?))) {
+                        Ok(halves) => self.halves = Some(halves),
+                        Err(errno) => return Ok(self.pause(Some(errno), context)),
+                    }
+                }
+                match context.backend.addresses(context.now) {
+                    // The waker tells.
+                    None => Err((Phase::Resolving, self.give_up)),
+                    Some(addresses) => {
+                        self.addresses = addresses;
+                        Ok(self.attempt(0, context))
+                    }
+                }
+            }
+            Phase::Pausing(until) if context.now < until => Err((phase, until)),
+            Phase::Pausing(_) => Ok(Phase::Resolving),
+            Phase::Connecting { backend, next, until } => match connected(&backend) {
+                None if context.now < until => {
+                    Err((Phase::Connecting { backend, next, until }, until))
+                }
+                None => self.failed(Errno::TIMEDOUT, next, context),
+                Some(Err(errno)) => self.failed(errno, next, context),
+                Some(Ok(())) => {
+                    let greeting = self.greeting(context);
+                    Ok(Phase::Greeting { backend, next, greeting })
+                }
+            },
+            Phase::Greeting { backend, next, mut greeting } => match greeting.drive(&backend) {
+                Progress::Waiting => {
+                    Err((Phase::Greeting { backend, next, greeting }, self.give_up))
+                }
+                Progress::Refused => self.failed(Errno::CONNREFUSED, next, context),
+                Progress::Done => match self.halves.take() {
+                    Some((up, down)) => {
+                        watch_for_dead_peer(&backend);
+                        Ok(Phase::Relaying { backend, up, down })
+                    }
+                    None => Ok(Phase::Resolving),
+                },
+            },
+            relaying @ Phase::Relaying { .. } => Ok(relaying),
+        }
+    }
+
+    fn failed(
+        &mut self,
+        errno: Errno,
+        next: usize,
+        context: &mut Context,
+    ) -> Result<Phase, (Phase, Instant)> {
+        self.last = Some(errno);
+        Ok(self.attempt(next, context))
+    }
+
+    /// Connects to one of the addresses from `next` on.
+    fn attempt(&mut self, next: usize, context: &mut Context) -> Phase {
+        let mut failure = None;
+        for (index, address) in self.addresses.iter().enumerate().skip(next) {
+            let started = start_connect(address, SocketType::STREAM).and_then(|backend| {
+                let token = Source::Backend(self.id).into();
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                context
+                    .registry
+                    .register(&mut SourceFd(&backend.as_raw_fd()), token, interest)
+                    .map_err(|_| Errno::NOMEM)?;
+                Ok(backend)
+            });
+            match started {
+                Ok(backend) => {
+                    let until = context.now + ONE_ADDRESS;
+                    return Phase::Connecting { backend, next: index + 1, until };
+                }
+                Err(errno) => failure = Some(errno),
+            }
+        }
+        self.pause(failure, context)
+    }
+
+    fn pause(&mut self, errno: Option<Errno>, context: &Context) -> Phase {
+        self.last = errno.or(self.last);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(16)).min(LAST_PAUSE);
+        self.attempts += 1;
+        Phase::Pausing(context.now + pause)
+    }
+
+    fn greeting(&self, context: &Context) -> Greeting {
+        let header = match context.settings.header {
+            Header::Nothing => None,
+            Header::ProxyV1 => {
+                let nobody = Remote { address: None, port: None };
+                let local = rustix::net::getsockname(&self.client);
+                let local = local.as_ref().map_or(nobody, Remote::of);
+                Some(proxy_header(&self.peer, &local))
+            }
+        };
+        Greeting::new(context.backend.mux_port(), header)
+    }
+}
+
+fn relay(client: &OwnedFd, backend: &OwnedFd, up: &mut Half, down: &mut Half) -> Verdict {
+    match (up.pump(client, backend), down.pump(backend, client)) {
+        (Turn::Reset, _) | (_, Turn::Reset) => {
+            // The other side is to see a reset, too, not an end: what it got is not all. Only
+            // TCP has one to send.
+            for fd in [client, backend] {
+                let _ = sockopt::set_socket_linger(fd, Some(Duration::ZERO));
+            }
+            Verdict::Ended
+        }
+        (Turn::Done, Turn::Done) => Verdict::Ended,
+        (Turn::More, _) | (_, Turn::More) => Verdict::More,
+        _ => Verdict::Wait(None),
+    }
+}
+
+/// Keep-alive, without which a peer that lost its power would hold a connection for ever; other
+/// families ignore it.
+fn watch_for_dead_peer(fd: &OwnedFd) {
+    let _ = sockopt::set_socket_keepalive(fd, true);
+}
