@@ -1,13 +1,17 @@
 //! The services' cgroups: `/sys/fs/cgroup/rouse/UNIT`, of users `.../rouse/user-UID/UNIT`, made at
-//! boot and kept.
+//! boot and kept. Those of instances are below their template's, made for the first connection in
+//! a slot and kept for the next.
 //!
 //! A container's processes of ours run one level below, in `runtime`: crun puts the container
 //! into `payload` beside it, and a cgroup that gives controllers to its children may hold no
 //! process itself (cgroups(7), "no internal processes").
 
-use activator::manifest::{Manifest, Service, Unit, UnitKind};
+use crate::program::decimal;
+use crate::slots::Slots;
+use activator::manifest::{Manifest, Service, Unit, UnitId, UnitKind};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where cgroup2 is mounted.
@@ -95,6 +99,37 @@ impl Group {
         Ok((group, refused))
     }
 
+    /// Makes the cgroup of an instance below that of its template. Nothing is allocated.
+    pub(crate) fn make_instance(&self, slot: UnitId, service: &Service) -> Result<Self, Errno> {
+        let mut digits = [0; 10];
+        let name = decimal(u32::from(slot.0), &mut digits);
+        let make = |at: BorrowedFd, name: &[u8]| match fs::mkdirat(
+            at,
+            Stacked::new(name).as_c_str(),
+            Mode::from_raw_mode(0o755),
+        ) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        let open = |at: BorrowedFd, name: &[u8], flags| {
+            let name = Stacked::new(name);
+            fs::openat(at, name.as_c_str(), flags | OFlags::CLOEXEC, Mode::empty())
+        };
+        let within = OFlags::RDONLY | OFlags::DIRECTORY;
+        make(self.directory(), name)?;
+        let outer = open(self.directory(), name, within)?;
+        for (file, value) in &service.cgroup {
+            // One that the kernel refuses was told of when the template's was made.
+            if let Ok(file) = open(outer.as_fd(), file.as_bytes(), OFlags::WRONLY) {
+                let _ = io::write(&file, value.as_bytes());
+            }
+        }
+        let events = open(outer.as_fd(), b"cgroup.events", OFlags::RDONLY)?;
+        let kill = open(outer.as_fd(), b"cgroup.kill", OFlags::WRONLY).ok();
+        let processes = open(outer.as_fd(), b"cgroup.procs", OFlags::RDONLY)?;
+        Ok(Self { directory: outer, events, processes, kill })
+    }
+
     /// Where a child is to be born.
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
@@ -142,8 +177,9 @@ impl Group {
     }
 }
 
-/// The groups of all services, at the units' indices; all None without cgroups.
-pub(crate) fn make_all(manifest: &Manifest) -> (Box<[Option<Group>]>, Vec<String>) {
+/// The groups of all services, at the units' indices; all None without cgroups. Behind them those
+/// of instances, to be made later.
+pub(crate) fn make_all(manifest: &Manifest, slots: &Slots) -> (Box<[Option<Group>]>, Vec<String>) {
     let mut troubles = vec![];
     let available = available();
     let mut group = |unit: &Unit| match &unit.kind {
@@ -161,7 +197,33 @@ pub(crate) fn make_all(manifest: &Manifest) -> (Box<[Option<Group>]>, Vec<String
         }
         _ => None,
     };
-    (manifest.units.iter().map(&mut group).collect(), troubles)
+    let mut groups: Vec<_> = manifest.units.iter().map(&mut group).collect();
+    for (_, slot) in slots.iter() {
+        if groups.get(slot.template.index()).is_some_and(Option::is_some)
+            && let Some(template) = manifest.unit(slot.template)
+        {
+            give_controllers(&format!("{TREE}/{}", manifest.place(template)));
+        }
+        groups.push(None);
+    }
+    (groups.into(), troubles)
+}
+
+/// A short name as a C string on the stack.
+struct Stacked([u8; 64]);
+
+impl Stacked {
+    /// What does not fit is cut off, and then names no file of a cgroup.
+    fn new(name: &[u8]) -> Self {
+        let mut bytes = [0; 64];
+        let length = name.len().min(63);
+        bytes[..length].copy_from_slice(&name[..length]);
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 /// Gives all controllers to the children. One at a time, since one that cannot be given (taken

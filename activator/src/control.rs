@@ -14,6 +14,7 @@
 //! A frame is a length (u32, little endian, at most [`MAX_FRAME`]) and that many bytes of postcard.
 
 use crate::manifest::UnitId;
+use crate::peer::Peer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
@@ -187,6 +188,8 @@ pub struct Status {
     pub sockets: Vec<SocketStatus>,
     /// All services, by user (the system first) and name.
     pub services: Vec<ServiceStatus>,
+    /// Instances of Accept=yes that run, the first 200 of them.
+    pub instances: Vec<InstanceStatus>,
 }
 
 /// One socket unit.
@@ -202,10 +205,31 @@ pub struct SocketStatus {
     pub state: String,
     /// The service it starts.
     pub service: String,
-    /// Times that it woke its service.
+    /// Times that it woke its service, or an instance of it.
     pub triggered: u64,
-    /// Times that a limit or an error made it wait.
+    /// Times that a limit or an error made it wait, and connections that a limit closed.
     pub refused: u64,
+    /// With Accept=yes: connections that got an instance.
+    pub accepted: u64,
+    /// With Accept=yes: instances that run now.
+    pub connections: u32,
+}
+
+/// One instance of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// `echo@0-127.0.0.1:3000-127.0.0.1:4555.service`
+    pub name: String,
+    /// The user whose unit it is, if not the system's.
+    pub user: Option<String>,
+    /// The socket unit that took its connection.
+    pub socket: String,
+    /// See [`ServiceState`].
+    pub state: String,
+    /// Main process, if one runs.
+    pub main_pid: Option<u32>,
+    /// Who connected.
+    pub peer: String,
 }
 
 /// One service.
@@ -263,6 +287,17 @@ pub enum Report {
         state: SocketState,
         triggered: u64,
         refused: u64,
+        accepted: u64,
+        connections: u32,
+    },
+    /// An instance of Accept=yes; there is one for each that runs.
+    Instance {
+        template: UnitId,
+        socket: UnitId,
+        number: u64,
+        peer: Peer,
+        state: ServiceState,
+        main_pid: Option<u32>,
     },
     Service {
         unit: UnitId,
@@ -298,6 +333,9 @@ pub enum Event {
     Listening,
     /// A listener could not be opened (index of the Listen line, errno); it is tried again.
     OpenFailed(u16, i32),
+    /// A connection could not be accepted (index of the Listen line, errno); it waits, and is
+    /// tried again.
+    AcceptFailed(u16, i32),
     /// A connection or packet came in, on which listener.
     Triggered(u16),
     /// A limit was hit; listening again in so many microseconds.
@@ -322,8 +360,21 @@ pub enum Event {
     Booted,
     /// Services are being stopped.
     ShuttingDown,
+    /// A connection that a limit of Accept=yes does not allow was closed.
+    Refused(Refusal),
     /// So many events before this one were lost.
     Lost(u32),
+}
+
+/// Which limit closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// `MaxConnections=`
+    Connections,
+    /// `MaxConnectionsPerSource=`
+    Source,
+    /// `X-AllowCID=`
+    Cid,
 }
 
 /// How a process ended.
@@ -471,5 +522,14 @@ mod tests {
             job: true,
         };
         assert!(postcard::to_slice(&widest, &mut [0; Report::MAX]).is_ok());
+        let instance = Report::Instance {
+            template: UnitId(u16::MAX),
+            socket: UnitId(u16::MAX),
+            number: u64::MAX,
+            peer: Peer::Inet6([([0xff; 16], u16::MAX); 2]),
+            state: ServiceState::Failed,
+            main_pid: Some(u32::MAX),
+        };
+        assert!(postcard::to_slice(&instance, &mut [0; Report::MAX]).is_ok());
     }
 }

@@ -9,7 +9,9 @@
 //! Data goes to stdout, everything else to stderr. A unit without a suffix is a service.
 
 use crate::client::{self, Error};
-use crate::control::{Line, Request, SOCKET, ServiceStatus, SocketStatus, Status, UnitName, Whose};
+use crate::control::{
+    InstanceStatus, Line, Request, SOCKET, ServiceStatus, SocketStatus, Status, UnitName, Whose,
+};
 use crate::exit;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -151,6 +153,11 @@ pub fn describe(status: &Status) -> String {
         }
         status.sockets.iter().filter(|it| it.user == *user).for_each(|it| socket(&mut text, it));
         status.services.iter().filter(|it| it.user == *user).for_each(|it| service(&mut text, it));
+        status
+            .instances
+            .iter()
+            .filter(|it| it.user == *user)
+            .for_each(|it| instance(&mut text, it));
     }
     text
 }
@@ -163,6 +170,9 @@ fn socket(text: &mut String, socket: &SocketStatus) {
     );
     if socket.refused > 0 {
         let _ = write!(text, ", {} refused", socket.refused);
+    }
+    if socket.accepted > 0 {
+        let _ = write!(text, ", {} accepted, {} connected", socket.accepted, socket.connections);
     }
     text.push('\n');
     for address in &socket.addresses {
@@ -187,6 +197,14 @@ fn service(text: &mut String, service: &ServiceStatus) {
         let _ = write!(text, ", last {exit}");
     }
     text.push('\n');
+}
+
+fn instance(text: &mut String, instance: &InstanceStatus) {
+    let _ = write!(text, "\n{}: {}", instance.name, instance.state);
+    if let Some(pid) = instance.main_pid {
+        let _ = write!(text, ", pid {pid}");
+    }
+    let _ = writeln!(text, ", for {}", instance.peer);
 }
 
 fn bytes(number: u64) -> String {
@@ -248,6 +266,8 @@ mod tests {
                 service: "echo.service".into(),
                 triggered: 2,
                 refused: 0,
+                accepted: 7,
+                connections: 1,
             }],
             services: vec![ServiceStatus {
                 name: "echo.service".into(),
@@ -259,6 +279,14 @@ mod tests {
                 memory: None,
                 last_exit: Some("exited 0".into()),
             }],
+            instances: vec![InstanceStatus {
+                name: "echo@6-1:3-2:9.service".into(),
+                user: None,
+                socket: "echo.socket".into(),
+                state: "running".into(),
+                main_pid: Some(50),
+                peer: "vsock:2:9".into(),
+            }],
         }
     }
 
@@ -268,11 +296,13 @@ mod tests {
             describe(&status()),
             "echo: running, up 12.3 s, activator 108 KiB\n\
              \n\
-             echo.socket: listening, starts echo.service, 2 triggered\n\
+             echo.socket: listening, starts echo.service, 2 triggered, 7 accepted, 1 connected\n\
              \x20   stream 127.0.0.1:3000\n\
              \x20   stream vsock:1:3\n\
              \n\
-             echo.service: dead, 2 starts (1 by Restart=), last exited 0\n"
+             echo.service: dead, 2 starts (1 by Restart=), last exited 0\n\
+             \n\
+             echo@6-1:3-2:9.service: running, pid 50, for vsock:2:9\n"
         );
     }
 
@@ -286,7 +316,8 @@ mod tests {
         let text = describe(&status);
         let end = "\nuser ann\n\
              \n\
-             echo.socket: listening, starts echo.service, 2 triggered\n\
+             echo.socket: listening, starts echo.service, 2 triggered, \
+             7 accepted, 1 connected\n\
              \x20   stream 127.0.0.1:3000\n";
         assert!(text.ends_with(end), "{text}");
     }

@@ -4,12 +4,14 @@
 //! ready), signals (children that ended), cgroups, listeners, orders, and time.
 
 use crate::cgroup;
+use crate::connection::{Connections, Variables};
 use crate::link::{Link, Taken};
 use crate::listen::Listeners;
 use crate::logger::Logger;
 use crate::notify::Notify;
 use crate::program::{Program, Setting, Surroundings};
 use crate::seal;
+use crate::slots::Slots;
 use crate::spawn::Spawner;
 use crate::supervise::{Notification, Supervisor};
 use crate::sys::{self, Signals};
@@ -117,6 +119,7 @@ impl Engine {
         let directory = format!("{}/notify", parent(start.control));
         make_directories(&directory);
         users::make_directories_of(manifest, trouble);
+        let slots = Slots::new(manifest);
         let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
         let logs = per_unit(manifest, |_, service| {
             let wants =
@@ -135,29 +138,45 @@ impl Engine {
         .or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)
         })?;
-        let notifies = per_unit(manifest, |unit, service| {
+        let mut notify = |place: &str, service: &Service| {
             let wants = service.kind == activator::manifest::ServiceKind::Notify;
             // Without it the service is never ready, which is its own trouble and nobody else's.
-            let notify =
-                wants.then(|| Notify::new(&directory, &manifest.place(unit), service)).transpose();
+            let notify = wants.then(|| Notify::new(&directory, place, service)).transpose();
             let notify = notify.map_err(|errno| {
-                trouble(&format!("{}: failed to make its notify socket: {errno}", unit.name));
+                trouble(&format!("{place}: failed to make its notify socket: {errno}"));
             });
-            Ok::<_, StartError>(notify.unwrap_or_default())
-        })?;
-        let (groups, troubles) = cgroup::make_all(manifest);
-        troubles.iter().for_each(|text| trouble(text));
+            notify.unwrap_or_default()
+        };
+        let notifies = (0..slots.len()).map(|index| {
+            let unit = UnitId(index as u16);
+            let source = manifest.unit(slots.source(unit))?;
+            let place = manifest.place(source);
+            match &source.kind {
+                UnitKind::Service(service) if slots.owner(unit).is_some() => {
+                    notify(&Notify::instance_place(&place, unit), service)
+                }
+                UnitKind::Service(service) => notify(&place, service),
+                _ => None,
+            }
+        });
+        let notifies = notifies.collect();
+        let (groups, troubles) = cgroup::make_all(manifest, &slots);
+        troubles.iter().chain(&slots.troubles(manifest)).for_each(|text| trouble(text));
         let null = fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .or_else(|e| fail("open /dev/null", e))?;
-        let most = most_fds(manifest).max(logger.fds());
+        // An instance gets one.
+        let most = most_fds(manifest).max(logger.fds()).max(1);
         let world = World {
             manifest,
+            connections: Connections::new(slots.len()),
+            variables: Variables::new(),
             registry,
             listeners: Listeners::new(manifest),
             programs,
             notifies,
             groups,
-            sessions: manifest.units.iter().map(|_| [0; 2]).collect(),
+            sessions: (0..slots.len()).map(|_| [0; 2]).collect(),
+            slots,
             logs,
             spawner: Spawner::new(most, start.files),
             null,
@@ -179,7 +198,7 @@ impl Engine {
         };
         add(self.signals.as_fd(), Token::Signals, Interest::READABLE)?;
         add(self.world.link.ours(), Token::Link, Interest::READABLE | Interest::WRITABLE)?;
-        for (index, _) in self.world.manifest.units.iter().enumerate() {
+        for index in 0..self.world.slots.len() {
             let unit = UnitId(index as u16);
             if let Some(notify) = &self.world.notifies[index] {
                 add(notify.fd(), Token::Notify(unit), Interest::READABLE)?;
@@ -243,9 +262,9 @@ impl Engine {
                     let source = &mut SourceFd(&fd);
                     let _ = self.world.registry.reregister(source, token, Interest::READABLE);
                 }
-                let main_pid = notification
-                    .main_pid
-                    .filter(|pid| may_be_main(*pid, self.world.manifest.unit(unit)));
+                let main_pid = notification.main_pid.filter(|pid| {
+                    may_be_main(*pid, self.world.manifest.unit(self.world.slots.source(unit)))
+                });
                 let notification = Notification { main_pid, ..notification };
                 self.supervisor.notified(now, &mut self.world, unit, notification);
             }

@@ -20,5 +20,6 @@ pub mod exit;
 pub mod inherit;
 pub mod logd;
 pub mod manifest;
+pub mod peer;
 pub mod stage2;
 pub mod variables;

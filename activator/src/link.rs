@@ -107,8 +107,8 @@ impl Link {
         while let Some(answer) = self.answer {
             let (report, next) = match answer {
                 Answer::Machine => (supervisor.machine_report(now), Some(Answer::Unit(0))),
-                Answer::Unit(index) => match supervisor.report(UnitId(index)) {
-                    Some(report) => (report, Some(Answer::Unit(index.saturating_add(1)))),
+                Answer::Unit(index) => match supervisor.report_from(index) {
+                    Some((report, next)) => (report, Some(Answer::Unit(next))),
                     None => (Report::End, None),
                 },
                 Answer::End => (Report::End, None),

@@ -4,7 +4,7 @@
 //! * [`boot`]: the chores of PID 1, [`run`]: the same supervisor without them;
 //! * [`supervise`]: what is to be done, as a pure state machine;
 //! * [`engine`]: the loop that feeds it, [`world`]: its hands;
-//! * [`slots`]: room for the instances of `Accept=yes`;
+//! * [`slots`], [`connection`]: the instances of `Accept=yes`;
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
@@ -12,6 +12,7 @@ mod activate;
 mod announce;
 mod boot;
 mod cgroup;
+mod connection;
 mod engine;
 mod link;
 mod listen;

@@ -1,11 +1,12 @@
-//! The receiving end of sd_notify(3): one private datagram socket for each `Type=notify` service.
+//! The receiving end of sd_notify(3): one private datagram socket for each `Type=notify` service,
+//! and one for each slot of an instance of such a template.
 //!
 //! So a message is its service's, whoever of its processes sent it (`NotifyAccess=all`). The node
 //! belongs to the service's user with mode 0600: nobody else but root can speak for it.
 
 use crate::engine::{make_directories, parent};
 use crate::supervise::Notification;
-use activator::manifest::Service;
+use activator::manifest::{Service, UnitId};
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
@@ -25,6 +26,11 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
+    /// The place of an instance's node; `program` writes it into NOTIFY_SOCKET.
+    pub(crate) fn instance_place(template: &str, slot: UnitId) -> String {
+        format!("{template}.{}", slot.0)
+    }
+
     /// Makes the node `directory/PLACE`; the place is [`Manifest::place`].
     ///
     /// [`Manifest::place`]: activator::manifest::Manifest::place

@@ -3,6 +3,7 @@
 //! What only the moment of a start knows (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID) has a
 //! [`Field`] each: text with room behind it, so that filling it in needs no memory.
 
+use crate::connection::Variables;
 use crate::supervise::{Step, Told};
 use activator::manifest::{
     Command, Execution, INSTANCE, Input, Manifest, Output, ServiceKind, Unit, UnitId, UnitKind,
@@ -24,21 +25,27 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    fn new(prefix: &[u8], room: usize) -> Self {
+    /// Room for so many bytes behind the prefix.
+    pub(crate) fn new(prefix: &[u8], room: usize) -> Self {
         let mut bytes = Vec::with_capacity(prefix.len() + room + 1);
         bytes.extend_from_slice(prefix);
         bytes.push(0);
         Self { bytes, prefix: prefix.len() }
     }
 
+    /// Whether nothing stands behind the prefix.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.len() <= self.prefix + 1
+    }
+
     /// Back to the prefix.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.truncate(self.prefix);
         self.push(&[]);
     }
 
     /// Appends; what does not fit is left out, and the room is made for the longest.
-    fn push(&mut self, text: &[u8]) {
+    pub(crate) fn push(&mut self, text: &[u8]) {
         if self.bytes.len() > self.prefix && self.bytes.last() == Some(&0) {
             self.bytes.pop();
         }
@@ -52,7 +59,8 @@ impl Field {
         self.push(decimal(number, &mut [0; 10]));
     }
 
-    fn pointer(&self) -> *const c_char {
+    /// The whole as a C string; good until it is written to.
+    pub(crate) fn pointer(&self) -> *const c_char {
         self.bytes.as_ptr().cast()
     }
 
@@ -61,6 +69,13 @@ impl Field {
         self.bytes.truncate(self.prefix);
         self.bytes.resize(self.prefix + PID_DIGITS + 1, 0);
         &mut self.bytes[self.prefix..]
+    }
+}
+
+impl std::fmt::Write for Field {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -100,7 +115,8 @@ pub(crate) struct Program {
     /// Whether all of them go by way of stage 2.
     staged: bool,
     environment: Box<[CString]>,
-    notify: Option<CString>,
+    /// NOTIFY_SOCKET; an instance's has its slot's number behind it.
+    notify: Option<Field>,
     listen_pid: Field,
     listen_fds: Field,
     listen_names: Field,
@@ -153,6 +169,10 @@ pub(crate) struct Moment<'a> {
     pub(crate) told: &'a Told,
     /// Socket units with the number of their open fds, in the order of the fds.
     pub(crate) sockets: &'a mut dyn Iterator<Item = (UnitId, usize)>,
+    /// The slot, if it is an instance.
+    pub(crate) instance: Option<UnitId>,
+    /// An instance's variables, ROUSE_INSTANCE first.
+    pub(crate) variables: &'a [*const c_char],
 }
 
 /// A command ready for execve(2). The pointers live as long as the borrow of the [`Program`].
@@ -209,7 +229,8 @@ impl Program {
         let notify = match notifies {
             true => {
                 let place = setting.manifest.place(unit);
-                Some(CString::new(format!("NOTIFY_SOCKET={}/{place}", setting.notify))?)
+                let text = CString::new(format!("NOTIFY_SOCKET={}/{place}", setting.notify))?;
+                Some(Field::new(text.as_bytes(), 1 + PID_DIGITS))
             }
             false => None,
         };
@@ -217,18 +238,25 @@ impl Program {
             UnitKind::Socket(socket) => Some((socket.fd_name.len() + 1) * socket.listeners.len()),
             _ => None,
         });
+        // An instance has one, of whichever socket unit took its connection.
+        let own = setting.manifest.units.iter().map(|other| match &other.kind {
+            UnitKind::Socket(socket) if socket.accept.is_some() => socket.fd_name.len(),
+            _ => 0,
+        });
+        let names = names.sum::<usize>().max(own.max().unwrap_or(0));
         let longest = lists.iter().flatten().map(|line: &Line| line.arguments.len()).max();
         Ok(Self {
             argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
-            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID, NOTIFY_SOCKET, NULL
-            envp: Vec::with_capacity(environment.len() + 6),
+            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID, NOTIFY_SOCKET, NULL, and an
+            // instance's
+            envp: Vec::with_capacity(environment.len() + 6 + Variables::COUNT),
             lists: lists.map(Into::into),
             staged,
             environment: environment.into(),
             notify,
             listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
             listen_fds: Field::new(b"LISTEN_FDS=", COUNT_DIGITS),
-            listen_names: Field::new(b"LISTEN_FDNAMES=", names.sum()),
+            listen_names: Field::new(b"LISTEN_FDNAMES=", names),
             main_pid: Field::new(b"MAINPID=", PID_DIGITS),
         })
     }
@@ -260,9 +288,19 @@ impl Program {
         self.argv.push(std::ptr::null());
         self.envp.clear();
         self.envp.extend(self.environment.iter().map(|text| text.as_ptr()));
+        // The first is stage 2's alone.
+        let skipped = usize::from(!self.staged);
+        self.envp.extend(moment.variables.iter().skip(skipped));
         let listen_pid = self.listen_pid.hole().as_mut_ptr();
         if matches!(step, Step::Start(_)) {
-            self.envp.extend(self.notify.iter().map(|text| text.as_ptr()));
+            if let Some(field) = &mut self.notify {
+                field.clear();
+                if let Some(slot) = moment.instance {
+                    field.push(b".");
+                    field.push_number(u32::from(slot.0));
+                }
+                self.envp.push(field.pointer());
+            }
             let mut count = 0;
             self.listen_names.clear();
             for (unit, open) in moment.sockets {

@@ -37,6 +37,7 @@ impl Slots {
         let all: usize = manifest.units.iter().map(wanted).fold(0, usize::saturating_add);
         let units = manifest.units.len();
         let most = MOST.min(usize::from(u16::MAX).saturating_sub(units));
+        let takers = manifest.units.iter().filter(|unit| wanted(unit) > 0).count();
         let mut owners = vec![];
         for (index, unit) in manifest.units.iter().enumerate() {
             let UnitKind::Socket(socket) = &unit.kind else { continue };
@@ -44,7 +45,11 @@ impl Slots {
             let share = match wanted(unit) {
                 0 => 0,
                 own if all <= most => own,
-                own => ((own as u128 * most as u128 / all as u128) as usize).max(1),
+                // One for each, and the rest in proportion.
+                own => {
+                    let (rest, others) = (most.saturating_sub(takers), all.saturating_sub(takers));
+                    1 + ((own as u128 - 1) * rest as u128 / others as u128) as usize
+                }
             };
             let room = most.saturating_sub(owners.len());
             owners.extend(std::iter::repeat_n(slot, share.min(room)));

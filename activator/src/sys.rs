@@ -101,6 +101,109 @@ pub(crate) fn bind_vsock(fd: BorrowedFd, cid: u32, port: u32) -> Result<(), Errn
     .map(drop)
 }
 
+/// Bytes of a Unix socket's path, unix(7).
+pub(crate) const UNIX_NAME: usize = 108;
+
+/// The address of one end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// IPv4 address, port.
+    Inet(([u8; 4], u16)),
+    /// IPv6 address, port.
+    Inet6(([u8; 16], u16)),
+    /// vsock context id, port.
+    Vsock((u32, u32)),
+    /// A Unix socket, named or not.
+    Unix(UnixName),
+    /// Any other family.
+    Other,
+}
+
+/// The name of a Unix socket as the kernel has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnixName {
+    path: [u8; UNIX_NAME],
+    length: usize,
+}
+
+impl UnixName {
+    /// What to write: a path, or `@` and an abstract name; nothing for a socket without a name.
+    pub(crate) fn parts(&self) -> [&[u8]; 2] {
+        match self.path.get(..self.length).unwrap_or_default() {
+            [] => [b"", b""],
+            [0, name @ ..] => [b"@", name],
+            path => {
+                let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+                [b"", &path[..end]]
+            }
+        }
+    }
+}
+
+/// getsockname(2).
+pub(crate) fn own_name(fd: BorrowedFd) -> Result<Name, Errno> {
+    name(fd, libc::getsockname)
+}
+
+/// getpeername(2).
+pub(crate) fn peer_name(fd: BorrowedFd) -> Result<Name, Errno> {
+    name(fd, libc::getpeername)
+}
+
+type GetName = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> c_int;
+
+fn name(fd: BorrowedFd, get: GetName) -> Result<Name, Errno> {
+    // SAFETY: all zeroes is a valid sockaddr_storage.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    let at = &raw mut storage;
+    // SAFETY: pointer and size are those of a live sockaddr_storage.
+    check(unsafe { get(fd.as_raw_fd(), at.cast(), &mut length) })?;
+    // SAFETY: a sockaddr_storage is as large, and aligned, as each kind of address, every bit
+    // pattern of which is valid; the family says which kind the kernel wrote.
+    Ok(unsafe {
+        match c_int::from(storage.ss_family) {
+            libc::AF_INET => {
+                let address = &*at.cast::<libc::sockaddr_in>();
+                let port = u16::from_be(address.sin_port);
+                Name::Inet((address.sin_addr.s_addr.to_ne_bytes(), port))
+            }
+            libc::AF_INET6 => {
+                let address = &*at.cast::<libc::sockaddr_in6>();
+                Name::Inet6((address.sin6_addr.s6_addr, u16::from_be(address.sin6_port)))
+            }
+            libc::AF_VSOCK => {
+                let address = &*at.cast::<libc::sockaddr_vm>();
+                Name::Vsock((address.svm_cid, address.svm_port))
+            }
+            libc::AF_UNIX => {
+                let address = &*at.cast::<libc::sockaddr_un>();
+                let length = (length as usize).saturating_sub(size_of::<libc::sa_family_t>());
+                let path = address.sun_path.map(|byte| byte as u8);
+                Name::Unix(UnixName { path, length: length.min(UNIX_NAME) })
+            }
+            _ => Name::Other,
+        }
+    })
+}
+
+/// SO_PEERCRED: pid (0 if it is in no PID namespace of ours) and uid of the other end.
+pub(crate) fn peer_credentials(fd: BorrowedFd) -> Result<(u32, u32), Errno> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: pointer and size are those of a live ucred.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut length,
+        )
+    })?;
+    Ok((u32::try_from(credentials.pid).unwrap_or(0), credentials.uid))
+}
+
 /// The index of a network interface.
 pub(crate) fn interface_index(name: &CStr) -> Result<u32, Errno> {
     // SAFETY: the name is a C string.

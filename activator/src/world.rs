@@ -1,12 +1,14 @@
 //! The hands of the state machine: fds, children, cgroups.
 
 use crate::cgroup::Group;
+use crate::connection::{Connections, Pointers, Variables};
 use crate::link::Link;
 use crate::listen::{self, Listeners};
 use crate::notify::Notify;
 use crate::program::{Moment, Program, Surroundings};
+use crate::slots::Slots;
 use crate::spawn::{Plan, Spawner, Stream, output_flags};
-use crate::supervise::{Hands, OpenFailed, Spawned, Step, Told, Whom};
+use crate::supervise::{Accepted, Hands, OpenFailed, Spawned, Step, Told, Whom};
 use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
@@ -20,9 +22,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) type LogPipe = (OwnedFd, OwnedFd);
 
 /// Everything outside that the supervisor acts on. All tables have one entry for each unit, at
-/// its index.
+/// its index. `notifies`, `groups` and `sessions` have one for each slot of an instance as well.
 pub(crate) struct World {
     pub(crate) manifest: &'static Manifest,
+    pub(crate) slots: Slots,
+    pub(crate) connections: Connections,
+    pub(crate) variables: Variables,
     pub(crate) registry: Registry,
     pub(crate) listeners: Listeners,
     pub(crate) programs: Box<[Option<(Program, Surroundings)>]>,
@@ -46,10 +51,31 @@ impl World {
         }
     }
 
+    /// The service's settings, or those of an instance's template.
     fn service(&self, unit: UnitId) -> Option<&'static Service> {
-        match &self.manifest.unit(unit)?.kind {
+        match &self.manifest.unit(self.slots.source(unit))?.kind {
             UnitKind::Service(service) => Some(service),
             _ => None,
+        }
+    }
+
+    /// Makes the cgroup of a slot, if it is the first instance there. Without one the instance
+    /// goes by its process group.
+    fn ready_group(&mut self, unit: UnitId) {
+        let source = self.slots.source(unit);
+        let (Some(Some(template)), Some(None)) =
+            (self.groups.get(source.index()), self.groups.get(unit.index()))
+        else {
+            return;
+        };
+        let Some(service) = self.service(unit) else { return };
+        let Ok(group) = template.make_instance(unit, service) else { return };
+        let source = group.events().as_raw_fd();
+        let token = Token::Group(unit).into();
+        let watched = self.registry.register(&mut SourceFd(&source), token, Interest::PRIORITY);
+        // Unwatched it would never be found empty.
+        if watched.is_ok() {
+            self.groups[unit.index()] = Some(group);
         }
     }
 }
@@ -90,21 +116,37 @@ impl Hands for World {
 
     fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
         let Some(service) = self.service(unit) else { return Err(libc::EINVAL) };
+        let owner = self.slots.owner(unit);
+        if owner.is_some() {
+            self.ready_group(unit);
+        }
         let listeners = &self.listeners;
-        let index = unit.index();
+        let connection = self.connections.of(unit.index());
+        let connected = connection.map(|it| it.fd());
+        let variables =
+            connection.map_or_else(Pointers::new, |connection| self.variables.fill(connection));
+        let index = self.slots.source(unit).index();
         let Some(Some((program, surroundings))) = self.programs.get_mut(index) else {
             return Err(libc::EINVAL);
         };
         let streams_use_socket = service.execution.stdin == Input::Socket
             || [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Socket);
         let passes = matches!(step, Step::Start(_)) && !streams_use_socket;
-        let units = || service.sockets.iter().copied().filter(|_| passes);
-        let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count()));
-        let moment = Moment { told, sockets };
+        // An instance has its connection, any other service the listeners of its sockets.
+        let units = || service.sockets.iter().copied().filter(|_| passes && owner.is_none());
+        let fds = || units().flat_map(|unit| listeners.fds(unit));
+        let own = owner.map(|slot| (slot.socket, 1)).filter(|_| passes && connected.is_some());
+        let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count())).chain(own);
+        let instance = owner.map(|_| unit);
+        let moment = Moment { told, sockets, instance, variables: &variables };
         let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
 
         let mut first = service.sockets.iter().flat_map(|unit| listeners.fds(*unit));
-        let socket = first.next().filter(|_| streams_use_socket);
+        let socket = match owner {
+            Some(_) => connected,
+            None => first.next(),
+        };
+        let socket = socket.filter(|_| streams_use_socket);
         if streams_use_socket && socket.is_none() {
             return Err(libc::ENOTSOCK);
         }
@@ -123,18 +165,22 @@ impl Hands for World {
                 from.output(&service.execution.stderr, surroundings.stderr.as_deref()),
             ],
             non_blocking: Some(service.non_blocking),
-            cgroup: self.groups.get(index).and_then(Option::as_ref).map(Group::directory),
+            cgroup: self.groups.get(unit.index()).and_then(Option::as_ref).map(Group::directory),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
             execution: Some(&service.execution),
         };
         let child = self
             .spawner
-            .spawn(&plan, units().flat_map(|unit| listeners.fds(unit)))
+            .spawn(&plan, fds().chain(connected.filter(|_| passes)))
             .map_err(|errno| errno.raw_os_error())?;
         let which = usize::from(!matches!(step, Step::Start(_)));
-        if let Some(session) = self.sessions.get_mut(index) {
+        if let Some(session) = self.sessions.get_mut(unit.index()) {
             session[which] = i32::try_from(child.pid).unwrap_or(0);
+        }
+        if owner.is_some() && is_last(service, step, streams_use_socket) {
+            // The client sees the end of the connection when the instance's process ends it.
+            self.connections.release(unit.index());
         }
         Ok(Spawned { pid: child.pid, exec_error: child.failed })
     }
@@ -173,9 +219,36 @@ impl Hands for World {
         alive
     }
 
-    fn tell(&mut self, unit: Option<UnitId>, event: Event) {
-        self.link.tell(unit, event);
+    fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {
+        match (self.socket(unit), self.listeners.fd(unit, listener)) {
+            (Some(socket), Some(fd)) => self.connections.accept(fd, socket),
+            _ => Accepted::Nothing,
+        }
     }
+
+    fn keep(&mut self, instance: UnitId, number: u64) {
+        self.connections.keep(instance.index(), number);
+    }
+
+    fn refuse(&mut self) {
+        self.connections.refuse();
+    }
+
+    fn release(&mut self, instance: UnitId) {
+        self.connections.release(instance.index());
+    }
+
+    fn tell(&mut self, unit: Option<UnitId>, event: Event) {
+        // In the log an instance goes by the name of its template.
+        self.link.tell(unit.map(|unit| self.slots.source(unit)), event);
+    }
+}
+
+/// Whether no program of an instance behind this one gets the connection.
+fn is_last(service: &Service, step: Step, streams_use_socket: bool) -> bool {
+    let later = [&service.start_post, &service.reload, &service.stop, &service.stop_post];
+    let last = matches!(step, Step::Start(index) if usize::from(index) + 1 == service.start.len());
+    last && !(streams_use_socket && later.into_iter().any(|commands| !commands.is_empty()))
 }
 
 /// What the standard streams may come from.

@@ -9,7 +9,7 @@
 //! * An IPv6 address on a kernel without IPv6 is skipped, and is then no fd of the unit.
 
 mod address;
-mod options;
+pub(crate) mod options;
 mod path;
 
 use crate::supervise::OpenFailed;

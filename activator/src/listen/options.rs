@@ -1,7 +1,7 @@
 //! Socket options of systemd.socket(5) as setsockopt(2).
 
 use crate::sys;
-use activator::manifest::SocketOption;
+use activator::manifest::{Socket, SocketOption};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
@@ -66,6 +66,18 @@ pub(super) fn set(
     };
     let _ = outcome;
     Ok(())
+}
+
+/// Sets on an accepted connection what systemd sets there again: all but what is for bind(2).
+pub(crate) fn set_accepted(fd: BorrowedFd, socket: &Socket) {
+    use SocketOption::*;
+    let Ok(family) = rustix::net::sockopt::socket_domain(fd) else { return };
+    for option in &socket.options {
+        if !matches!(option, FreeBind | Transparent | ReusePort | BindToDevice(_)) {
+            // Fails for what `set` lets fail only.
+            let _ = set(fd, family, option);
+        }
+    }
 }
 
 /// With privilege beyond net.core.[rw]mem_max, else up to it.

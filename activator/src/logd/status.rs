@@ -3,13 +3,18 @@
 use super::orders::Snapshot;
 use super::words;
 use crate::control::{
-    Exit, MachineState, Report, ServiceState, ServiceStatus, SocketState, SocketStatus, Status,
+    Exit, InstanceStatus, MachineState, Report, ServiceState, ServiceStatus, SocketState,
+    SocketStatus, Status,
 };
 use crate::manifest::{Manifest, UnitId, UnitKind};
+use crate::peer::instance_unit;
 use std::path::Path;
 
 /// Where PID 1 makes the services' cgroups.
 pub const CGROUPS: &str = "/sys/fs/cgroup/rouse";
+
+/// A status lists so many instances at most, so that it fits into a frame.
+const MOST_INSTANCES: usize = 200;
 
 /// What a client wants a unit to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +56,11 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
         activator_memory: resident_memory(rustix::process::getppid()).unwrap_or(0),
         sockets: Vec::new(),
         services: Vec::new(),
+        instances: Vec::new(),
     };
     for report in &snapshot.units {
         match *report {
-            Report::Socket { unit, state, triggered, refused } => {
+            Report::Socket { unit, state, triggered, refused, accepted, connections } => {
                 let kind = manifest.unit(unit).map(|unit| &unit.kind);
                 let Some(UnitKind::Socket(socket)) = kind else { continue };
                 status.sockets.push(SocketStatus {
@@ -65,6 +71,19 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                     service: name(socket.service),
                     triggered,
                     refused,
+                    accepted,
+                    connections,
+                });
+            }
+            Report::Instance { .. } if status.instances.len() >= MOST_INSTANCES => {}
+            Report::Instance { template, socket, number, ref peer, state, main_pid } => {
+                status.instances.push(InstanceStatus {
+                    name: instance_unit(&name(template), peer.instance(number)),
+                    user: user(template),
+                    socket: name(socket),
+                    state: state.to_string(),
+                    main_pid,
+                    peer: peer.to_string(),
                 });
             }
             Report::Service { unit, state, main_pid, starts, restarts, last_exit, .. } => {
@@ -188,6 +207,16 @@ mod tests {
                 state: SocketState::Listening,
                 triggered: 5,
                 refused: 6,
+                accepted: 0,
+                connections: 0,
+            },
+            Report::Instance {
+                template: echo,
+                socket,
+                number: 4,
+                peer: crate::peer::Peer::Unix { pid: 7, uid: 8 },
+                state: ServiceState::Running,
+                main_pid: Some(9),
             },
             service(echo, ServiceState::Dead, Some(Exit::Signal(9)), false),
         ]);
@@ -210,6 +239,8 @@ mod tests {
                 service: "echo.service".into(),
                 triggered: 5,
                 refused: 6,
+                accepted: 0,
+                connections: 0,
             }],
             services: vec![ServiceStatus {
                 name: "echo.service".into(),
@@ -220,6 +251,14 @@ mod tests {
                 restarts: 1,
                 memory: Some(4096),
                 last_exit: Some("killed 9".into()),
+            }],
+            instances: vec![InstanceStatus {
+                name: "echo.service 4-7-8".into(),
+                user: None,
+                socket: "echo.socket".into(),
+                state: "running".into(),
+                main_pid: Some(9),
+                peer: "process 7 of user 8".into(),
             }],
         };
         assert_eq!(status, expected);
@@ -250,7 +289,14 @@ mod tests {
     #[test]
     fn verdicts_on_sockets_and_targets() {
         let unit = UnitId(1);
-        let socket = |state| Report::Socket { unit, state, triggered: 0, refused: 0 };
+        let socket = |state| Report::Socket {
+            unit,
+            state,
+            triggered: 0,
+            refused: 0,
+            accepted: 0,
+            connections: 0,
+        };
         let judged = |report, wish| judge(&snapshot(vec![report]), unit, wish);
         assert_eq!(judged(socket(SocketState::Running), Wish::Up), Verdict::Done);
         assert_eq!(judged(socket(SocketState::Dead), Wish::Up), Verdict::NotYet);

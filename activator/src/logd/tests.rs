@@ -130,7 +130,14 @@ impl Room {
             job,
         });
         let state = SocketState::Running;
-        self.report(Report::Socket { unit: UnitId(1), state, triggered: 1, refused: 0 });
+        self.report(Report::Socket {
+            unit: UnitId(1),
+            state,
+            triggered: 1,
+            refused: 0,
+            accepted: 0,
+            connections: 0,
+        });
         self.report(Report::End);
     }
 

@@ -1,7 +1,7 @@
 //! What PID 1 tells of its own accord, in words.
 
 use crate::address::kind_name;
-use crate::control::{Event, Exit};
+use crate::control::{Event, Exit, Refusal};
 use crate::manifest::{ListenKind, Listener, Manifest, UnitId, UnitKind};
 use std::io;
 
@@ -16,6 +16,10 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
         Event::OpenFailed(index, errno) => {
             let address = nth(listeners, index);
             format!("cannot listen on {address}: {}; trying again", cause(errno))
+        }
+        Event::AcceptFailed(index, errno) => {
+            let address = nth(listeners, index);
+            format!("cannot accept on {address}: {}; trying again", cause(errno))
         }
         Event::Triggered(index) => {
             let packets = listeners
@@ -35,6 +39,13 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
         Event::Failed => "failed".to_owned(),
         Event::Booted => "all units of the boot are started, sockets listen".to_owned(),
         Event::ShuttingDown => "stopping all services".to_owned(),
+        Event::Refused(Refusal::Connections) => {
+            "connection closed, MaxConnections= are open".to_owned()
+        }
+        Event::Refused(Refusal::Source) => {
+            "connection closed, MaxConnectionsPerSource= of its source are open".to_owned()
+        }
+        Event::Refused(Refusal::Cid) => "connection closed, not from an X-AllowCID=".to_owned(),
         Event::Lost(count) => format!("{count} messages before this one were lost"),
     }
 }

@@ -12,7 +12,7 @@ pub struct Socket {
     pub service: UnitId,
     /// `Accept=yes`: one instance for each connection.
     pub accept: Option<Accept>,
-    /// `FileDescriptorName=`, or the unit's name.
+    /// `FileDescriptorName=`; without one the unit's name, with `accept` `connection`.
     pub fd_name: String,
     /// `SocketMode=`, exact from the first moment.
     pub mode: u32,
@@ -43,7 +43,9 @@ pub struct Socket {
     pub message_queue: Option<(u32, u32)>,
     /// `PassFileDescriptorsToExec=`
     pub pass_fds_to_exec: bool,
-    /// `X-AllowCID=`: the vsock context ids that may connect; others are refused. Empty: all.
+    /// `X-AllowCID=`: the vsock context ids that may connect; the connections of others are closed.
+    /// Empty: all. It is who accepts that looks, so without `accept` the host refuses it: there the
+    /// service accepts, and could not know.
     pub allow_cids: Vec<u32>,
     /// `ExecStartPre=`: before the listeners are opened; a failure fails the unit.
     pub start_pre: Vec<Command>,

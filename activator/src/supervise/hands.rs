@@ -1,5 +1,6 @@
 //! What the state machine does to the world, and what it is told by it.
 
+use super::Accepted;
 use activator::control::{Event, Exit};
 use activator::manifest::UnitId;
 
@@ -24,6 +25,14 @@ pub(crate) trait Hands {
     fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32);
     /// Whether any process of the service is left, the main process among them.
     fn populated(&mut self, unit: UnitId) -> bool;
+    /// Accepts a connection of a listener with `Accept=yes`.
+    fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted;
+    /// The connection that was accepted last is that instance's, and its number that.
+    fn keep(&mut self, instance: UnitId, number: u64);
+    /// Closes the connection that was accepted last.
+    fn refuse(&mut self);
+    /// An instance has ended: what is left of its connection in here is closed.
+    fn release(&mut self, instance: UnitId);
     /// Tells people.
     fn tell(&mut self, unit: Option<UnitId>, event: Event);
 }

@@ -86,6 +86,7 @@ impl Supervisor<'_> {
                 break;
             }
         }
+        self.free_slots(turn);
         for index in 0..self.units.len() {
             self.follow(turn, id(index));
         }
@@ -197,12 +198,12 @@ impl Supervisor<'_> {
         spec.requires.iter().any(|id| spec.after.contains(id) && !self.is_satisfied(*id))
     }
 
-    fn conflict(&self, one: usize, other: usize) -> bool {
+    pub(super) fn conflict(&self, one: usize, other: usize) -> bool {
         self.spec(id(one)).conflicts.contains(&id(other))
             || self.spec(id(other)).conflicts.contains(&id(one))
     }
 
-    fn want_down(&mut self, index: usize, kind: JobKind) {
+    pub(super) fn want_down(&mut self, index: usize, kind: JobKind) {
         let job = &mut self.units[index].job;
         let begun = job.is_some_and(|job| job.kind != JobKind::Start && job.begun);
         *job = Some(Job { kind, begun });

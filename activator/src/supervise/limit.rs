@@ -83,6 +83,11 @@ impl Limiter {
         Err(self.held_until)
     }
 
+    /// Takes back the last event that was counted: it came to nothing.
+    pub(super) fn give_back(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
     /// Until when it refuses, if it does.
     pub(super) fn held(&self, now: u64) -> Option<u64> {
         (now < self.held_until).then_some(self.held_until)

@@ -67,6 +67,7 @@
 //! borrowed fields have no place there, and no field may hold an fd: those are the hands'.
 
 mod hands;
+mod instance;
 mod jobs;
 mod limit;
 #[allow(dead_code)]
@@ -78,6 +79,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use instance::Accepted;
 #[allow(unused_imports)]
 pub(crate) use reload::{Fate, Machine};
 
@@ -119,6 +121,9 @@ pub(crate) struct Unit {
     /// Was started by the boot; `listening_us` waits for those that are sockets.
     #[serde(default)]
     boot: bool,
+    /// Of an instance: the connection that it is for, while the slot is taken.
+    #[serde(default)]
+    visitor: Option<instance::Visitor>,
     state: State,
 }
 
@@ -158,6 +163,7 @@ impl<'m> Supervisor<'m> {
         let unit = |unit: &activator::manifest::Unit| Unit {
             job: None,
             boot: false,
+            visitor: None,
             state: match &unit.kind {
                 UnitKind::Socket(socket) => State::Socket(socket::Socket::new(socket)),
                 UnitKind::Service(service) => State::Service(service::Service::new(service)),
@@ -351,6 +357,8 @@ impl<'m> Supervisor<'m> {
                 state: socket.shown(),
                 triggered: socket.triggered,
                 refused: socket.refused,
+                accepted: socket.accepted,
+                connections: self.connections(unit),
             },
             State::Service(service) => service.report(unit, job.is_some()),
             State::Target { active } => Report::Target { unit, active: *active },

@@ -58,7 +58,7 @@ impl Unit {
         let UnitKind::Service(spec) = kind else { return None };
         let main = saved.pointer("/state/Service/main")?.as_u64()?;
         let state = State::Service(service::Service::running(spec, u32::try_from(main).ok()?));
-        Some(Self { job: None, boot: false, state })
+        Some(Self { job: None, boot: false, visitor: None, state })
     }
 
     /// Whether nothing of it is left, and nobody wants it.

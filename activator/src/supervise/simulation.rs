@@ -4,7 +4,8 @@
 //! open, orders of people, in random order and at random times. In it, always:
 //! * no fd is closed before the machine goes down, whatever happens to services;
 //! * a service never has two main processes;
-//! * a socket is not watched while anything of its service lives.
+//! * a socket is not watched while anything of its service lives, unless it accepts itself;
+//! * a connection that was accepted is closed, or given to one main process and to no other.
 //!
 //! A reload may come between any two events, and changes none of this.
 //!
@@ -16,9 +17,11 @@
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
 
 use super::tests::{command, manifest, service, socket, unit};
-use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{Accepted, Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use crate::slots::Slots;
 use activator::control::{Event, Exit, Report, SocketState};
 use activator::manifest::*;
+use activator::peer::Peer;
 use std::collections::BTreeMap;
 
 /// Schedules of one run of the tests, unless the environment says otherwise.
@@ -82,6 +85,7 @@ fn schedule(seed: u64) {
 /// One to four services with up to two sockets each; a later one may depend on earlier ones.
 fn units(dice: &mut Dice) -> Manifest {
     let services = 1 + dice.below(4) as u16;
+    let templates: Vec<bool> = (0..services).map(|_| dice.one_in(4)).collect();
     let mut units: Vec<Unit> = vec![];
     for index in 0..services {
         let mut spec = service();
@@ -103,8 +107,9 @@ fn units(dice: &mut Dice) -> Manifest {
             *commands = vec![command(); dice.below(4).saturating_sub(2) as usize];
         }
         let mut one = unit(&format!("{index}.service"), UnitKind::Service(spec));
-        one.start_at_boot = dice.one_in(4);
-        for other in (0..index).map(UnitId) {
+        one.start_at_boot = dice.one_in(4) && !templates[usize::from(index)];
+        // Nobody can require a template.
+        for other in (0..index).map(UnitId).filter(|other| !templates[other.index()]) {
             match dice.below(8) {
                 0 => one.after.push(other),
                 1 => {
@@ -119,6 +124,20 @@ fn units(dice: &mut Dice) -> Manifest {
         units.push(one);
     }
     for index in 0..services {
+        if templates[usize::from(index)] {
+            let name = format!("{index}-a.socket");
+            let mut spec = socket(index, 1 + dice.below(2) as usize);
+            spec.accept = Some(Accept {
+                max_connections: 1 + dice.below(4) as u32,
+                max_per_source: dice.below(3) as u32,
+            });
+            spec.trigger_limit.burst = *dice.pick(&[0, 2, 200]);
+            spec.poll_limit.burst = *dice.pick(&[1, 150]);
+            let mut one = unit(&name, UnitKind::Socket(spec));
+            one.start_at_boot = true;
+            units.push(one);
+            continue;
+        }
         for number in 0..dice.below(3) {
             let name = format!("{index}-{number}.socket");
             let mut spec = socket(index, 1 + dice.below(2) as usize);
@@ -167,9 +186,20 @@ struct Process {
     deaf: bool,
 }
 
+#[derive(Debug, Default)]
+struct Connection {
+    /// The main process that got it.
+    given: Option<u32>,
+}
+
 #[derive(Debug)]
 struct World<'m> {
     manifest: &'m Manifest,
+    slots: Slots,
+    /// Accepted and not judged yet.
+    pending: bool,
+    /// Connections of the slots.
+    held: BTreeMap<UnitId, Connection>,
     dice: Dice,
     now: u64,
     /// By time, then in the order they were made.
@@ -192,9 +222,13 @@ impl<'m> World<'m> {
             UnitKind::Socket(socket) => socket.listeners.iter().map(|_| Door::default()).collect(),
             _ => vec![],
         });
+        let slots = Slots::new(manifest);
         Self {
             doors: doors.collect(),
-            leftovers: vec![false; manifest.units.len()],
+            leftovers: vec![false; slots.len()],
+            slots,
+            pending: false,
+            held: BTreeMap::new(),
             manifest,
             dice,
             now: 1,
@@ -207,6 +241,10 @@ impl<'m> World<'m> {
             pids: 100,
             calls: 0,
         }
+    }
+
+    fn spec(&self, unit: UnitId) -> &'m Unit {
+        &self.manifest.units[self.slots.source(unit).index()]
     }
 
     fn later(&mut self, delay: u64, fate: Fate) {
@@ -241,7 +279,7 @@ impl<'m> World<'m> {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             process.deaf = false;
             let (unit, main) = (process.unit, process.main);
-            let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind else {
+            let UnitKind::Service(service) = &self.spec(unit).kind else {
                 continue;
             };
             if !main || service.kind == ServiceKind::Oneshot {
@@ -258,11 +296,13 @@ impl<'m> World<'m> {
     fn reload(&mut self, it: Supervisor<'m>) -> Supervisor<'m> {
         self.fates.retain(|_, fate| !matches!(fate, Fate::Readable(..)));
         self.doors.iter_mut().flatten().for_each(|door| door.watched = false);
-        let saved = self.manifest.units.iter().enumerate().map(|(index, spec)| {
-            let saved = serde_json::to_value(it.unit(UnitId(index as u16)).unwrap()).unwrap();
-            Some(super::Unit::take_over(&saved, &spec.kind).unwrap())
+        let units = (0..self.slots.len()).map(|index| UnitId(index as u16));
+        let saved = units.map(|unit| {
+            let saved = serde_json::to_value(it.unit(unit).unwrap()).unwrap();
+            Some(super::Unit::take_over(&saved, &self.spec(unit).kind).unwrap())
         });
-        let mut next = Supervisor::resume(self.manifest, self.now, it.machine(), saved);
+        let saved: Vec<_> = saved.collect();
+        let mut next = Supervisor::resume(self.manifest, self.now, it.machine(), saved.into_iter());
         let fates = vec![super::Fate::Stays; self.manifest.units.len()];
         next.go_on(self.now, self, &fates);
         next
@@ -340,7 +380,7 @@ impl<'m> World<'m> {
 
     fn serve(&mut self, pid: u32) {
         let Some(unit) = self.processes.get(&pid).map(|process| process.unit) else { return };
-        if let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind {
+        if let UnitKind::Service(service) = &self.spec(unit).kind {
             for socket in &service.sockets {
                 self.doors[socket.index()].iter_mut().for_each(|door| door.waiting = 0);
             }
@@ -361,6 +401,17 @@ impl<'m> World<'m> {
     }
 
     fn assert_served(&self, it: &Supervisor) {
+        let sockets = (0..self.manifest.units.len()).filter_map(|index| {
+            match it.report(UnitId(index as u16))? {
+                Report::Socket { connections, .. } => Some(connections as usize),
+                _ => None,
+            }
+        });
+        assert_eq!(sockets.sum::<usize>(), self.held.len(), "{it:#?}\n{self:#?}");
+        for (unit, connection) in &self.held {
+            let pid = connection.given.expect("nobody has it");
+            assert!(self.processes.contains_key(&pid), "{unit:?} is over, but not free");
+        }
         assert!(self.fates.is_empty(), "events without end: {:?}\n{it:#?}", self.fates);
         assert_eq!(it.deadline(), None, "{it:#?}");
         for (index, doors) in self.doors.iter().enumerate() {
@@ -430,6 +481,7 @@ impl Hands for World<'_> {
         let main = |process: &Process| process.unit == socket.service && process.main;
         assert!(!self.processes.values().any(main), "{unit:?} is watched, its service lives");
         assert!(!group || !self.alive(socket.service), "{unit:?}: its cgroup is not empty");
+        assert!(!self.pending, "a connection is nobody's");
         if !self.calm && self.dice.one_in(50) {
             return false;
         }
@@ -460,11 +512,16 @@ impl Hands for World<'_> {
         let pid = self.pids;
         let deaf = !self.calm && self.dice.one_in(6);
         self.processes.insert(pid, Process { unit, main, deaf });
+        if self.slots.owner(unit).is_some() && step == Step::Start(0) {
+            let connection = self.held.get_mut(&unit).expect("an instance without connection");
+            assert_eq!(connection.given.replace(pid), None, "a connection has two owners");
+        }
+        assert!(!self.slots.is_template(unit), "a template runs");
         let exec_error = (!self.calm && self.dice.one_in(20)).then_some(libc::ENOENT);
         if exec_error.is_some() {
             self.later(0, Fate::Exit(pid, Exit::Code(203)));
         } else if main {
-            if let UnitKind::Service(service) = &self.manifest.units[unit.index()].kind {
+            if let UnitKind::Service(service) = &self.spec(unit).kind {
                 self.plan_of_main(pid, unit, service.kind);
             }
         } else if self.calm || !self.dice.one_in(10) {
@@ -500,6 +557,46 @@ impl Hands for World<'_> {
 
     fn populated(&mut self, unit: UnitId) -> bool {
         self.alive(unit)
+    }
+
+    fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {
+        self.calls += 1;
+        assert!(!self.pending, "a connection is nobody's");
+        if !self.calm && self.dice.one_in(20) {
+            return Accepted::Failed(libc::EMFILE);
+        }
+        let door = &mut self.doors[unit.index()][usize::from(listener)];
+        assert!(door.open && !door.watched);
+        if door.waiting == 0 {
+            return Accepted::Nothing;
+        }
+        door.waiting -= 1;
+        if self.dice.one_in(10) {
+            return Accepted::Aborted;
+        }
+        self.pending = true;
+        Accepted::Connection(Peer::Unix { pid: 1, uid: self.dice.below(3) as u32 })
+    }
+
+    fn keep(&mut self, instance: UnitId, _: u64) {
+        self.calls += 1;
+        assert!(std::mem::take(&mut self.pending), "there is no connection to keep");
+        let own = |process: &Process| process.unit == instance;
+        assert!(!self.processes.values().any(own), "{instance:?} has somebody");
+        let before = self.held.insert(instance, Connection::default());
+        assert!(before.is_none(), "{instance:?} has a connection");
+    }
+
+    fn refuse(&mut self) {
+        self.calls += 1;
+        assert!(std::mem::take(&mut self.pending), "there is no connection to refuse");
+    }
+
+    fn release(&mut self, instance: UnitId) {
+        self.calls += 1;
+        let main = |process: &Process| process.unit == instance && process.main;
+        assert!(!self.processes.values().any(main), "{instance:?} is free, but runs");
+        assert!(self.held.remove(&instance).is_some(), "{instance:?} had no connection");
     }
 
     fn tell(&mut self, _: Option<UnitId>, event: Event) {

@@ -1,6 +1,6 @@
 //! Socket units: open, watch, trigger, pause.
 
-use super::limit::Limiter;
+use super::limit::{Health, Limiter};
 use super::{Cause, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState, SocketState};
 use activator::manifest::{self, UnitId, UnitKind};
@@ -12,6 +12,8 @@ const FIRST_RETRY_US: u64 = 100_000;
 const LAST_RETRY_US: u64 = 10_000_000;
 /// When a watch that could not begin is tried again.
 const WATCH_AGAIN_US: u64 = 1_000_000;
+/// When an accept that found no fd or memory is tried again.
+const ACCEPT_AGAIN_US: u64 = 500_000;
 /// After so many tries a start job has failed (about three seconds); the tries go on.
 const TRIES_OF_A_JOB: u32 = 5;
 
@@ -22,6 +24,8 @@ pub(super) struct Socket {
     pub(super) state: SocketState,
     pub(super) triggered: u64,
     pub(super) refused: u64,
+    /// With Accept=yes, connections that got an instance. Written by `instance`.
+    pub(super) accepted: u64,
     /// Retrying or paused until then.
     until: u64,
     /// Opens that failed in a row.
@@ -59,6 +63,7 @@ impl Socket {
             state: SocketState::Dead,
             triggered: 0,
             refused: 0,
+            accepted: 0,
             until: 0,
             tries: 0,
             trigger_limit: Limiter::new(socket.trigger_limit),
@@ -93,6 +98,35 @@ impl Socket {
             SocketState::Listening if deaf => SocketState::Paused,
             state => state,
         }
+    }
+
+    /// Counts a connection against the trigger limit, or says until when it has to wait.
+    pub(super) fn take_trigger(&mut self, now: u64) -> Result<(), u64> {
+        // One bad instance says nothing about the next: each has a client of its own.
+        self.trigger_limit.take(now, Health::Good)
+    }
+
+    /// There was no connection after all.
+    pub(super) fn give_back_trigger(&mut self) {
+        self.trigger_limit.give_back();
+    }
+
+    /// Watches nothing until then.
+    pub(super) fn pause(&mut self, turn: &mut Turn, unit: UnitId, until: u64) {
+        self.unwatch(turn, unit);
+        self.refused += 1;
+        self.state = SocketState::Paused;
+        self.until = until;
+        turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
+    }
+
+    /// A connection could not be accepted for want of fds or memory. It waits in the backlog.
+    pub(super) fn retry_accept(&mut self, turn: &mut Turn, unit: UnitId, listener: u16, why: i32) {
+        self.refused += 1;
+        if let Some(listener) = self.listeners.get_mut(usize::from(listener)) {
+            listener.until = turn.now.saturating_add(ACCEPT_AGAIN_US);
+        }
+        turn.hands.tell(Some(unit), Event::AcceptFailed(listener, why));
     }
 
     fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
@@ -167,7 +201,7 @@ impl Supervisor<'_> {
 
     /// A watched listener is readable: its service gets a start job, or the socket pauses.
     pub(super) fn trigger(&mut self, turn: &mut Turn, unit: UnitId, listener: u16) {
-        let UnitKind::Socket(spec) = &self.manifest.units[unit.index()].kind else { return };
+        let UnitKind::Socket(spec) = &self.spec(unit).kind else { return };
         let health = self.health(spec.service);
         let held = self.start_held(turn.now, spec.service);
         let stopping = self.machine == MachineState::Stopping;
@@ -188,14 +222,12 @@ impl Supervisor<'_> {
             turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
             return;
         }
+        if spec.accept.is_some() {
+            return self.take_connections(turn, unit, listener);
+        }
         let held = held.or_else(|| socket.trigger_limit.take(turn.now, health).err());
         if let Some(until) = held {
-            socket.unwatch(turn, unit);
-            socket.refused += 1;
-            socket.state = SocketState::Paused;
-            socket.until = until;
-            turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
-            return;
+            return socket.pause(turn, unit, until);
         }
         socket.triggered += 1;
         turn.hands.tell(Some(unit), Event::Triggered(listener));
@@ -216,10 +248,12 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Watches the listeners of a socket whose service is gone, and only those.
+    /// Watches the listeners of a socket whose service is gone, and only those. Instances are in
+    /// nobody's way.
     pub(super) fn follow(&mut self, turn: &mut Turn, unit: UnitId) {
-        let UnitKind::Socket(spec) = &self.manifest.units[unit.index()].kind else { return };
-        let gone = self.is_gone(spec.service) && self.machine != MachineState::Stopping;
+        let UnitKind::Socket(spec) = &self.spec(unit).kind else { return };
+        let gone = (spec.accept.is_some() || self.is_gone(spec.service))
+            && self.machine != MachineState::Stopping;
         let stopping = self.units[unit.index()].job.is_some_and(|job| job.kind != JobKind::Start);
         let Some(socket) = self.socket(unit) else { return };
         match socket.state {
@@ -231,7 +265,8 @@ impl Supervisor<'_> {
             }
             SocketState::Paused => {}
             SocketState::Listening | SocketState::Running => {
-                if socket.state == SocketState::Running && spec.flush_pending {
+                let flush = spec.flush_pending && spec.accept.is_none();
+                if socket.state == SocketState::Running && flush {
                     turn.hands.flush(unit);
                 }
                 socket.state = SocketState::Listening;
@@ -265,7 +300,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn socket(&mut self, unit: UnitId) -> Option<&mut Socket> {
+    pub(super) fn socket(&mut self, unit: UnitId) -> Option<&mut Socket> {
         match &mut self.units.get_mut(unit.index())?.state {
             State::Socket(socket) => Some(socket),
             _ => None,

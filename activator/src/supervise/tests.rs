@@ -1,6 +1,6 @@
 //! The state machine, step by step, with scripted hands.
 
-use super::{Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{Accepted, Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
 
@@ -13,6 +13,10 @@ enum Call {
     Unwatch(u16, u16),
     Spawn(u16, Step),
     Kill(u16, Whom, i32),
+    Take(u16, u16),
+    Keep(u16, u64),
+    Refuse,
+    Release(u16),
 }
 use Call::*;
 
@@ -26,6 +30,8 @@ struct Script {
     exec_error: Option<i32>,
     /// Services with processes besides main and control.
     leftovers: Vec<u16>,
+    /// What the next accepts find, the last first.
+    clients: Vec<Accepted>,
     pids: u32,
 }
 
@@ -66,6 +72,19 @@ impl Hands for Script {
     }
     fn populated(&mut self, unit: UnitId) -> bool {
         self.leftovers.contains(&unit.0)
+    }
+    fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {
+        self.calls.push(Take(unit.0, listener));
+        self.clients.pop().unwrap_or(Accepted::Nothing)
+    }
+    fn keep(&mut self, instance: UnitId, number: u64) {
+        self.calls.push(Keep(instance.0, number));
+    }
+    fn refuse(&mut self) {
+        self.calls.push(Refuse);
+    }
+    fn release(&mut self, instance: UnitId) {
+        self.calls.push(Release(instance.0));
     }
     fn tell(&mut self, unit: Option<UnitId>, event: Event) {
         self.events.push((unit, event));

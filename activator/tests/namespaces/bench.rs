@@ -212,6 +212,23 @@ pub(crate) fn until(what: &str, mut good: impl FnMut() -> bool) {
     panic!("waited in vain until {what}");
 }
 
+/// A vsock connection; None where the kernel knows no way to that CID.
+#[allow(unsafe_code)]
+pub(crate) fn connect_vsock(cid: u32, port: u32) -> Option<rustix::fd::OwnedFd> {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let fd = socket(AddressFamily::VSOCK, SocketType::STREAM, None).ok()?;
+    // SAFETY: all zeroes is a valid sockaddr_vm, and pointer and size are those of a live one.
+    let done = unsafe {
+        let mut address: libc::sockaddr_vm = std::mem::zeroed();
+        address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
+        address.svm_cid = cid;
+        address.svm_port = port;
+        let size = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+        libc::connect(rustix::fd::AsRawFd::as_raw_fd(&fd), (&raw const address).cast(), size)
+    };
+    (done == 0).then_some(fd)
+}
+
 /// Whether our user namespace knows no other user than us.
 pub(crate) fn is_mapped_alone() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();

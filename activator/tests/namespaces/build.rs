@@ -52,6 +52,17 @@ pub(crate) fn socket(name: &str, listeners: Vec<Listener>) -> Socket {
     Socket { listeners, fd_name: name.into(), backlog: 128, ..Socket::default() }
 }
 
+/// The same with `Accept=yes`; limits are `MaxConnections=` and `MaxConnectionsPerSource=`.
+pub(crate) fn accepting(listeners: Vec<Listener>, limits: [u32; 2]) -> Socket {
+    let [max_connections, max_per_source] = limits;
+    Socket {
+        accept: Some(Accept { max_connections, max_per_source }),
+        trigger_limit: RateLimit { interval_us: 2_000_000, burst: 200 },
+        poll_limit: RateLimit { interval_us: 2_000_000, burst: 150 },
+        ..socket("connection", listeners)
+    }
+}
+
 /// A manifest in the making; dependencies by name.
 #[derive(Default)]
 pub(crate) struct Units {

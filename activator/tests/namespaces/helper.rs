@@ -80,9 +80,7 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
         }
         ["ready"] => {
             wait_for_go();
-            let path = std::env::var("NOTIFY_SOCKET").unwrap();
-            let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
-            socket.send_to(b"STATUS=fine\nREADY=1", path).unwrap();
+            notify(b"STATUS=fine\nREADY=1");
             sleep()
         }
         // Says much more than anybody reads in one go, from several threads, then that it is
@@ -123,6 +121,43 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             let listen = std::env::var("LISTEN_FDS");
             let text = format!("stdin listens, LISTEN_FDS is {listen:?}");
             net::send(&connection, text.as_bytes(), SendFlags::empty()).unwrap();
+            ExitCode::SUCCESS
+        }
+        // Has one connection, tells what it was given with it, and echoes until the client leaves.
+        ["connection"] => {
+            let [connection] = <[OwnedFd; 1]>::try_from(fds()).unwrap();
+            let given = ["REMOTE_ADDR", "REMOTE_PORT", "ROUSE_INSTANCE"].map(variable).join(" ");
+            let cookie = variable("SO_COOKIE").parse::<u64>().is_ok();
+            report(&format!("from {given} cookie={cookie}"));
+            if std::env::var("NOTIFY_SOCKET").is_ok() {
+                notify(b"READY=1");
+            }
+            let mut buffer = [0; 4096];
+            while let Ok((length @ 1.., _)) =
+                net::recv(&connection, &mut buffer, RecvFlags::empty())
+            {
+                let pid = std::process::id();
+                let text = [format!("{pid} ").as_bytes(), &buffer[..length]].concat();
+                net::send(&connection, &text, SendFlags::NOSIGNAL).unwrap();
+            }
+            ExitCode::SUCCESS
+        }
+        // The same, as inetd hands it over.
+        ["stdin"] => {
+            let text = std::io::read_to_string(std::io::stdin()).unwrap();
+            let listen = std::env::var("LISTEN_FDS");
+            println!("{text}, LISTEN_FDS is {listen:?}");
+            ExitCode::SUCCESS
+        }
+        // A client of its own, perhaps as another user; says what it got.
+        ["connect", path] => {
+            let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+            // It may be closed already.
+            let _ = stream.write_all(b"x");
+            let mut answer = [0; 100];
+            let length = std::io::Read::read(&mut stream, &mut answer).unwrap_or(0);
+            println!("{}", if length == 0 { "closed" } else { "served" });
+            let _ = std::io::read_to_string(std::io::stdin());
             ExitCode::SUCCESS
         }
         ["main-pid", pid] => {
@@ -282,6 +317,12 @@ fn report(line: &str) {
     }
     let mut file = std::fs::File::options().create(true).append(true).open(path).unwrap();
     file.write_all(format!("{line}\n").as_bytes()).unwrap();
+}
+
+fn notify(text: &[u8]) {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap();
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    socket.send_to(text, path).unwrap();
 }
 
 fn wait_for_go() {

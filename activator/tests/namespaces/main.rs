@@ -6,6 +6,7 @@
 //! service under test ([`helper`]).
 #![allow(missing_docs)]
 
+mod accept;
 mod activation;
 mod bench;
 mod build;
@@ -19,7 +20,7 @@ use std::process::{Command, ExitCode};
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [activation::TESTS, lifecycle::TESTS, init::TESTS].concat()
+    [accept::TESTS, activation::TESTS, lifecycle::TESTS, init::TESTS].concat()
 }
 
 fn main() -> ExitCode {
@@ -61,6 +62,8 @@ fn run(arguments: &[String]) -> ExitCode {
         let output = unshare().arg(exe).args(["inside", name]).output().unwrap();
         if output.status.success() {
             println!("test {name} ... ok");
+            let text = String::from_utf8_lossy(&output.stdout);
+            text.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|it| println!("{it}"));
         } else {
             println!("test {name} ... FAILED ({})", output.status);
             println!("{}", String::from_utf8_lossy(&output.stdout));

@@ -1,0 +1,218 @@
+//! Connections that `Accept=yes` took: held from accept(2) until the instance's process has them.
+//!
+//! What an instance finds in its environment (systemd.exec(5)): REMOTE_ADDR and REMOTE_PORT of IP
+//! and vsock, REMOTE_ADDR alone of a Unix socket with a name, SO_COOKIE, and LISTEN_* for the one
+//! fd; ROUSE_INSTANCE is for stage 2. A client that has gone before its name was asked for leaves
+//! no connection.
+
+use crate::listen::options;
+use crate::program::Field;
+use crate::supervise::Accepted;
+use crate::sys::{self, Name};
+use activator::manifest::Socket;
+use activator::peer::{Instance, Peer};
+use rustix::io::Errno;
+use rustix::net::{self, SocketFlags};
+use std::ffi::c_char;
+use std::fmt::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Tries after a signal, or a client that went, before others get their turn.
+const TRIES: usize = 8;
+
+/// One connection and what is known of its client.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    fd: OwnedFd,
+    peer: Peer,
+    /// The client's own address.
+    remote: Name,
+    /// Among the connections of its socket unit. Set when it is kept.
+    number: u64,
+}
+
+impl Connection {
+    /// For the child.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The connections of all slots.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    /// Accepted, and not judged yet.
+    pending: Option<Connection>,
+    /// At the slot's id, from the moment that it is kept until the last program has it.
+    held: Box<[Option<Connection>]>,
+}
+
+impl Connections {
+    /// `length` is the number of units and slots.
+    pub(crate) fn new(length: usize) -> Self {
+        Self { pending: None, held: (0..length).map(|_| None).collect() }
+    }
+
+    /// Accepts from a listener.
+    pub(crate) fn accept(&mut self, listener: BorrowedFd, socket: &Socket) -> Accepted {
+        self.pending = None;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for _ in 0..TRIES {
+            let fd = match net::accept_with(listener, flags) {
+                Ok(fd) => fd,
+                Err(Errno::AGAIN) => return Accepted::Nothing,
+                Err(Errno::INTR) => continue,
+                Err(errno) if is_gone(errno) => return Accepted::Aborted,
+                Err(errno) => return Accepted::Failed(errno.raw_os_error()),
+            };
+            return match Connection::new(fd, socket) {
+                Ok(connection) => {
+                    let peer = connection.peer;
+                    self.pending = Some(connection);
+                    Accepted::Connection(peer)
+                }
+                Err(_) => Accepted::Aborted,
+            };
+        }
+        Accepted::Aborted
+    }
+
+    /// The pending one is that slot's.
+    pub(crate) fn keep(&mut self, slot: usize, number: u64) {
+        let pending = self.pending.take().map(|connection| Connection { number, ..connection });
+        if let Some(held) = self.held.get_mut(slot) {
+            *held = pending;
+        }
+    }
+
+    /// Closes the pending one.
+    pub(crate) fn refuse(&mut self) {
+        self.pending = None;
+    }
+
+    /// Closes our copy of a slot's.
+    pub(crate) fn release(&mut self, slot: usize) {
+        if let Some(held) = self.held.get_mut(slot) {
+            *held = None;
+        }
+    }
+
+    /// The one of a slot.
+    pub(crate) fn of(&self, slot: usize) -> Option<&Connection> {
+        self.held.get(slot)?.as_ref()
+    }
+}
+
+impl Connection {
+    fn new(fd: OwnedFd, socket: &Socket) -> Result<Self, Errno> {
+        let remote = sys::peer_name(fd.as_fd())?;
+        let peer = match (sys::own_name(fd.as_fd())?, &remote) {
+            (Name::Inet(local), Name::Inet(remote)) => Peer::Inet([local, *remote]),
+            (Name::Inet6(local), Name::Inet6(remote)) => Peer::inet6([local, *remote]),
+            (Name::Vsock(local), Name::Vsock(remote)) => Peer::Vsock([local, *remote]),
+            (Name::Unix(_), _) => {
+                let (pid, uid) = sys::peer_credentials(fd.as_fd())?;
+                Peer::Unix { pid, uid }
+            }
+            _ => Peer::Other,
+        };
+        options::set_accepted(fd.as_fd(), socket);
+        Ok(Self { fd, peer, remote, number: 0 })
+    }
+}
+
+/// A client that did not wait: systemd takes these for no error of the listener's.
+fn is_gone(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::CONNABORTED
+            | Errno::CONNREFUSED
+            | Errno::CONNRESET
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::NETDOWN
+            | Errno::NETRESET
+            | Errno::NETUNREACH
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::NOTCONN
+            | Errno::OPNOTSUPP
+            | Errno::PIPE
+            | Errno::PROTO
+            | Errno::SHUTDOWN
+            | Errno::TIMEDOUT
+    )
+}
+
+/// Room for an instance's variables, written anew for each spawn.
+#[derive(Debug)]
+pub(crate) struct Variables {
+    instance: Field,
+    address: Field,
+    port: Field,
+    cookie: Field,
+}
+
+/// The variables of one instance, for envp; ROUSE_INSTANCE is the first.
+pub(crate) type Pointers = heapless::Vec<*const c_char, { Variables::COUNT }>;
+
+impl Variables {
+    /// So many there are at most.
+    pub(crate) const COUNT: usize = 4;
+
+    /// Makes the room.
+    pub(crate) fn new() -> Self {
+        Self {
+            instance: Field::new(b"ROUSE_INSTANCE=", Instance::MAX),
+            address: Field::new(b"REMOTE_ADDR=", sys::UNIX_NAME + 1),
+            port: Field::new(b"REMOTE_PORT=", 10),
+            cookie: Field::new(b"SO_COOKIE=", 20),
+        }
+    }
+
+    /// Writes those of a connection. The pointers are good until the next call.
+    pub(crate) fn fill(&mut self, connection: &Connection) -> Pointers {
+        for field in [&mut self.instance, &mut self.address, &mut self.port, &mut self.cookie] {
+            field.clear();
+        }
+        // A field takes what it has room for and never fails.
+        let _ = write!(self.instance, "{}", connection.peer.instance(connection.number));
+        let mut pointers = Pointers::new();
+        let mut add = |field: &Field| {
+            let _ = pointers.push(field.pointer());
+        };
+        add(&self.instance);
+        let port = match connection.peer {
+            Peer::Inet([_, (address, port)]) => {
+                let _ = write!(self.address, "{}", std::net::Ipv4Addr::from(address));
+                Some(u32::from(port))
+            }
+            Peer::Inet6([_, (address, port)]) => {
+                let _ = write!(self.address, "{}", std::net::Ipv6Addr::from(address));
+                Some(u32::from(port))
+            }
+            Peer::Vsock([_, (cid, port)]) => {
+                let _ = write!(self.address, "vsock:{cid}");
+                Some(port)
+            }
+            Peer::Unix { .. } | Peer::Other => {
+                if let Name::Unix(name) = &connection.remote {
+                    name.parts().into_iter().for_each(|part| self.address.push(part));
+                }
+                None
+            }
+        };
+        if !self.address.is_empty() {
+            add(&self.address);
+        }
+        if let Some(port) = port {
+            let _ = write!(self.port, "{port}");
+            add(&self.port);
+        }
+        if let Ok(cookie) = net::sockopt::socket_cookie(&connection.fd) {
+            let _ = write!(self.cookie, "{cookie}");
+            add(&self.cookie);
+        }
+        pointers
+    }
+}
