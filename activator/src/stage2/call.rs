@@ -2,7 +2,7 @@
 
 use super::MANIFEST_VARIABLE;
 use super::error::Error;
-use crate::manifest::{Command, Execution, Manifest, Unit, UnitId, UnitKind};
+use crate::manifest::{Command, Execution, Lingering, Manifest, Unit, UnitId, UnitKind};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -100,6 +100,8 @@ pub(super) fn read_manifest() -> Result<Manifest, Error> {
 pub(super) struct Subject {
     pub(super) manifest: Manifest,
     pub(super) unit: Unit,
+    /// Of an Accept=yes template.
+    pub(super) instance: Option<String>,
 }
 
 impl Subject {
@@ -116,7 +118,25 @@ impl Subject {
         if let Some(instance) = instance {
             super::instance::fill(&mut unit, instance);
         }
-        Ok(Self { manifest, unit })
+        Ok(Self { manifest, unit, instance: instance.map(str::to_owned) })
+    }
+
+    /// The lingering user whose unit it is.
+    pub(super) fn owner(&self) -> Option<&Lingering> {
+        self.unit.owner.and_then(|owner| self.manifest.users.get(usize::from(owner)))
+    }
+
+    /// Its name among the directories below /run/rouse, which no other unit or instance has.
+    pub(super) fn slot(&self) -> String {
+        let mut slot = match self.owner() {
+            Some(owner) => format!("{}:{}", owner.name, self.unit.name),
+            None => self.unit.name.clone(),
+        };
+        if let Some(instance) = &self.instance {
+            // The address of a Unix socket has slashes.
+            slot = format!("{slot}:{}", instance.replace('/', "\\x2f"));
+        }
+        slot
     }
 
     pub(super) fn execution(&self) -> Option<&Execution> {
@@ -153,7 +173,7 @@ impl Call {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{INSTANCE, Lingering, Service};
+    use crate::manifest::{INSTANCE, Service};
 
     fn sample() -> Manifest {
         let command = |text: &str| Command { program: text.into(), ..Command::default() };
@@ -189,5 +209,8 @@ mod tests {
     fn an_instance_has_its_name_filled_in() {
         let found = Subject::of(sample(), "a@.service", Some("1-/x")).unwrap();
         assert_eq!(List::Start.of(&found.unit)[0].program, "/bin/1-/x");
+        assert_eq!(found.slot(), r"a@.service:1-\x2fx");
+        let found = Subject::of(sample(), "joe/a@.service", None).unwrap();
+        assert_eq!(found.slot(), "joe:a@.service");
     }
 }

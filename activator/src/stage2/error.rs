@@ -37,6 +37,7 @@ pub enum Stage {
     LogsDirectory = 240,
     ConfigurationDirectory = 241,
     Credentials = 243,
+    Keyring = 244,
 }
 
 /// What stage 2 fails at.

@@ -3,16 +3,26 @@
 //!
 //! A command with the prefix `+` keeps root and the whole machine; with `!` it keeps root.
 
-use super::call::{Call, List};
+use super::call::{Call, List, Subject};
+use super::capabilities::Capabilities;
 use super::container::{self, Places};
+use super::directories::{self, Place};
 use super::environment::Environment;
 use super::error::{At, Error, Stage};
-use super::{identity, say, sys};
-use crate::manifest::{Command, Execution, Service, Stage2, UnitKind};
+use super::mounts::{self, View};
+use super::seccomp::Filters;
+use super::streams::Streams;
+use super::sys::Standard;
+use super::{credentials, identity, namespaces, say, scheduling, sys};
+use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
 use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use std::convert::Infallible;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 /// Returns only what went wrong.
 pub(super) fn run(call: &Call) -> Result<Infallible, Error> {
@@ -20,30 +30,126 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Error> {
     let execution = subject.execution().ok_or(Error::Usage)?;
     let nothing = Stage2::default();
     let stage2 = execution.stage2.as_deref().unwrap_or(&nothing);
-    // No other process of ours may see what we open on the way.
+    let user = identity::of(subject, execution, stage2);
+    // Modes are as given, until the umask is set.
+    rustix::process::umask(Mode::empty());
+
+    let streams = Streams::new(execution, stage2);
+    streams.arrange()?;
+    scheduling::apply(&stage2.scheduling)?;
     let mut environment = Environment::inherited();
+    identity::describe(stage2, &mut environment);
+    streams.term().into_iter().for_each(|term| environment.set_default("TERM", term));
+    let places = directories::of(subject, stage2);
+    directories::make(subject, &places, user.as_ref(), &mut environment)?;
+    let credentials = credentials::make(subject, &stage2.credentials, user.as_ref())?;
+    if let Some(path) = &credentials {
+        environment.set("CREDENTIALS_DIRECTORY", &path.to_string_lossy());
+    }
     environment.pass(&stage2.pass_environment);
     environment.read_files(&stage2.environment_files)?;
     environment.unset(&stage2.unset_environment);
     let arguments = arguments(command, &environment);
     prepare_container(call)?;
 
-    limits(execution)?;
+    let stderr = streams.last()?;
+    if !command.privileged {
+        confine(subject, stage2, &places, &environment, credentials)?;
+    }
+    let ready = Ready::new(command, &arguments, &environment)?;
     rustix::process::umask(Mode::from_raw_mode(execution.umask));
-    let user = identity::of(subject, execution).filter(|_| !keeps_root(command));
-    if let Some(user) = user {
-        identity::take(user)?;
-    }
+    limits(execution)?;
+    let filters = match command.privileged {
+        true => None,
+        false => Some(Filters::of(&without_what_the_kernel_does(&stage2.sandbox))),
+    };
+    let user = user.filter(|_| !keeps_root(command));
+    become_user(stage2, user.as_ref(), command)?;
     change_directory(execution)?;
-    if execution.no_new_privileges && !command.privileged {
-        rustix::thread::set_no_new_privs(true)
-            .at(Stage::NoNewPrivileges, || "give up new privileges".into())?;
+    if !command.privileged {
+        give_up(execution, stage2, filters.as_ref())?;
     }
-    execute(command, &arguments, &environment, execution)
+    ready.execute(execution, filters.as_ref(), stderr)
 }
 
 fn keeps_root(command: &Command) -> bool {
     command.privileged || command.privileged_user
+}
+
+/// Namespaces and mounts.
+fn confine(
+    subject: &Subject,
+    stage2: &Stage2,
+    places: &[Place<'_>],
+    environment: &Environment,
+    credentials: Option<PathBuf>,
+) -> Result<(), Error> {
+    let sandbox = &stage2.sandbox;
+    namespaces::enter(sandbox)?;
+    if sandbox.private_tmp {
+        mounts::make_private_tmp(subject)?;
+    }
+    let mut extra: Vec<PathBuf> = credentials.into_iter().collect();
+    if sandbox.root_directory.is_some() {
+        let notify = environment.value("NOTIFY_SOCKET").filter(|path| path.starts_with('/'));
+        extra.extend(notify.map(PathBuf::from));
+    }
+    match View::of(subject, stage2, places, &extra) {
+        Some(view) => view.enter(),
+        None => Ok(()),
+    }
+}
+
+fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Result<(), Error> {
+    if let Some(user) = user {
+        identity::take_groups(user)?;
+    }
+    if stage2.sandbox.namespaces.users && !command.privileged {
+        namespaces::enter_users(user)?;
+    }
+    let capabilities = (!keeps_root(command)).then(|| Capabilities::of(stage2));
+    if let Some(capabilities) = &capabilities {
+        capabilities.begin()?;
+    }
+    if let Some(user) = user {
+        identity::take_user(user)?;
+    }
+    if let Some(capabilities) = &capabilities {
+        capabilities.finish()?;
+    }
+    Ok(())
+}
+
+/// What no later step needs.
+fn give_up(execution: &Execution, stage2: &Stage2, filters: Option<&Filters>) -> Result<(), Error> {
+    if stage2.sandbox.private_keyring {
+        match sys::join_new_session_keyring() {
+            // A kernel without keys, or a container's filter in the way: systemd goes on, too.
+            Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => {}
+            failed => failed.at(Stage::Keyring, || "make a session keyring".into())?,
+        }
+    }
+    let filters = filters.is_some_and(|filters| !filters.is_empty());
+    if execution.no_new_privileges || (filters && !may_administrate()) {
+        rustix::thread::set_no_new_privs(true)
+            .at(Stage::NoNewPrivileges, || "give up new privileges".into())?;
+    }
+    Ok(())
+}
+
+/// The filter is for older kernels.
+fn without_what_the_kernel_does(sandbox: &Sandbox) -> Sandbox {
+    let mut sandbox = sandbox.clone();
+    if sandbox.memory_deny_write_execute && sys::refuse_executable_memory().is_ok() {
+        sandbox.memory_deny_write_execute = false;
+    }
+    sandbox
+}
+
+/// Without it a filter takes no_new_privs.
+fn may_administrate() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// What becomes argv. argv\[0\] stays as it is.
@@ -117,21 +223,47 @@ fn change_directory(execution: &Execution) -> Result<(), Error> {
     .at(Stage::Chdir, || format!("change to the directory {path}"))
 }
 
-fn execute(
-    command: &Command,
-    arguments: &[String],
-    environment: &Environment,
-    execution: &Execution,
-) -> Result<Infallible, Error> {
-    let program = match (command.shell, arguments.first()) {
-        (true, Some(shell)) => shell,
-        _ => &command.program,
-    };
-    let (program, arguments) = (sys::c_string(program)?, sys::c_strings(arguments)?);
-    let environment = sys::c_strings(&environment.to_texts())?;
-    // Rust's runtime has ignored it.
-    sys::ignore_broken_pipes(execution.ignore_sigpipe);
-    let errno = sys::execute(&program, &arguments, &environment);
-    let name = OsString::from(program.to_string_lossy().into_owned());
-    Err(Error::Exec(name, io::Error::from(errno)))
+/// All that execve(2) takes, so that nothing is left to be made before it.
+struct Ready {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+}
+
+impl Ready {
+    fn new(
+        command: &Command,
+        arguments: &[String],
+        environment: &Environment,
+    ) -> Result<Self, Error> {
+        let program = match (command.shell, arguments.first()) {
+            (true, Some(shell)) => shell,
+            _ => &command.program,
+        };
+        Ok(Self {
+            program: sys::c_string(program)?,
+            arguments: sys::c_strings(arguments)?,
+            environment: sys::c_strings(&environment.to_texts())?,
+        })
+    }
+
+    fn execute(
+        &self,
+        execution: &Execution,
+        filters: Option<&Filters>,
+        stderr: Option<OwnedFd>,
+    ) -> Result<Infallible, Error> {
+        if let Some(stderr) = stderr {
+            sys::put(stderr.as_fd(), Standard::Error)
+                .at(Stage::Stderr, || "set up stderr".into())?;
+        }
+        // Rust's runtime has ignored it.
+        sys::ignore_broken_pipes(execution.ignore_sigpipe);
+        if let Some(filters) = filters {
+            filters.install()?;
+        }
+        let errno = sys::execute(&self.program, &self.arguments, &self.environment);
+        let name = OsString::from(self.program.to_string_lossy().into_owned());
+        Err(Error::Exec(name, io::Error::from(errno)))
+    }
 }

@@ -1,31 +1,48 @@
-//! Whose process it becomes: `User=`, `Group=`, `SupplementaryGroups=`.
+//! Whose process it becomes: `User=`, `Group=`, `SupplementaryGroups=`, `DynamicUser=`, or the
+//! lingering user whose unit it is.
 
 use super::call::Subject;
+use super::environment::Environment;
 use super::error::{At, Error, Stage};
-use crate::manifest::{Execution, User};
+use crate::manifest::{Execution, Stage2, User};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// The ids that a unit's processes get; None is root with what PID 1 has.
-pub(super) fn of<'a>(subject: &'a Subject, execution: &'a Execution) -> Option<&'a User> {
-    let owner = subject.unit.owner.and_then(|it| subject.manifest.users.get(usize::from(it)));
-    execution.user.as_ref().or(owner.map(|owner| &owner.ids))
+pub(super) fn of(subject: &Subject, execution: &Execution, stage2: &Stage2) -> Option<User> {
+    let named = execution.user.clone().or_else(|| Some(subject.owner()?.ids.clone()));
+    match &stage2.dynamic_user {
+        Some(dynamic) => {
+            let groups = named.map(|user| user.groups).unwrap_or_default();
+            Some(User { uid: dynamic.uid, gid: dynamic.uid, groups })
+        }
+        None => named,
+    }
 }
 
-/// Takes groups and user. There is one thread, so the calls for a thread are those for a process.
-pub(super) fn take(user: &User) -> Result<(), Error> {
-    take_groups(user)?;
-    take_user(user)
+/// What nss-systemd would tell of a dynamic user.
+pub(super) fn describe(stage2: &Stage2, environment: &mut Environment) {
+    let Some(dynamic) = &stage2.dynamic_user else { return };
+    for (name, value) in [
+        ("USER", dynamic.name.as_str()),
+        ("LOGNAME", &dynamic.name),
+        ("HOME", "/"),
+        ("SHELL", "/usr/sbin/nologin"),
+    ] {
+        environment.set_default(name, value);
+    }
 }
 
-fn take_groups(user: &User) -> Result<(), Error> {
+/// Takes the groups. There is one thread, so the calls for a thread are those for a process.
+pub(super) fn take_groups(user: &User) -> Result<(), Error> {
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups).at(Stage::Group, || format!("take the groups {:?}", user.groups))?;
     let gid = Gid::from_raw(user.gid);
     set_thread_res_gid(gid, gid, gid).at(Stage::Group, || format!("take the group {}", user.gid))
 }
 
-fn take_user(user: &User) -> Result<(), Error> {
+/// Becomes the user.
+pub(super) fn take_user(user: &User) -> Result<(), Error> {
     let uid = Uid::from_raw(user.uid);
     set_thread_res_uid(uid, uid, uid).at(Stage::User, || format!("become user {}", user.uid))
 }

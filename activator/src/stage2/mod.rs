@@ -14,7 +14,11 @@
 //! those of the standard streams that it has open. All else is done here.
 
 mod call;
+mod capabilities;
+mod clean;
 pub mod container;
+mod credentials;
+mod directories;
 mod environment;
 mod environment_file;
 pub mod error;
@@ -22,14 +26,21 @@ mod exec;
 pub mod glob;
 mod identity;
 mod instance;
+mod ipc;
+mod mounts;
+mod namespaces;
+mod scheduling;
+mod seccomp;
+mod streams;
 mod sys;
 pub mod template;
 
 pub use call::{INSTANCE_VARIABLE, List, unit_argument};
+pub use clean::{Next, is_needed as is_cleaning_needed};
 pub use container::Listen;
 
+use crate::exit;
 use error::Error;
-use std::convert::Infallible;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -39,7 +50,7 @@ pub const MANIFEST_VARIABLE: &str = "ROUSE_MANIFEST";
 /// `args` is what stands behind `stage2`. Returns only if the program was not executed.
 pub fn main(args: &[OsString]) -> ExitCode {
     match run(args) {
-        Ok(never) => match never {},
+        Ok(()) => ExitCode::from(exit::DONE),
         Err(error) => {
             say(&error.to_string());
             ExitCode::from(error.exit_code())
@@ -47,9 +58,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(args: &[OsString]) -> Result<Infallible, Error> {
+fn run(args: &[OsString]) -> Result<(), Error> {
     match args.split_first() {
-        Some((verb, rest)) if verb == "exec" => exec::run(&call::Call::parse(rest)?),
+        Some((verb, rest)) if verb == "exec" => match exec::run(&call::Call::parse(rest)?)? {},
+        Some((verb, rest)) if verb == "clean" => clean::run(rest),
         _ => Err(Error::Usage),
     }
 }
@@ -63,7 +75,6 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit;
 
     #[test]
     fn a_wrong_call_is_our_bug() {

@@ -1,0 +1,75 @@
+//! `activator stage2 clean UNIT stop|restart`: removes what a unit's processes had and what must
+//! not outlive them, after its last process is gone. `restart` keeps what the next run of the
+//! service is to find (`RuntimeDirectoryPreserve=`, `PrivateTmp=`).
+
+use super::call::Subject;
+use super::error::Error;
+use super::{credentials, directories, mounts, say, sys};
+use crate::manifest::{Execution, Unit, UnitKind};
+use std::ffi::OsString;
+
+/// What comes after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the unit has stopped.
+    Stop,
+    /// The service starts again.
+    Restart,
+}
+
+impl Next {
+    /// Its name in a call.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// Whether there is anything to remove after a unit; no child is needed for one that has nothing.
+pub fn is_needed(unit: &Unit) -> bool {
+    let execution = match &unit.kind {
+        UnitKind::Service(service) => &service.execution,
+        UnitKind::Socket(socket) => &socket.execution,
+        UnitKind::Target => return false,
+    };
+    let Execution { stage2: Some(stage2), .. } = execution else { return false };
+    !stage2.directories.is_empty()
+        || !stage2.credentials.is_empty()
+        || stage2.sandbox.private_tmp
+        || stage2.sandbox.remove_ipc
+}
+
+/// Goes on over what cannot be removed, with a line for each.
+pub(super) fn run(arguments: &[OsString]) -> Result<(), Error> {
+    let [unit, next] = arguments else { return Err(Error::Usage) };
+    let next = [Next::Stop, Next::Restart].into_iter().find(|it| next == it.name());
+    let (Some(unit), Some(next)) = (unit.to_str(), next) else { return Err(Error::Usage) };
+    let subject = Subject::find(unit)?;
+    let Some(execution) = subject.execution() else { return Ok(()) };
+    let Some(stage2) = execution.stage2.as_deref() else { return Ok(()) };
+    let mut troubles = vec![];
+    let preserve = match next {
+        Next::Stop => stage2.runtime_preserve == Some(true),
+        Next::Restart => stage2.runtime_preserve.is_some(),
+    };
+    if !preserve {
+        let places = directories::of(&subject, stage2);
+        troubles.extend(directories::remove_runtime(&subject, &places));
+    }
+    troubles.extend(credentials::remove(&subject).err());
+    if next == Next::Stop {
+        troubles.extend(
+            sys::not_found_is_fine(std::fs::remove_dir_all(mounts::private_tmp(&subject))).err(),
+        );
+        if let Some(user) = super::identity::of(&subject, execution, stage2)
+            && stage2.sandbox.remove_ipc
+            && user.uid != 0
+        {
+            troubles.extend(super::ipc::remove(user.uid));
+        }
+    }
+    troubles.iter().for_each(|error| say(&format!("cannot clean up: {error}")));
+    Ok(())
+}

@@ -1,0 +1,344 @@
+//! `RuntimeDirectory=`, `StateDirectory=`, `CacheDirectory=`, `LogsDirectory=` and
+//! `ConfigurationDirectory=` (systemd.exec(5)).
+//!
+//! With a dynamic user the lasting ones lie in `private` below their base, which only root may
+//! enter, and have a link at their usual place: the user's id may be another service's later.
+//! In its mount namespace the service sees its own there ([`mounts`](super::mounts)).
+
+use super::call::Subject;
+use super::environment::Environment;
+use super::error::{At, Error, Stage};
+use super::sys;
+use crate::manifest::{Directory, DirectoryKind, Stage2, User};
+use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Below the base of lasting directories of dynamic users.
+const PRIVATE: &str = "private";
+
+/// One of them, with its places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    pub(super) directory: &'a Directory,
+    /// Where the service looks for it.
+    pub(super) path: PathBuf,
+    /// Where it is, if elsewhere.
+    pub(super) private: Option<PathBuf>,
+    /// Other names of it.
+    pub(super) links: Vec<PathBuf>,
+}
+
+impl Place<'_> {
+    /// Where its files are.
+    pub(super) fn real(&self) -> &Path {
+        self.private.as_deref().unwrap_or(&self.path)
+    }
+}
+
+/// All directories of a unit.
+pub(super) fn of<'a>(subject: &Subject, stage2: &'a Stage2) -> Vec<Place<'a>> {
+    let place = |directory: &'a Directory| {
+        let base = base(subject, directory.kind);
+        let private = stage2.dynamic_user.is_some()
+            && match directory.kind {
+                DirectoryKind::Configuration => false,
+                DirectoryKind::Runtime => stage2.runtime_preserve.is_some(),
+                _ => true,
+            };
+        Place {
+            directory,
+            path: base.join(&directory.path),
+            private: private.then(|| base.join(PRIVATE).join(&directory.path)),
+            links: directory.links.iter().map(|link| base.join(link)).collect(),
+        }
+    };
+    stage2.directories.iter().map(place).collect()
+}
+
+/// The directory below which all of a kind lie.
+fn base(subject: &Subject, kind: DirectoryKind) -> PathBuf {
+    let Some(owner) = subject.owner() else {
+        return PathBuf::from(match kind {
+            DirectoryKind::Runtime => "/run",
+            DirectoryKind::State => "/var/lib",
+            DirectoryKind::Cache => "/var/cache",
+            DirectoryKind::Logs => "/var/log",
+            DirectoryKind::Configuration => "/etc",
+        });
+    };
+    let home = Path::new(&owner.home);
+    match kind {
+        DirectoryKind::Runtime => PathBuf::from(&owner.runtime_directory),
+        DirectoryKind::State => home.join(".local/state"),
+        DirectoryKind::Cache => home.join(".cache"),
+        DirectoryKind::Logs => home.join(".local/state/log"),
+        DirectoryKind::Configuration => home.join(".config"),
+    }
+}
+
+fn stage(kind: DirectoryKind) -> Stage {
+    match kind {
+        DirectoryKind::Runtime => Stage::RuntimeDirectory,
+        DirectoryKind::State => Stage::StateDirectory,
+        DirectoryKind::Cache => Stage::CacheDirectory,
+        DirectoryKind::Logs => Stage::LogsDirectory,
+        DirectoryKind::Configuration => Stage::ConfigurationDirectory,
+    }
+}
+
+fn variable(kind: DirectoryKind) -> &'static str {
+    match kind {
+        DirectoryKind::Runtime => "RUNTIME_DIRECTORY",
+        DirectoryKind::State => "STATE_DIRECTORY",
+        DirectoryKind::Cache => "CACHE_DIRECTORY",
+        DirectoryKind::Logs => "LOGS_DIRECTORY",
+        DirectoryKind::Configuration => "CONFIGURATION_DIRECTORY",
+    }
+}
+
+/// Makes all that are missing, gives them to the user, and names them in the environment.
+pub(super) fn make(
+    subject: &Subject,
+    places: &[Place<'_>],
+    user: Option<&User>,
+    environment: &mut Environment,
+) -> Result<(), Error> {
+    let _as_owner = AsOwner::of(subject);
+    for place in places {
+        make_one(place, user).at(stage(place.directory.kind), || {
+            format!("make the directory {}", place.path.display())
+        })?;
+        let name = variable(place.directory.kind);
+        let path = place.path.display();
+        let value = match environment.value(name) {
+            Some(others) => format!("{others}:{path}"),
+            None => path.to_string(),
+        };
+        environment.set(name, &value);
+    }
+    Ok(())
+}
+
+/// Removes the runtime directories.
+pub(super) fn remove_runtime(subject: &Subject, places: &[Place<'_>]) -> Vec<io::Error> {
+    let _as_owner = AsOwner::of(subject);
+    let mut troubles = vec![];
+    for place in places.iter().filter(|it| it.directory.kind == DirectoryKind::Runtime) {
+        let links = place.links.iter().map(PathBuf::as_path);
+        let link = place.private.is_some().then_some(place.path.as_path());
+        let removed = links.chain(link).map(std::fs::remove_file);
+        let removed = removed.chain([std::fs::remove_dir_all(place.real())]);
+        troubles.extend(
+            removed.filter_map(Result::err).filter(|it| it.kind() != io::ErrorKind::NotFound),
+        );
+    }
+    troubles
+}
+
+/// While it lives, files are made and removed with the rights of a lingering user: the paths lie
+/// where that user may have put links to anywhere.
+struct AsOwner(bool);
+
+impl AsOwner {
+    fn of(subject: &Subject) -> Self {
+        let owner = subject.owner();
+        if let Some(owner) = owner {
+            sys::act_as(owner.ids.uid, owner.ids.gid);
+        }
+        Self(owner.is_some())
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if self.0 {
+            sys::act_as(0, 0);
+        }
+    }
+}
+
+fn make_one(place: &Place<'_>, user: Option<&User>) -> io::Result<()> {
+    let directory = place.directory;
+    if let Some(private) = &place.private {
+        let root = private.ancestors().find(|it| it.ends_with(PRIVATE)).unwrap_or(private);
+        parents(root)?;
+        match std::fs::DirBuilder::new().mode(0o700).create(root) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        parents(private)?;
+        // One that was made for a user of its own before.
+        let before = std::fs::symlink_metadata(&place.path);
+        if before.is_ok_and(|it| it.is_dir()) && std::fs::symlink_metadata(private).is_err() {
+            std::fs::rename(&place.path, private)?;
+        }
+    } else {
+        give_back(place)?;
+    }
+    let real = place.real();
+    parents(real)?;
+    match std::fs::DirBuilder::new().mode(directory.mode).create(real) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        // An administrator's, and nothing that the service may change.
+        Err(_) if directory.kind == DirectoryKind::Configuration => return Ok(()),
+        _ => {}
+    }
+    std::fs::set_permissions(real, std::fs::Permissions::from_mode(directory.mode))?;
+    if directory.kind != DirectoryKind::Configuration {
+        let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
+        let found = std::fs::symlink_metadata(real)?;
+        if (found.uid(), found.gid()) != (uid, gid) {
+            give(CWD, real, uid, gid)?;
+        }
+    }
+    if place.private.is_some() {
+        parents(&place.path)?;
+        link(real, &place.path)?;
+    }
+    for other in &place.links {
+        parents(other)?;
+        link(&place.path, other)?;
+    }
+    Ok(())
+}
+
+/// A service that has had a dynamic user finds its directory at the usual place again.
+fn give_back(place: &Place<'_>) -> io::Result<()> {
+    let Ok(target) = std::fs::read_link(&place.path) else { return Ok(()) };
+    let of_a_dynamic_user = target.components().any(|it| it.as_os_str() == PRIVATE);
+    if of_a_dynamic_user && target.is_dir() {
+        std::fs::remove_file(&place.path)?;
+        std::fs::rename(target, &place.path)?;
+    }
+    Ok(())
+}
+
+fn parents(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent),
+        None => Ok(()),
+    }
+}
+
+fn link(target: &Path, at: &Path) -> io::Result<()> {
+    match std::fs::read_link(at) {
+        Ok(found) if found == target => return Ok(()),
+        Ok(_) => std::fs::remove_file(at)?,
+        Err(_) => {}
+    }
+    symlink(target, at)
+}
+
+/// Gives a tree to a user; never follows a link, and stays where it is.
+fn give(parent: BorrowedFd<'_>, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    match fs::openat(parent, path, flags, Mode::empty()) {
+        Ok(directory) => {
+            for entry in fs::Dir::read_from(&directory)? {
+                let entry = entry?;
+                let name = entry.file_name().to_bytes();
+                if !matches!(name, b"." | b"..") {
+                    give(directory.as_fd(), Path::new(OsStr::from_bytes(name)), uid, gid)?;
+                }
+            }
+            fs::fchown(&directory, owner.0, owner.1)?;
+        }
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            fs::chownat(parent, path, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{DynamicUser, Lingering, Manifest, Unit};
+
+    fn directory(kind: DirectoryKind) -> Directory {
+        Directory {
+            kind,
+            path: "a/b".into(),
+            links: vec!["c".into()],
+            mode: 0o750,
+            read_only: false,
+        }
+    }
+
+    fn subject(owner: Option<u16>) -> Subject {
+        let joe = Lingering {
+            name: "joe".into(),
+            home: "/home/joe".into(),
+            runtime_directory: "/run/user/1000".into(),
+            ..Lingering::default()
+        };
+        Subject {
+            manifest: Manifest { users: vec![joe], ..Manifest::default() },
+            unit: Unit { owner, ..Unit::default() },
+            instance: None,
+        }
+    }
+
+    #[test]
+    fn places_of_the_system_a_dynamic_user_and_a_lingering_one() {
+        let mut stage2 = Stage2 {
+            directories: vec![directory(DirectoryKind::Runtime), directory(DirectoryKind::State)],
+            ..Stage2::default()
+        };
+        let paths = |subject: &Subject, stage2: &Stage2| -> Vec<String> {
+            let places = of(subject, stage2);
+            places.iter().map(|place| place.real().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(paths(&subject(None), &stage2), ["/run/a/b", "/var/lib/a/b"]);
+        let expected = ["/run/user/1000/a/b", "/home/joe/.local/state/a/b"];
+        assert_eq!(paths(&subject(Some(0)), &stage2), expected);
+        stage2.dynamic_user = Some(DynamicUser { name: "x".into(), uid: 61184 });
+        assert_eq!(paths(&subject(None), &stage2), ["/run/a/b", "/var/lib/private/a/b"]);
+        stage2.runtime_preserve = Some(true);
+        assert_eq!(paths(&subject(None), &stage2)[0], "/run/private/a/b");
+        let places = of(&subject(None), &stage2);
+        assert_eq!(places[1].path, Path::new("/var/lib/a/b"));
+        assert_eq!(places[1].links, [Path::new("/var/lib/c")]);
+    }
+
+    fn place<'a>(directory: &'a Directory, base: &Path, private: bool) -> Place<'a> {
+        Place {
+            directory,
+            path: base.join("a/b"),
+            private: private.then(|| base.join("private/a/b")),
+            links: vec![base.join("c")],
+        }
+    }
+
+    #[test]
+    fn a_directory_moves_to_private_and_back_with_its_files() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        let directory = directory(DirectoryKind::State);
+        let me = std::fs::metadata(base).unwrap();
+        let user = User { uid: me.uid(), gid: me.gid(), groups: vec![] };
+        let make = |private| {
+            make_one(&place(&directory, base, private), Some(&user)).unwrap();
+            std::fs::metadata(base.join("c/file"))
+        };
+        assert!(make(false).is_err());
+        std::fs::write(base.join("c/file"), "").unwrap();
+        for private in [false, true, true, false, true] {
+            assert!(make(private).is_ok());
+            let link = std::fs::read_link(base.join("a/b"));
+            assert_eq!(link.ok(), private.then(|| base.join("private/a/b")));
+            let mode = std::fs::metadata(base.join("a/b")).unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o750);
+        }
+        let mode = std::fs::metadata(base.join("private")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+}
