@@ -5,8 +5,8 @@
 //! belongs to the service's user with mode 0600: nobody else but root can speak for it.
 
 use crate::engine::{make_directories, parent};
-use crate::supervise::Notification;
 use activator::manifest::{Service, UnitId};
+use activator::notification::Notification;
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
@@ -72,51 +72,8 @@ impl Notify {
             // One that is too long is a message all the same, so that the caller can count it.
             return Some(match message.flags.contains(ReturnFlags::TRUNC) {
                 true => Notification::default(),
-                false => parse(text.get(..message.bytes).unwrap_or_default()),
+                false => Notification::parse(text.get(..message.bytes).unwrap_or_default()),
             });
-        }
-    }
-}
-
-/// Lines of `NAME=value`; what is not known is left out, as sd_notify(3) promises.
-fn parse(text: &[u8]) -> Notification {
-    let mut notification = Notification::default();
-    for line in text.split(|byte| *byte == b'\n') {
-        if line == b"READY=1" {
-            notification.ready = true;
-        } else if let Some(pid) = line.strip_prefix(b"MAINPID=") {
-            let pid = number(pid).and_then(|pid| u32::try_from(pid).ok());
-            notification.main_pid = pid.filter(|pid| *pid > 1);
-        } else if let Some(extend) = line.strip_prefix(b"EXTEND_TIMEOUT_USEC=") {
-            notification.extend_timeout_us = number(extend);
-        }
-    }
-    notification
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_lines_are_read_and_others_left_out() {
-        let said = parse(b"STATUS=up\nREADY=1\nMAINPID=42\nEXTEND_TIMEOUT_USEC=5000000\n");
-        assert_eq!(
-            said,
-            Notification { ready: true, main_pid: Some(42), extend_timeout_us: Some(5_000_000) }
-        );
-    }
-
-    #[test]
-    fn nonsense_says_nothing() {
-        for text in
-            [&b""[..], b"\n\n", b"READY=0", b"MAINPID=1", b"MAINPID=-3", b"MAINPID=x", b"\xff=1"]
-        {
-            assert_eq!(parse(text), Notification::default(), "{text:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 /// All assignments in their order; a line without `=` is none.
-pub(super) fn parse(text: &str) -> Vec<(String, String)> {
+pub fn parse(text: &str) -> Vec<(String, String)> {
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
     let mut found = vec![];
     while let Some(letter) = rest.peek() {

@@ -20,7 +20,7 @@ pub mod container;
 mod credentials;
 mod directories;
 mod environment;
-mod environment_file;
+pub mod environment_file;
 pub mod error;
 mod exec;
 pub mod glob;

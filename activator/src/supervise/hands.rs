@@ -111,14 +111,3 @@ pub(crate) enum Whom {
     /// Every process of the service.
     All,
 }
-
-/// What a service says of itself with sd_notify(3).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Notification {
-    /// `READY=1`
-    pub(crate) ready: bool,
-    /// `MAINPID=`, already checked to be a process that the sender may name.
-    pub(crate) main_pid: Option<u32>,
-    /// `EXTEND_TIMEOUT_USEC=`
-    pub(crate) extend_timeout_us: Option<u64>,
-}

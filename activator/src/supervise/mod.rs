@@ -86,7 +86,8 @@ pub(crate) use reload::{Fate, Machine};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, MachineState, Report, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
-pub(crate) use hands::{Hands, Notification, OpenFailed, Spawned, Step, Told, Whom};
+pub(crate) use activator::notification::Notification;
+pub(crate) use hands::{Hands, OpenFailed, Spawned, Step, Told, Whom};
 use serde::{Deserialize, Serialize};
 
 /// Why somebody asks for a start.
