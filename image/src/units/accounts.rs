@@ -70,6 +70,12 @@ impl Accounts {
         groups
     }
 
+    /// Whether a user or a group has that number.
+    pub(crate) fn has_id(&self, id: u32) -> bool {
+        self.users.iter().any(|user| user.uid == id || user.gid == id)
+            || self.groups.iter().any(|(_, gid, _)| *gid == id)
+    }
+
     pub(crate) fn user_names(&self) -> impl Iterator<Item = &str> {
         self.users.iter().map(|user| user.name.as_str())
     }

@@ -46,6 +46,7 @@ pub(crate) fn keys(unit: &Definition, engine: Engine, findings: &mut Vec<Finding
     if unit.masked {
         return;
     }
+    let runs = unit.assignments.iter().any(|line| line.key.starts_with("Exec"));
     for (at, found) in unit.assignments.iter().enumerate() {
         if taken_back(found, &unit.assignments[at + 1..]) {
             continue;
@@ -58,6 +59,10 @@ pub(crate) fn keys(unit: &Definition, engine: Engine, findings: &mut Vec<Finding
             "Container" | "Quadlet" if engine == Engine::Podman => {}
             "Container" | "Quadlet" => quadlet::check(found, findings),
             section => match table::find(section, &found.key) {
+                Some(_) if !runs && table::is_of_commands(section, &found.key) => {
+                    let why = "only matters to commands of the socket unit, and it has none";
+                    classify(unit, found, Class::Harmless(why), findings);
+                }
                 Some((class, _)) => classify(unit, found, class, findings),
                 None => unknown(found, findings),
             },
@@ -68,26 +73,18 @@ pub(crate) fn keys(unit: &Definition, engine: Engine, findings: &mut Vec<Finding
 /// A later line, in a drop-in perhaps, empties the key or says "no".
 fn taken_back(found: &Assignment, later: &[Assignment]) -> bool {
     let same = |line: &&Assignment| line.section == found.section && line.key == found.key;
-    later.iter().filter(same).any(|line| is_off(&line.key, &line.value.text))
+    later.iter().filter(same).any(|line| is_off(&line.value.text))
 }
 
-/// Asks for nothing. A few keys take numbers, of which 0 is one.
-fn is_off(key: &str, value: &str) -> bool {
-    const NUMBERS: [&str; 5] = [
-        "CPUAffinity",
-        "NUMAMask",
-        "IOSchedulingPriority",
-        "RestartPreventExitStatus",
-        "RestartForceExitStatus",
-    ];
-    let number = value == "0" && NUMBERS.contains(&key);
-    value.is_empty() || matches!(value::boolean(value), Ok(false)) && !number
+/// Asks for nothing.
+fn is_off(value: &str) -> bool {
+    value.is_empty() || matches!(value::boolean(value), Ok(false))
 }
 
 fn classify(unit: &Definition, found: &Assignment, class: Class, findings: &mut Vec<Finding>) {
     let key = &found.key;
     let value = found.value.text.as_str();
-    let off = is_off(key, value);
+    let off = is_off(value);
     match class {
         Class::Honoured => {}
         // Whoever wrote the unit of a package is not there to read the notes.
@@ -96,8 +93,7 @@ fn classify(unit: &Definition, found: &Assignment, class: Class, findings: &mut 
             findings.push(Finding::note(found.key_span.clone(), format!("`{key}=` {why}")));
         }
         Class::Refused(_) if off || is_default(key, value) => {}
-        Class::RefusedOff(_) if value.is_empty() || matches!(value::boolean(value), Ok(true)) => {}
-        Class::Refused(why) | Class::RefusedOff(why) => {
+        Class::Refused(why) => {
             findings.push(
                 Finding::error(found.key_span.clone(), format!("`{key}=` {why}"))
                     .label("refused")
@@ -113,18 +109,10 @@ fn is_default(key: &str, value: &str) -> bool {
         "FailureAction" | "SuccessAction" | "StartLimitAction" | "JobTimeoutAction" => {
             value == "none"
         }
-        "FinalKillSignal" => value == "SIGKILL",
-        "RuntimeMaxSec" | "WatchdogSec" | "JobTimeoutSec" | "JobRunningTimeoutSec" => {
-            value == "infinity"
-        }
-        "ProtectProc" => value == "default",
-        "ProcSubset" => value == "all",
+        "JobTimeoutSec" | "JobRunningTimeoutSec" => value == "infinity",
         "DevicePolicy" => value == "auto",
-        "MountFlags" => value == "shared",
-        "SystemCallArchitectures" => value == "native",
-        "KeyringMode" => value == "inherit",
-        "ExitType" => value == "main",
-        "OOMPolicy" => value == "continue",
+        // Without such a policy in the kernel, systemd skips what begins so.
+        "AppArmorProfile" | "SELinuxContext" | "SmackProcessLabel" => value.starts_with('-'),
         _ => false,
     }
 }

@@ -1,25 +1,32 @@
 //! Command lines: `ExecStart=` and its kin (systemd.service(5), "Command lines").
 
+use super::exec::{Environment, Exec};
 use super::keys::Keys;
 use super::quoting::Word;
 use super::syntax::Assignment;
 use super::value;
-use super::variables::{self, Problem};
+use super::variables;
 use crate::finding::{Finding, Span};
 use activator::manifest::Command;
-use std::collections::BTreeMap;
 
-/// Where a program without a path is looked for, in that order.
-const SEARCH_PATH: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+/// What the commands of a unit have in common.
+pub(crate) struct Context<'a> {
+    section: &'static str,
+    environment: &'a Environment,
+    /// Below it the programs are: `RootDirectory=`, mostly empty.
+    root: &'a str,
+}
 
-/// All commands of a key with the place of each.
-pub(crate) fn list(
-    keys: &mut Keys<'_>,
-    key: &str,
-    environment: &BTreeMap<String, String>,
-) -> Vec<(Command, Span)> {
+impl<'a> Context<'a> {
+    pub(crate) fn new(section: &'static str, exec: &'a Exec) -> Self {
+        Self { section, environment: &exec.environment, root: exec.root() }
+    }
+}
+
+/// All commands of a key.
+pub(crate) fn list(keys: &mut Keys<'_>, key: &str, context: &Context<'_>) -> Vec<Command> {
     let mut commands = vec![];
-    for line in keys.list("Service", key) {
+    for line in keys.list(context.section, key) {
         let Some(words) = keys.raw_words(line) else { continue };
         let raw = |word: &Word| line.value.text.get(word.range.clone()).unwrap_or_default();
         for words in words.words.split(|word| raw(word) == ";") {
@@ -28,19 +35,22 @@ pub(crate) fn list(
             for word in words.iter_mut().filter(|word| raw(word) == "\\;") {
                 word.text = ";".into();
             }
-            commands.extend(command(keys, line, &words, environment));
+            commands.extend(command(keys, line, &words, context));
         }
     }
     commands
 }
 
-/// What stands before the program.
-#[derive(Default)]
+/// What stands before the program, in any order.
+#[derive(Debug, Default, PartialEq)]
 struct Prefixes {
     ignore_failure: bool,
     own_name: bool,
     verbatim: bool,
+    /// `+`
     privileged: bool,
+    /// `!` and `!!`, which is the same where the kernel has ambient capabilities.
+    privileged_user: bool,
     shell: bool,
 }
 
@@ -53,7 +63,8 @@ impl Prefixes {
                 Some('-') => &mut prefixes.ignore_failure,
                 Some('@') => &mut prefixes.own_name,
                 Some(':') => &mut prefixes.verbatim,
-                Some('+' | '!') => &mut prefixes.privileged,
+                Some('+') => &mut prefixes.privileged,
+                Some('!') => &mut prefixes.privileged_user,
                 Some('|') => &mut prefixes.shell,
                 _ => return (prefixes, rest),
             };
@@ -67,8 +78,8 @@ fn command(
     keys: &mut Keys<'_>,
     line: &Assignment,
     words: &[Word],
-    environment: &BTreeMap<String, String>,
-) -> Option<(Command, Span)> {
+    context: &Context<'_>,
+) -> Option<Command> {
     let key = &line.key;
     let Some((first, rest)) = words.split_first() else {
         let message = format!("`{key}=` has a `;` without a command beside it");
@@ -81,19 +92,24 @@ fn command(
     };
     let span = line.value.span_of(first.range.clone());
     let (prefixes, program) = Prefixes::strip(&first.text);
-    if prefixes.shell {
+    if prefixes.privileged && prefixes.privileged_user {
         keys.findings.push(
-            Finding::error(
-                span.clone(),
-                format!("`{key}=` has the prefix `|`, which this version does not support"),
-            )
-            .label("refused")
-            .help("call the shell by name: `/bin/sh -c '...'`"),
+            Finding::error(span.clone(), format!("`{key}=` has both prefixes `+` and `!`"))
+                .label("one gives all privileges, the other only keeps the user")
+                .help("write one of them"),
         );
     }
     let program = Word { text: program.to_owned(), range: first.range.clone() };
     let program = keys.expand_word(line, &program)?;
-    let program = find(keys, key, &program, &span, prefixes.ignore_failure)?;
+    let program = match prefixes.shell {
+        // The shell finds it, or has it built in.
+        true => program,
+        false => {
+            let root = if prefixes.privileged { "" } else { context.root };
+            let place = Place { key, span: &span, root };
+            find(keys, &place, context.environment, &program, prefixes.ignore_failure)?
+        }
+    };
     let (name, rest) = match (prefixes.own_name, rest.split_first()) {
         (false, _) => (program.clone(), rest),
         (true, Some((name, rest))) => (keys.expand_word(line, name)?, rest),
@@ -109,63 +125,72 @@ fn command(
             return None;
         }
     };
-    let mut arguments = vec![name];
+    let mut texts = vec![];
     for word in rest {
-        let text = keys.expand_word(line, word)?;
-        if prefixes.verbatim {
+        texts.push((keys.expand_word(line, word)?, word));
+    }
+    let known = |(text, _): &(String, &Word)| variables::is_known(text, context.environment);
+    let expand = !prefixes.verbatim && !texts.iter().all(known);
+    let mut arguments = vec![name];
+    for (text, word) in texts {
+        if prefixes.verbatim || expand {
             arguments.push(text);
             continue;
         }
-        let mut problems = vec![];
-        arguments.extend(variables::expand(&text, environment, &mut problems));
-        for (name, problem) in problems {
+        let mut unset = vec![];
+        arguments.extend(variables::expand(&text, &context.environment.variables, &mut unset));
+        for name in unset {
             let span = line.value.span_of(word.range.clone());
-            keys.findings.push(variable(key, span, &name, problem));
+            keys.findings.push(
+                Finding::warning(
+                    span,
+                    format!("`{key}=` uses the variable `{name}`, which nothing sets"),
+                )
+                .label("becomes empty")
+                .help(format!("add `Environment={name}=...`, or write `$$` for a dollar sign")),
+            );
         }
     }
-    let command = Command {
+    Some(Command {
         program,
         arguments,
+        expand,
+        shell: prefixes.shell,
         ignore_failure: prefixes.ignore_failure,
         privileged: prefixes.privileged,
-        ..Command::default()
-    };
-    Some((command, span))
+        privileged_user: prefixes.privileged_user,
+    })
 }
 
-fn variable(key: &str, span: Span, name: &str, problem: Problem) -> Finding {
-    match problem {
-        Problem::Unset => Finding::warning(
-            span,
-            format!("`{key}=` uses the variable `{name}`, which nothing sets"),
-        )
-        .label("becomes empty")
-        .help(format!("add `Environment={name}=...`, or write `$$` for a dollar sign")),
-        Problem::OnlyInTheGuest => Finding::error(
-            span,
-            format!("`{key}=` uses the variable `{name}`, which only the running guest knows"),
-        )
-        .label("only `$MAINPID` is filled in there")
-        .help(format!("let the program read `{name}` from its environment")),
-    }
+/// Where a program is named, and below which folder it is.
+struct Place<'a> {
+    key: &'a str,
+    span: &'a Span,
+    root: &'a str,
 }
 
 /// The program's absolute path.
 fn find(
     keys: &mut Keys<'_>,
-    key: &str,
+    place: &Place<'_>,
+    environment: &Environment,
     program: &str,
-    span: &Span,
     may_be_missing: bool,
 ) -> Option<String> {
+    let Place { key, span, root } = place;
     let facts = keys.facts;
-    let exists = |path: &str| facts.has_file(path) != Some(false);
+    let exists = |path: &str| facts.has_file(&format!("{root}{path}")) != Some(false);
     if !program.contains('/') && !program.is_empty() {
-        let mut candidates = SEARCH_PATH.iter().map(|folder| format!("{folder}/{program}"));
+        let folders = &environment.search_path;
+        let mut candidates = folders.iter().map(|folder| format!("{folder}/{program}"));
+        let usual = match folders.iter().any(|folder| folder == "/usr/bin") {
+            true => Some(format!("/usr/bin/{program}")),
+            false => folders.first().map(|folder| format!("{folder}/{program}")),
+        };
         return match (facts.input.has_file, candidates.find(|path| exists(path))) {
-            (None, _) => Some(format!("/usr/bin/{program}")),
+            (None, _) => usual,
             (Some(_), Some(path)) => Some(path),
-            (Some(_), None) if may_be_missing => Some(format!("/usr/bin/{program}")),
+            (Some(_), None) if may_be_missing => usual,
             (Some(_), None) => {
                 keys.findings.push(missing(key, program, span));
                 None
@@ -181,7 +206,7 @@ fn find(
         }
         _ => {
             keys.findings.push(
-                Finding::error(span.clone(), format!("`{key}=` does not begin with a program"))
+                Finding::error((*span).clone(), format!("`{key}=` does not begin with a program"))
                     .label("expected an absolute path, or a name without `/`")
                     .help("write the program's path in the image"),
             );
@@ -194,4 +219,26 @@ fn missing(key: &str, program: &str, span: &Span) -> Finding {
     Finding::error(span.clone(), format!("`{key}=` runs `{program}`, which the image has not"))
         .label("no such file")
         .help("add the package that has it to `packages` in appliance.toml, or its file to `files`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_stand_in_any_order() {
+        let none = Prefixes::default;
+        for (text, expected) in [
+            ("/a", none()),
+            ("-/a", Prefixes { ignore_failure: true, ..none() }),
+            ("@-:/a", Prefixes { ignore_failure: true, own_name: true, verbatim: true, ..none() }),
+            ("-@/a", Prefixes { ignore_failure: true, own_name: true, ..none() }),
+            ("+/a", Prefixes { privileged: true, ..none() }),
+            ("!!/a", Prefixes { privileged_user: true, ..none() }),
+            ("-!/a", Prefixes { ignore_failure: true, privileged_user: true, ..none() }),
+            ("|-/a", Prefixes { ignore_failure: true, shell: true, ..none() }),
+        ] {
+            assert_eq!(Prefixes::strip(text), (expected, "/a"), "{text}");
+        }
+    }
 }

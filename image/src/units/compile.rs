@@ -4,6 +4,7 @@
 //! compiled when appliance.toml enables it, or when a compiled unit needs it.
 
 use super::definition::Definition;
+use super::exec::dynamic_user;
 use super::files::{Entry, Files, Place};
 use super::graph::{Body, Graph, Node};
 use super::keys::Keys;
@@ -38,8 +39,9 @@ pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
     compiler.read();
     compiler.templates_without_instance();
     compiler.drop_ins_of_nothing();
-    let nodes = std::mem::take(&mut compiler.nodes);
+    let mut nodes = std::mem::take(&mut compiler.nodes);
     let aliases = std::mem::take(&mut compiler.aliases);
+    dynamic_user::assign(&mut nodes, &facts.accounts);
     compiled.containers.sort_by(|a, b| a.0.cmp(&b.0));
     container::same_names(&compiled.containers, &mut compiled.findings);
     compiled.units = Graph::new(&nodes, &aliases, &mut compiled.findings).units();

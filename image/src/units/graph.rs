@@ -6,6 +6,7 @@
 use super::addresses;
 use super::cycle;
 use super::name::{Kind, Name};
+use super::pairing;
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use super::suggest;
@@ -112,7 +113,7 @@ impl<'a> Graph<'a> {
             self.install(name, node, *id);
         }
         for (_, node, id) in &living {
-            self.standard_socket(node, *id);
+            self.pairing(node, *id);
         }
         self.cycles();
         let sockets = living.iter().filter_map(|(name, node, _)| match &node.body {
@@ -310,31 +311,23 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// A standard stream can be one socket only.
-    fn standard_socket(&mut self, node: &Node, id: UnitId) {
-        let Body::Service(ServiceUnit { standard_socket: Some(span), .. }) = &node.body else {
-            return;
+    /// What a service asks of its sockets.
+    fn pairing(&mut self, node: &Node, id: UnitId) {
+        let Body::Service(service) = &node.body else { return };
+        let starts = |socket: UnitId| {
+            self.edges[socket.index()].service == Some(id)
+                || self.edges[id.index()].sockets.contains(&socket)
         };
-        let sockets = &self.edges[id.index()].sockets;
-        let listeners: usize = self
+        let sockets: Vec<&SocketUnit> = self
             .ids
             .iter()
-            .filter(|(_, id)| sockets.contains(id))
+            .filter(|(_, socket)| starts(**socket))
             .filter_map(|(name, _)| match &self.nodes.get(*name)?.body {
-                Body::Socket(socket) => Some(socket.socket.listeners.len()),
+                Body::Socket(socket) => Some(socket),
                 _ => None,
             })
-            .sum();
-        if listeners != 1 {
-            let message = format!(
-                "the service has {listeners} sockets, and a standard stream takes exactly one"
-            );
-            self.findings.push(
-                Finding::error(span.clone(), message).label("which socket is meant?").help(
-                    "give each socket a service of its own, or let the program use LISTEN_FDS",
-                ),
-            );
-        }
+            .collect();
+        pairing::check(service, &sockets, self.findings);
     }
 
     fn no_service(&mut self, name: &Name, service: &Name, span: &Span) {

@@ -98,6 +98,11 @@ impl<'a> Keys<'a> {
         self.last(section, key, value::boolean)
     }
 
+    /// Whether the last value that is not empty says yes.
+    pub(crate) fn flag(&mut self, section: &str, key: &str) -> bool {
+        self.setting(section, key, value::boolean).unwrap_or(false)
+    }
+
     /// The last value as text with specifiers; an empty one resets.
     pub(crate) fn text(&mut self, section: &str, key: &str) -> Option<Text<'a>> {
         let unit = self.unit;
@@ -198,6 +203,19 @@ impl<'a> Keys<'a> {
         Some(words)
     }
 
+    /// The words of all values since the last empty one, each with its specifiers replaced.
+    pub(crate) fn list_words(&mut self, section: &str, key: &str) -> Vec<(&'a Assignment, Word)> {
+        let mut found = vec![];
+        for line in self.list(section, key) {
+            let Some(words) = self.raw_words(line) else { continue };
+            for word in words.words {
+                let Some(text) = self.expand_word(line, &word) else { continue };
+                found.push((line, Word { text, ..word }));
+            }
+        }
+        found
+    }
+
     /// A path with specifiers, made simple.
     pub(crate) fn path(&mut self, text: &Text<'_>) -> Option<String> {
         match value::path(&text.text) {
@@ -247,13 +265,30 @@ impl<'a> Keys<'a> {
         names
     }
 
-    /// A value that is not what its key takes.
-    pub(crate) fn bad(&mut self, found: &Assignment, expected: &Expected) {
-        let page = match table::find(&found.section, &found.key) {
+    /// Where a key is explained.
+    fn page(&self, found: &Assignment) -> &'static str {
+        match table::find(&found.section, &found.key) {
             Some((_, page)) => page.name(),
+            None if found.key.starts_with("X-") => "rouse's README",
             None if self.unit.quadlet.is_some() => "podman-systemd.unit(5)",
             None => Page::Unit.name(),
-        };
+        }
+    }
+
+    /// One word of a value that is not what its key takes.
+    pub(crate) fn bad_word(&mut self, found: &Assignment, word: &Word, expected: &Expected) {
+        let message = format!("`{}=` does not take `{}`", found.key, shorten(&word.text));
+        let page = self.page(found);
+        self.findings.push(
+            Finding::error(found.value.span_of(word.range.clone()), message)
+                .label(format!("expected {expected}"))
+                .help(format!("see {page}, or take the word out")),
+        );
+    }
+
+    /// A value that is not what its key takes.
+    pub(crate) fn bad(&mut self, found: &Assignment, expected: &Expected) {
+        let page = self.page(found);
         let key = &found.key;
         let message = match shorten(&found.value.text).as_str() {
             "" => format!("`{key}=` does not take an empty value"),

@@ -77,6 +77,20 @@ pub(crate) fn split(text: &str, escapes: Escapes) -> Words {
     found
 }
 
+/// A text with its escapes decoded, blanks and quotes as they are; unknown escapes stay.
+pub(crate) fn decode(text: &str) -> String {
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        decoded.push_str(&rest[..at]);
+        let (character, length) = unescape(&rest[at + 1..]).unwrap_or(('\\', 0));
+        decoded.push(character);
+        rest = &rest[at + 1 + length..];
+    }
+    decoded.push_str(rest);
+    decoded
+}
+
 /// What follows a backslash: the character, and how many bytes it took.
 fn unescape(rest: &str) -> Option<(char, usize)> {
     let digits = |from: usize, count: usize, base: u32| {
@@ -154,6 +168,11 @@ mod tests {
         assert_eq!(unknown.unknown, [0..2, 3..4]);
         assert_eq!(unknown.words[0].text, r"\q");
         assert_eq!(split(r"a\nb", Escapes::Literal).words[0].text, r"a\nb");
+    }
+
+    #[test]
+    fn a_text_is_decoded_as_a_whole() {
+        assert_eq!(decode(r#"a \"b\tc \q\x41\"#), "a \"b\tc \\qA\\");
     }
 
     #[test]

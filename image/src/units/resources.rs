@@ -18,16 +18,24 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> Vec<(String, String)> {
         ("MemoryZSwapMax", "memory.zswap.max"),
     ];
     let mut files = vec![];
+    let memory = u64::from(keys.facts.input.config.vm.memory) << 20;
     for (key, file) in BYTES {
+        let bytes = |text: &str| bytes(text, memory);
         files.extend(keys.setting(SECTION, key, bytes).map(|value| (file, value)));
     }
+    files.extend(oom_group(keys).map(|value| ("memory.oom.group", value)));
     let tasks = |text: &str| match text {
         "infinity" => Ok("max".to_owned()),
+        share if share.ends_with('%') => share_of(share, most_tasks(memory), 1),
         number => value::number(number, 1, i64::MAX).map(|number| number.to_string()),
     };
     files.extend(keys.setting(SECTION, "TasksMax", tasks).map(|value| ("pids.max", value)));
     let weight = |text: &str| value::number(text, 1, 10_000).map(|weight| weight.to_string());
-    files.extend(keys.setting(SECTION, "CPUWeight", weight).map(|value| ("cpu.weight", value)));
+    let cpu = |text: &str| match text {
+        "idle" => Ok(("cpu.idle", "1".to_owned())),
+        text => weight(text).map(|weight| ("cpu.weight", weight)),
+    };
+    files.extend(keys.setting(SECTION, "CPUWeight", cpu));
     files.extend(quota(keys).map(|value| ("cpu.max", value)));
     files.extend(keys.setting(SECTION, "AllowedCPUs", list).map(|value| ("cpuset.cpus", value)));
     let nodes = keys.setting(SECTION, "AllowedMemoryNodes", list);
@@ -37,14 +45,51 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> Vec<(String, String)> {
     files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect()
 }
 
-fn bytes(text: &str) -> Result<String, Expected> {
-    match text {
-        "infinity" => Ok("max".into()),
-        text if text.ends_with('%') => {
-            Err(Expected::Other("a size such as `64M`; a share of all memory is not supported"))
-        }
-        text => size::bytes(text).map(|bytes| bytes.to_string()),
+/// A share is one of `memory` in appliance.toml, in bytes; a page is the least that counts.
+fn bytes(text: &str, memory: u64) -> Result<String, Expected> {
+    const PAGE: u64 = 4096;
+    if text == "infinity" {
+        return Ok("max".into());
     }
+    if text.ends_with('%') {
+        return share_of(text, memory / PAGE, PAGE);
+    }
+    size::bytes(text).map(|bytes| bytes.to_string())
+}
+
+/// What the kernel takes for `kernel.threads-max` (an eighth of the memory for stacks of 16 KiB,
+/// fork(2)) where it is below `kernel.pid_max`.
+fn most_tasks(memory: u64) -> u64 {
+    (memory / (8 * 16 * 1024)).min(32_768)
+}
+
+/// `12.34%` of `count` units.
+fn share_of(text: &str, count: u64, unit: u64) -> Result<String, Expected> {
+    let parts = text.strip_suffix('%').and_then(|share| hundredths(share.trim_end()));
+    let parts = parts.filter(|parts| *parts <= 10_000);
+    let parts = parts.ok_or(Expected::Other("a share from `0%` to `100%`"))?;
+    Ok((count * parts / 10_000 * unit).to_string())
+}
+
+/// `12.34` as 1234: systemd takes two digits behind the point.
+fn hundredths(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if fraction.len() > 2 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole: u64 = whole.parse().ok()?;
+    let fraction: u64 = format!("{fraction:0<2}").parse().ok()?;
+    whole.checked_mul(100)?.checked_add(fraction)
+}
+
+/// `OOMPolicy=kill`: the kernel kills all processes of the service together. With "stop", the
+/// default, the service ends when its main process is the one; "continue" is the kernel's own way.
+fn oom_group(keys: &mut Keys<'_>) -> Option<String> {
+    const WORDS: &[&str] = &["continue", "stop", "kill"];
+    let word = |text: &str| value::one_of(text, WORDS, &[false, false, true]);
+    let kill = keys.setting(SECTION, "OOMPolicy", word).unwrap_or(false);
+    kill.then(|| "1".to_owned())
 }
 
 /// `CPUQuota=20%` of one processor, in microseconds of each period.
@@ -88,8 +133,18 @@ mod tests {
     fn lists_and_sizes() {
         assert_eq!(list("0-3 5,7").as_deref(), Ok("0-3,5,7"));
         assert!(list("3-0").is_err());
-        assert_eq!(bytes("64M").as_deref(), Ok("67108864"));
-        assert_eq!(bytes("infinity").as_deref(), Ok("max"));
-        assert!(bytes("50%").is_err());
+        let bytes = |text: &str| bytes(text, 256 << 20);
+        for (text, expected) in [
+            ("64M", "67108864"),
+            ("infinity", "max"),
+            ("50%", "134217728"),
+            ("0.01%", "24576"),
+            ("100 %", "268435456"),
+        ] {
+            assert_eq!(bytes(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in ["101%", "%", "1.234%", "-1%", "x"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,21 +1,18 @@
-//! `[Service]`, systemd.service(5) and systemd.kill(5), becomes a [`manifest::Service`].
+//! `[Service]`, systemd.service(5), becomes a [`manifest::Service`].
 
-use super::command;
-use super::exec;
+use super::command::{self, Context};
 use super::keys::Keys;
 use super::name::{Kind, Name};
-use super::resources;
-use super::value::{self, Expected, signal, time};
+use super::value::{self, Expected, time};
+use super::{exec, idle, kill, resources, restart};
 use crate::finding::{Finding, Span};
-use activator::manifest::{Command, KillMode, Output, RateLimit, Restart, Service, ServiceKind};
+use activator::manifest::{
+    Command, ExitType, FailureMode, Input, NotifyAccess, Output, Service, ServiceKind,
+};
 
 const SECTION: &str = "Service";
-/// DefaultTimeoutStartSec= and DefaultTimeoutStopSec=.
-const TIMEOUT_US: u64 = 90_000_000;
-/// DefaultRestartSec=
-const RESTART_US: u64 = 100_000;
-/// DefaultStartLimitIntervalSec= and DefaultStartLimitBurst=.
-const START_LIMIT: RateLimit = RateLimit { interval_us: 10_000_000, burst: 5 };
+/// More file descriptors than one service can send are not kept: the activator has a table.
+const MOST_STORED: i64 = 4096;
 
 /// A service before its sockets are known.
 #[derive(Debug)]
@@ -26,92 +23,118 @@ pub(crate) struct ServiceUnit {
     pub(crate) sockets: Vec<(Name, Span)>,
     /// Where `socket` is wanted as a standard stream.
     pub(crate) standard_socket: Option<Span>,
+    /// Where `fd:NAME` is, and the name.
+    pub(crate) standard_names: Vec<(String, Span)>,
+    /// Where an idle time is given.
+    pub(crate) idle: Option<Span>,
 }
 
 /// Reads the section. A Quadlet has no commands of its own for starting and stopping.
 pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
     let kind = kind(keys);
-    let exec = exec::read(keys);
-    let environment = exec.environment;
-    let mut commands = |key: &str| -> Vec<Command> {
-        command::list(keys, key, &environment).into_iter().map(|(command, _)| command).collect()
-    };
-    let service = Service {
+    let mut exec = exec::read(keys, SECTION);
+    let context = Context::new(SECTION, &exec);
+    let mut commands = |key: &str| command::list(keys, key, &context);
+    let mut service = Service {
         kind,
+        condition: commands("ExecCondition"),
         start_pre: commands("ExecStartPre"),
         start: commands("ExecStart"),
         start_post: commands("ExecStartPost"),
         reload: commands("ExecReload"),
         stop: commands("ExecStop"),
         stop_post: commands("ExecStopPost"),
-        execution: exec.execution,
-        non_blocking: keys.boolean(SECTION, "NonBlocking").unwrap_or(false),
-        restart: restart(keys, kind),
-        restart_delay_us: keys
-            .last(SECTION, "RestartSec", time::microseconds)
-            .unwrap_or(RESTART_US),
-        start_limit: start_limit(keys),
-        start_timeout_us: keys
-            .last_of(&[(SECTION, "TimeoutStartSec"), (SECTION, "TimeoutSec")], time::timeout)
-            .unwrap_or(if kind == ServiceKind::Oneshot { 0 } else { TIMEOUT_US }),
-        stop_timeout_us: keys
-            .last_of(&[(SECTION, "TimeoutStopSec"), (SECTION, "TimeoutSec")], time::timeout)
-            .unwrap_or(TIMEOUT_US),
-        kill_mode: kill_mode(keys),
-        kill_signal: keys.setting(SECTION, "KillSignal", signal::number).unwrap_or(15),
-        send_sigkill: keys.boolean(SECTION, "SendSIGKILL").unwrap_or(true),
-        remain_after_exit: keys.boolean(SECTION, "RemainAfterExit").unwrap_or(false),
+        non_blocking: keys.flag(SECTION, "NonBlocking"),
+        remain_after_exit: keys.flag(SECTION, "RemainAfterExit"),
+        exit_type: exit_type(keys, kind),
+        pid_file: pid_file(keys).filter(|_| kind == ServiceKind::Forking),
+        guess_main_pid: keys.setting(SECTION, "GuessMainPID", value::boolean).unwrap_or(true),
         cgroup: resources::read(keys),
         ..Service::default()
     };
-    let mut unit = ServiceUnit {
+    if keys.flag(SECTION, "PermissionsStartOnly") {
+        only_the_main_process_is_confined(&mut service);
+    }
+    if all_commands(&service).any(|command| command.expand || command.shell) {
+        exec::need_stage2(&mut exec.execution);
+    }
+    service.execution = exec.execution;
+    timeouts(keys, &mut service);
+    restart::read(keys, &mut service);
+    kill::read(keys, &mut service);
+    notify(keys, &mut service);
+    if exec::has_instance(&service) {
+        exec::need_stage2(&mut service.execution);
+    }
+    let unit = ServiceUnit {
+        idle: idle::read(keys, &mut service),
         standard_socket: standard_socket(keys, &service),
-        service,
+        standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
+        service,
     };
-    success(keys, &mut unit.service);
     if keys.unit.quadlet.is_none() {
         check_commands(keys, &unit.service);
     }
     unit
 }
 
+fn all_commands(service: &Service) -> impl Iterator<Item = &Command> {
+    [
+        &service.condition,
+        &service.start_pre,
+        &service.start,
+        &service.start_post,
+        &service.reload,
+        &service.stop,
+        &service.stop_post,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// `PermissionsStartOnly=`, which units still have: `+` before all but ExecStart.
+fn only_the_main_process_is_confined(service: &mut Service) {
+    for commands in [
+        &mut service.condition,
+        &mut service.start_pre,
+        &mut service.start_post,
+        &mut service.reload,
+        &mut service.stop,
+        &mut service.stop_post,
+    ] {
+        for command in commands {
+            command.privileged = true;
+        }
+    }
+}
+
 fn kind(keys: &mut Keys<'_>) -> ServiceKind {
-    const WORDS: &[&str] = &["simple", "exec", "oneshot", "notify"];
-    const KINDS: [ServiceKind; 4] =
-        [ServiceKind::Simple, ServiceKind::Exec, ServiceKind::Oneshot, ServiceKind::Notify];
+    const WORDS: &[&str] =
+        &["simple", "exec", "oneshot", "notify", "notify-reload", "forking", "idle"];
+    // Of `idle`: systemd waits up to 5 s so that lines on a console do not mix; nothing depends
+    // on it.
+    const KINDS: [ServiceKind; 7] = [
+        ServiceKind::Simple,
+        ServiceKind::Exec,
+        ServiceKind::Oneshot,
+        ServiceKind::Notify,
+        ServiceKind::NotifyReload,
+        ServiceKind::Forking,
+        ServiceKind::Simple,
+    ];
     let unit = keys.unit;
+    let line = unit.all(SECTION, "Type").next_back().filter(|line| !line.value.text.is_empty());
     if unit.quadlet.is_some() {
-        let oneshot = unit.all(SECTION, "Type").next_back();
-        let oneshot = oneshot.is_some_and(|line| line.value.text == "oneshot");
+        let oneshot = line.is_some_and(|line| line.value.text == "oneshot");
         return if oneshot { ServiceKind::Oneshot } else { ServiceKind::Exec };
     }
-    let Some(line) = unit.all(SECTION, "Type").next_back() else {
-        let oneshot = !unit.has(SECTION, "ExecStart");
-        return if oneshot { ServiceKind::Oneshot } else { ServiceKind::Simple };
-    };
-    let text = line.value.text.as_str();
-    // systemd waits up to 5 s so that lines on a console do not mix; nothing depends on it.
-    if text == "idle" {
-        return ServiceKind::Simple;
-    }
-    if let "forking" | "dbus" | "notify-reload" = text {
-        let help = match text {
-            "forking" => "run the program in the foreground, with `Type=exec` or `Type=notify`",
-            "dbus" => "the guest has no D-Bus; `Type=exec` starts the program without it",
-            _ => "write `Type=notify` and `ExecReload=/bin/kill -HUP $MAINPID`",
-        };
-        keys.findings.push(
-            Finding::error(
-                line.value.span(),
-                format!("`Type={text}` is not supported by this version"),
-            )
-            .label("refused")
-            .help(help),
-        );
+    let Some(line) = line else { return implied_kind(keys) };
+    if line.value.text == "dbus" {
+        no_bus(keys, line.value.span(), "`Type=dbus` waits for a name on D-Bus");
         return ServiceKind::Exec;
     }
-    match value::one_of(text, WORDS, &KINDS) {
+    match value::one_of(&line.value.text, WORDS, &KINDS) {
         Ok(kind) => kind,
         Err(expected) => {
             keys.bad(line, &expected);
@@ -120,96 +143,100 @@ fn kind(keys: &mut Keys<'_>) -> ServiceKind {
     }
 }
 
-fn restart(keys: &mut Keys<'_>, kind: ServiceKind) -> Restart {
-    const WORDS: &[&str] =
-        &["no", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog", "always"];
-    const VALUES: [Restart; 7] = [
-        Restart::No,
-        Restart::OnSuccess,
-        Restart::OnFailure,
-        Restart::OnAbnormal,
-        Restart::OnAbort,
-        Restart::OnWatchdog,
-        Restart::Always,
-    ];
-    let word = |text: &str| value::one_of(text, WORDS, &VALUES);
-    let restart = keys.setting(SECTION, "Restart", word).unwrap_or(Restart::No);
-    if kind == ServiceKind::Oneshot && matches!(restart, Restart::Always | Restart::OnSuccess) {
-        let unit = keys.unit;
-        if let Some(line) = unit.all(SECTION, "Restart").next_back() {
-            let expected = Expected::Other("another value: with `Type=oneshot` it would never end");
-            keys.bad(line, &expected);
-        }
+/// What the other keys say where there is no `Type=`.
+fn implied_kind(keys: &mut Keys<'_>) -> ServiceKind {
+    let unit = keys.unit;
+    let bus = unit.all(SECTION, "BusName").next_back().filter(|line| !line.value.text.is_empty());
+    if let Some(line) = bus {
+        no_bus(keys, line.key_span.clone(), "`BusName=` without `Type=` waits for it on D-Bus");
+        return ServiceKind::Exec;
     }
-    restart
+    let credentials = ["LoadCredential", "SetCredential"];
+    match unit.has(SECTION, "ExecStart") {
+        false => ServiceKind::Oneshot,
+        true if credentials.iter().any(|key| unit.has(SECTION, key)) => ServiceKind::Exec,
+        true => ServiceKind::Simple,
+    }
 }
 
-fn kill_mode(keys: &mut Keys<'_>) -> KillMode {
-    const WORDS: &[&str] = &["control-group", "mixed", "process", "none"];
-    const VALUES: [KillMode; 4] =
-        [KillMode::ControlGroup, KillMode::Mixed, KillMode::Process, KillMode::None];
-    let word = |text: &str| value::one_of(text, WORDS, &VALUES);
-    keys.setting(SECTION, "KillMode", word).unwrap_or(KillMode::ControlGroup)
-}
-
-fn start_limit(keys: &mut Keys<'_>) -> RateLimit {
-    let interval = keys.last_of(
-        &[
-            ("Unit", "StartLimitIntervalSec"),
-            ("Unit", "StartLimitInterval"),
-            (SECTION, "StartLimitInterval"),
-        ],
-        time::microseconds,
+fn no_bus(keys: &mut Keys<'_>, span: Span, what: &str) {
+    keys.findings.push(
+        Finding::error(span, format!("{what}, which the guest has not"))
+            .label("refused: it would never be ready")
+            .help("write `Type=exec`, in a drop-in perhaps, if the program does without D-Bus"),
     );
-    let burst =
-        keys.last_of(&[("Unit", "StartLimitBurst"), (SECTION, "StartLimitBurst")], value::unsigned);
-    RateLimit {
-        interval_us: interval.unwrap_or(START_LIMIT.interval_us),
-        burst: burst.unwrap_or(START_LIMIT.burst),
-    }
 }
 
-/// systemd's names of exit codes, sysexits.h.
-const EXIT_NAMES: [(&str, u8); 17] = [
-    ("SUCCESS", 0),
-    ("FAILURE", 1),
-    ("USAGE", 64),
-    ("DATAERR", 65),
-    ("NOINPUT", 66),
-    ("NOUSER", 67),
-    ("NOHOST", 68),
-    ("UNAVAILABLE", 69),
-    ("SOFTWARE", 70),
-    ("OSERR", 71),
-    ("OSFILE", 72),
-    ("CANTCREAT", 73),
-    ("IOERR", 74),
-    ("TEMPFAIL", 75),
-    ("PROTOCOL", 76),
-    ("NOPERM", 77),
-    ("CONFIG", 78),
-];
-
-fn success(keys: &mut Keys<'_>, service: &mut Service) {
-    for line in keys.list(SECTION, "SuccessExitStatus") {
-        let Some(words) = keys.raw_words(line) else { continue };
-        for word in words.words {
-            let text = word.text.as_str();
-            let named = EXIT_NAMES.iter().find(|(name, _)| *name == text).map(|(_, code)| *code);
-            if let Some(code) = named.or_else(|| text.parse().ok()) {
-                service.success.codes.push(code);
-            } else if let Ok(signal) = signal::number(text) {
-                service.success.signals.push(signal);
-            } else {
-                let expected = Expected::Other("exit codes from 0 to 255 and names of signals");
-                keys.bad(line, &expected);
-            }
-        }
+fn exit_type(keys: &mut Keys<'_>, kind: ServiceKind) -> ExitType {
+    const WORDS: &[&str] = &["main", "cgroup"];
+    let word = |text: &str| value::one_of(text, WORDS, &[ExitType::Main, ExitType::Cgroup]);
+    let found = keys.setting(SECTION, "ExitType", word).unwrap_or(ExitType::Main);
+    if let (ExitType::Cgroup, ServiceKind::Oneshot, Some(line)) =
+        (found, kind, keys.unit.all(SECTION, "ExitType").next_back())
+    {
+        keys.bad(line, &Expected::Other("`main`: a oneshot service ends with its last command"));
     }
-    service.success.codes.sort_unstable();
-    service.success.codes.dedup();
-    service.success.signals.sort_unstable();
-    service.success.signals.dedup();
+    found
+}
+
+/// Absolute, or below /run; systemd moves what is below /var/run, too.
+fn pid_file(keys: &mut Keys<'_>) -> Option<String> {
+    let mut text = keys.text(SECTION, "PIDFile")?;
+    if !text.text.starts_with('/') {
+        text.text.insert_str(0, "/run/");
+    }
+    let path = keys.path(&text)?;
+    Some(match path.strip_prefix("/var/run/") {
+        Some(rest) => format!("/run/{rest}"),
+        None => path,
+    })
+}
+
+fn timeouts(keys: &mut Keys<'_>, service: &mut Service) {
+    const WORDS: &[&str] = &["terminate", "abort", "kill"];
+    const MODES: [FailureMode; 3] = [FailureMode::Terminate, FailureMode::Abort, FailureMode::Kill];
+    let oneshot = service.kind == ServiceKind::Oneshot;
+    service.start_timeout_us = keys
+        .last_of(&[(SECTION, "TimeoutStartSec"), (SECTION, "TimeoutSec")], time::timeout)
+        .unwrap_or(if oneshot { 0 } else { service.start_timeout_us });
+    service.stop_timeout_us = keys
+        .last_of(&[(SECTION, "TimeoutStopSec"), (SECTION, "TimeoutSec")], time::timeout)
+        .unwrap_or(service.stop_timeout_us);
+    let mut time = |key| keys.setting(SECTION, key, time::timeout);
+    service.abort_timeout_us = time("TimeoutAbortSec").unwrap_or(service.stop_timeout_us);
+    service.runtime_max_us = time("RuntimeMaxSec").unwrap_or(0);
+    service.runtime_extra_us = time("RuntimeRandomizedExtraSec").unwrap_or(0);
+    service.watchdog_us = time("WatchdogSec").unwrap_or(0);
+    let mode = |text: &str| value::one_of(text, WORDS, &MODES);
+    let start = keys.setting(SECTION, "TimeoutStartFailureMode", mode);
+    service.start_failure = start.unwrap_or(service.start_failure);
+    let stop = keys.setting(SECTION, "TimeoutStopFailureMode", mode);
+    service.stop_failure = stop.unwrap_or(service.stop_failure);
+}
+
+/// Who may send messages, and the file descriptors that they leave.
+fn notify(keys: &mut Keys<'_>, service: &mut Service) {
+    const WORDS: &[&str] = &["none", "main", "exec", "all"];
+    const VALUES: [NotifyAccess; 4] =
+        [NotifyAccess::None, NotifyAccess::Main, NotifyAccess::Exec, NotifyAccess::All];
+    let store = |text: &str| value::number(text, 0, MOST_STORED).map(|most| most as u32);
+    service.fd_store_max = keys.setting(SECTION, "FileDescriptorStoreMax", store).unwrap_or(0);
+    // "no" forgets them on a restart too, which only frees them sooner.
+    let preserve = keys.setting(SECTION, "FileDescriptorStorePreserve", |text| match text {
+        "restart" => Ok(false),
+        other => value::boolean(other).map_err(|_| Expected::OneOf(&["yes", "no", "restart"])),
+    });
+    service.fd_store_preserve = preserve.unwrap_or(false);
+    let access = keys
+        .setting(SECTION, "NotifyAccess", |text| value::one_of(text, WORDS, &VALUES))
+        .unwrap_or(NotifyAccess::None);
+    let speaks = matches!(service.kind, ServiceKind::Notify | ServiceKind::NotifyReload)
+        || service.watchdog_us > 0
+        || service.fd_store_max > 0;
+    service.notify_access = match access {
+        NotifyAccess::None if speaks => NotifyAccess::Main,
+        access => access,
+    };
 }
 
 fn sockets(keys: &mut Keys<'_>) -> Vec<(Name, Span)> {
@@ -228,22 +255,49 @@ fn sockets(keys: &mut Keys<'_>) -> Vec<(Name, Span)> {
     sockets
 }
 
+/// The lines of the three standard streams, each with its value.
+fn standard_lines<'a>(keys: &Keys<'a>) -> impl Iterator<Item = &'a super::syntax::Assignment> {
+    let unit = keys.unit;
+    let keys = ["StandardInput", "StandardOutput", "StandardError"];
+    keys.into_iter().filter_map(|key| unit.all(SECTION, key).next_back())
+}
+
 /// Where one of the three standard streams is the socket.
 fn standard_socket(keys: &Keys<'_>, service: &Service) -> Option<Span> {
-    let socket = service.execution.stdin == activator::manifest::Input::Socket
-        || service.execution.stdout == Output::Socket
-        || service.execution.stderr == Output::Socket;
-    let line = ["StandardInput", "StandardOutput", "StandardError"]
-        .iter()
-        .flat_map(|key| keys.unit.all(SECTION, key))
-        .find(|line| line.value.text == "socket");
+    let execution = &service.execution;
+    let socket = execution.stdin == Input::Socket
+        || execution.stdout == Output::Socket
+        || execution.stderr == Output::Socket;
+    let line = standard_lines(keys).find(|line| line.value.text == "socket");
     line.filter(|_| socket).map(|line| line.value.span())
+}
+
+/// Where one of the three standard streams is a socket by name.
+fn standard_names(keys: &Keys<'_>, service: &Service) -> Vec<(String, Span)> {
+    let execution = &service.execution;
+    let mut names = vec![];
+    if let Input::Fd(name) = &execution.stdin {
+        names.push(name.clone());
+    }
+    for output in [&execution.stdout, &execution.stderr] {
+        if let Output::Fd(name) = output {
+            names.push(name.clone());
+        }
+    }
+    // As many lines as names, in the same order.
+    let lines = standard_lines(keys).filter(|line| line.value.text.starts_with("fd"));
+    names.into_iter().zip(lines.map(|line| line.value.span())).collect()
 }
 
 fn check_commands(keys: &mut Keys<'_>, service: &Service) {
     let unit = keys.unit;
     let lines = keys.list(SECTION, "ExecStart");
     if lines.is_empty() {
+        // There to be stopped: systemd has it too.
+        let stops = unit.has(SECTION, "ExecStop") && service.remain_after_exit;
+        if stops && service.kind == ServiceKind::Oneshot {
+            return;
+        }
         if !unit.broken {
             keys.findings.push(
                 Finding::error(unit.section_span(SECTION), "the service has no `ExecStart=`")

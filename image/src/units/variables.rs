@@ -1,25 +1,19 @@
 //! `$VARIABLES` in command lines (systemd.service(5), "Command lines").
 //!
 //! `$NAME` as a word of its own becomes the words of its value, `${NAME}` anywhere becomes its
-//! value, `$$` is one `$`. All is done here, but for `$MAINPID`, which the guest replaces.
+//! value, `$$` is one `$`. All is done here, but for `$MAINPID`, which the guest replaces; a
+//! command with a variable that only the guest knows is left to the guest as a whole.
 
+use super::exec::Environment;
 use super::quoting::{self, Escapes};
+use activator::manifest::INSTANCE;
 use std::collections::BTreeMap;
-
-/// What a variable expands to here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Problem {
-    /// Nobody sets it: empty, as in systemd.
-    Unset,
-    /// Only the running guest could know it.
-    OnlyInTheGuest,
-}
 
 /// Name of the variable that stays.
 const MAIN_PID: &str = "MAINPID";
 
 /// What the guest sets for a process and the host cannot know.
-const OF_THE_GUEST: [&str; 14] = [
+const OF_THE_GUEST: [&str; 24] = [
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
@@ -32,18 +26,67 @@ const OF_THE_GUEST: [&str; 14] = [
     "WATCHDOG_USEC",
     "REMOTE_ADDR",
     "REMOTE_PORT",
+    "SO_COOKIE",
     "SYSTEMD_EXEC_PID",
     "JOURNAL_STREAM",
+    "FDSTORE",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
+    "TERM",
+    MAIN_PID,
 ];
 
-/// Expands one argument to any number of them.
+/// Whether the guest gives a variable its value, whatever the unit says.
+pub(crate) fn is_of_the_guest(name: &str) -> bool {
+    OF_THE_GUEST.contains(&name)
+}
+
+/// Whether the host can replace all variables of an argument.
+pub(crate) fn is_known(argument: &str, environment: &Environment) -> bool {
+    let known = |name: &str| match environment.variables.get(name) {
+        // The name of the instance comes later, and might fall into words.
+        _ if name == MAIN_PID => true,
+        Some(value) => !environment.is_open() && !value.contains(INSTANCE.trim_end_matches('@')),
+        None => !environment.is_open() && !is_of_the_guest(name),
+    };
+    names(argument).into_iter().all(known)
+}
+
+/// The variables that an argument uses.
+fn names(argument: &str) -> Vec<&str> {
+    if let Some(name) = argument.strip_prefix('$').filter(|name| is_name(name)) {
+        return vec![name];
+    }
+    let mut names = vec![];
+    let mut rest = argument;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(tail) = rest.strip_prefix('$') {
+            rest = tail;
+            continue;
+        }
+        let braced = rest.strip_prefix('{').and_then(|tail| tail.split_once('}'));
+        if let Some((name, tail)) = braced.filter(|(name, _)| is_name(name)) {
+            names.push(name);
+            rest = tail;
+        }
+    }
+    names
+}
+
+/// Expands one argument to any number of them; `unset` are the variables that nobody sets, which
+/// are empty, as in systemd.
 pub(crate) fn expand(
     argument: &str,
     variables: &BTreeMap<String, String>,
-    problems: &mut Vec<(String, Problem)>,
+    unset: &mut Vec<String>,
 ) -> Vec<String> {
     if let Some(name) = argument.strip_prefix('$').filter(|name| is_name(name)) {
-        return match lookup(name, variables, problems) {
+        return match lookup(name, variables, unset) {
             Some(value) if name == MAIN_PID => vec![value],
             Some(value) => {
                 let words = quoting::split(&value, Escapes::Decode).words;
@@ -65,7 +108,7 @@ pub(crate) fn expand(
         let braced = rest.strip_prefix('{').and_then(|tail| tail.split_once('}'));
         match braced.filter(|(name, _)| is_name(name)) {
             Some((name, tail)) => {
-                expanded.push_str(&lookup(name, variables, problems).unwrap_or_default());
+                expanded.push_str(&lookup(name, variables, unset).unwrap_or_default());
                 rest = tail;
             }
             None => expanded.push('$'),
@@ -78,7 +121,7 @@ pub(crate) fn expand(
 fn lookup(
     name: &str,
     variables: &BTreeMap<String, String>,
-    problems: &mut Vec<(String, Problem)>,
+    unset: &mut Vec<String>,
 ) -> Option<String> {
     if name == MAIN_PID {
         return Some(format!("${MAIN_PID}"));
@@ -86,11 +129,7 @@ fn lookup(
     if let Some(value) = variables.get(name) {
         return Some(value.clone());
     }
-    let problem = match OF_THE_GUEST.contains(&name) {
-        true => Problem::OnlyInTheGuest,
-        false => Problem::Unset,
-    };
-    problems.push((name.to_owned(), problem));
+    unset.push(name.to_owned());
     None
 }
 
@@ -109,8 +148,8 @@ mod tests {
     fn words_braces_and_dollars() {
         let variables =
             [("A", "one 'two three'"), ("E", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let mut problems = vec![];
-        let mut expand = |text: &str| expand(text, &variables, &mut problems);
+        let mut unset = vec![];
+        let mut expand = |text: &str| expand(text, &variables, &mut unset);
         assert_eq!(expand("$A"), ["one", "two three"]);
         assert_eq!(expand("x${A}y"), ["xone 'two three'y"]);
         assert_eq!(expand("$E"), Vec::<String>::new());
@@ -120,8 +159,28 @@ mod tests {
         assert_eq!(expand("$MAINPID"), ["$MAINPID"]);
         assert_eq!(expand("-p${MAINPID}"), ["-p$MAINPID"]);
         assert_eq!(expand("$NONE"), Vec::<String>::new());
-        assert_eq!(expand("${LISTEN_FDS}"), [""]);
-        let expected = [("NONE", Problem::Unset), ("LISTEN_FDS", Problem::OnlyInTheGuest)];
-        assert_eq!(problems, expected.map(|(name, problem)| (name.to_owned(), problem)));
+        assert_eq!(unset, ["NONE"]);
+    }
+
+    #[test]
+    fn some_variables_only_the_guest_knows() {
+        let mut environment = Environment::default();
+        environment.variables.insert("A".into(), "1".into());
+        environment.variables.insert("I".into(), format!("x-{INSTANCE}"));
+        for (text, known) in [
+            ("$A", true),
+            ("${NONE}", true),
+            ("-p${MAINPID}", true),
+            ("$$LISTEN_FDS", true),
+            ("x$LISTEN_FDS", true),
+            ("$I", false),
+            ("${A}${LISTEN_FDS}", false),
+            ("$RUNTIME_DIRECTORY", false),
+        ] {
+            assert_eq!(is_known(text, &environment), known, "{text}");
+        }
+        environment.passed.push("HTTP_PROXY".into());
+        assert!(!is_known("$A", &environment), "PID 1 may have another value");
+        assert!(is_known("A", &environment));
     }
 }

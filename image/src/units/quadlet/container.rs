@@ -123,7 +123,7 @@ impl<'a> Reader<'_, 'a> {
     fn variables(&mut self, line: &Assignment, text: &str) -> Vec<String> {
         let mut problems = vec![];
         let expanded = variables::expand(text, &self.variables, &mut problems);
-        for (name, _) in problems {
+        for name in problems {
             let key = &line.key;
             let message =
                 format!("`{key}=` uses the variable `{name}`, which `[Service]` does not set");

@@ -39,7 +39,7 @@ pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
             findings.push(Finding::note(found.key_span.clone(), format!("`{key}=` {why}")));
         }
         Class::Refused(_) if value.is_empty() || is_no(key, value) => {}
-        Class::Refused(why) | Class::RefusedOff(why) => {
+        Class::Refused(why) => {
             findings.push(
                 Finding::error(found.key_span.clone(), format!("`{key}=` {why}"))
                     .label("refused by the engine crun")

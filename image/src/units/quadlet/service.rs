@@ -73,6 +73,9 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
         limit if given && limit > 0 => limit.min(stop_us),
         _ => stop_us,
     };
+    if !definition.has("Service", "TimeoutAbortSec") {
+        service.abort_timeout_us = service.stop_timeout_us;
+    }
     service.start = vec![start(&container.name)];
     service.stop.clear();
     service.reload.clear();

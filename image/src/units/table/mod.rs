@@ -21,8 +21,6 @@ pub(crate) enum Class {
     /// Leaving it out would weaken what its author asked for; says what is missing, in words
     /// that follow the key. An empty value, or one that reads as "no", asks for nothing.
     Refused(&'static str),
-    /// The same for a key whose default is "yes".
-    RefusedOff(&'static str),
 }
 
 /// The manual page that explains a key.
@@ -101,13 +99,30 @@ pub(crate) fn find(section: &str, key: &str) -> Option<(Class, Page)> {
     let (page, class) = pages(section)?.iter().find_map(|(page, keys)| {
         keys.iter().find(|(known, _)| *known == key).map(|(_, class)| (*page, *class))
     })?;
-    let commands_only = section == "Socket" && page != Page::Socket;
-    if commands_only && !socket::ALSO_OF_THE_SOCKET.contains(&key) {
-        // The listening sockets are PID 1's own.
-        let why = "only matters to commands of the socket unit, and it has none";
-        return Some((Class::Harmless(why), page));
+    if section != "Socket" || page == Page::Socket {
+        return Some((class, page));
     }
+    if socket::ALSO_OF_THE_SOCKET.contains(&key) {
+        let why = "is not supported in `[Socket]`: sockets are opened in the guest's own network";
+        return Some((Class::Refused(why), page));
+    }
+    let class = match (page, class) {
+        (Page::Kill, Class::Honoured) => {
+            Class::Harmless("has no effect here: a late command gets SIGTERM, then SIGKILL")
+        }
+        (Page::ResourceControl, Class::Honoured) => {
+            Class::Refused("is not supported in `[Socket]`: its commands have no cgroup of theirs")
+        }
+        (_, class) => class,
+    };
     Some((class, page))
+}
+
+/// Whether a key only changes the commands of a unit: in `[Socket]`, those of other pages.
+pub(crate) fn is_of_commands(section: &str, key: &str) -> bool {
+    let page = find(section, key).map(|(_, page)| page);
+    let own = matches!(page, None | Some(Page::Socket));
+    section == "Socket" && !own && !socket::ALSO_OF_THE_SOCKET.contains(&key)
 }
 
 /// The known key of a section that is nearest to an unknown one.
@@ -144,7 +159,7 @@ mod tests {
     fn reasons_follow_the_key() {
         for section in ["Unit", "Install", "Socket", "Service"] {
             for (key, class) in pages(section).unwrap().iter().flat_map(|(_, keys)| *keys) {
-                if let Class::Harmless(why) | Class::Refused(why) | Class::RefusedOff(why) = class {
+                if let Class::Harmless(why) | Class::Refused(why) = class {
                     let fragment = why.starts_with(char::is_lowercase) && !why.ends_with('.');
                     assert!(fragment, "{key}: {why}");
                 }
@@ -156,7 +171,10 @@ mod tests {
     fn a_key_is_known_by_section() {
         assert_eq!(find("Socket", "ListenStream"), Some((Class::Honoured, Page::Socket)));
         assert_eq!(find("Service", "ListenStream"), None);
-        assert!(matches!(find("Socket", "ProtectHome"), Some((Class::Harmless(_), Page::Exec))));
+        assert_eq!(find("Socket", "ProtectHome"), Some((Class::Honoured, Page::Exec)));
+        assert!(is_of_commands("Socket", "ProtectHome"));
+        assert!(!is_of_commands("Socket", "PrivateNetwork"));
+        assert!(!is_of_commands("Service", "ProtectHome"));
         assert!(matches!(find("Socket", "PrivateNetwork"), Some((Class::Refused(_), Page::Exec))));
         assert_eq!(nearest("Socket", "ListenStraem"), Some("ListenStream"));
         assert_eq!(section_of("ExecStart"), Some("Service"));

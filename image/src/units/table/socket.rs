@@ -1,13 +1,12 @@
 //! systemd.socket(5): `[Socket]`.
 
-use super::{Class, Key, NOT_YET, harmless, honoured, refused};
+use super::{Key, harmless, honoured, refused};
 
-const NO_COMMANDS: &str = "is not supported by this version: a socket unit runs no commands";
-const PER_CONNECTION: &str = "only matters with `Accept=yes`";
-const NO_LSM: &str = "is not supported by this version: the guest loads no SELinux or SMACK policy";
+const SMACK: &str = "has no effect: the guest loads no SMACK policy, as on most systems";
 const XATTR: &str = "tags sockets for tools of systemd 262, which are not in the guest";
 
-/// Keys of other pages that change the socket itself, and so keep their class in `[Socket]`.
+/// Keys of other pages that change the socket itself, whether it has commands or not: where its
+/// addresses are, and who may reach them. Refused in `[Socket]`.
 pub(super) const ALSO_OF_THE_SOCKET: [&str; 6] = [
     "PrivateNetwork",
     "NetworkNamespacePath",
@@ -59,33 +58,33 @@ pub(super) const KEYS: &[Key] = &[
     honoured("PassSecurity"),
     honoured("PassPacketInfo"),
     honoured("Timestamping"),
-    harmless("MaxConnections", PER_CONNECTION),
-    harmless("MaxConnectionsPerSource", PER_CONNECTION),
-    harmless("PassFileDescriptorsToExec", "only matters to commands of the socket unit"),
-    harmless("TimeoutSec", "only matters to commands of the socket unit"),
-    harmless("Writable", "only matters to `ListenSpecial=`"),
-    harmless("PipeSize", "only makes a FIFO hold more or less"),
-    harmless("MessageQueueMaxMessages", "only matters to `ListenMessageQueue=`"),
-    harmless("MessageQueueMessageSize", "only matters to `ListenMessageQueue=`"),
+    honoured("Accept"),
+    honoured("MaxConnections"),
+    honoured("MaxConnectionsPerSource"),
+    honoured("ListenSpecial"),
+    honoured("ListenNetlink"),
+    honoured("ListenMessageQueue"),
+    honoured("SocketProtocol"),
+    honoured("Writable"),
+    honoured("PipeSize"),
+    honoured("MessageQueueMaxMessages"),
+    honoured("MessageQueueMessageSize"),
+    honoured("PassPIDFD"),
+    honoured("AcceptFileDescriptors"),
+    honoured("PassFileDescriptorsToExec"),
+    honoured("TimeoutSec"),
+    honoured("ExecStartPre"),
+    honoured("ExecStartPost"),
+    honoured("ExecStopPre"),
+    honoured("ExecStopPost"),
     harmless("DeferTriggerMaxSec", "only matters with `DeferTrigger=`"),
     harmless("XAttrEntryPoint", XATTR),
     harmless("XAttrListen", XATTR),
     harmless("XAttrAccept", XATTR),
-    refused("Accept", "is not supported by this version: the service accepts its connections"),
-    refused("ListenSpecial", NOT_YET),
-    refused("ListenNetlink", NOT_YET),
-    refused("ListenMessageQueue", NOT_YET),
-    refused("ListenUSBFunction", NOT_YET),
-    refused("SocketProtocol", NOT_YET),
-    refused("DeferTrigger", NOT_YET),
-    refused("PassPIDFD", NOT_YET),
-    ("AcceptFileDescriptors", Class::RefusedOff(NOT_YET)),
-    refused("ExecStartPre", NO_COMMANDS),
-    refused("ExecStartPost", NO_COMMANDS),
-    refused("ExecStopPre", NO_COMMANDS),
-    refused("ExecStopPost", NO_COMMANDS),
-    refused("SELinuxContextFromNet", NO_LSM),
-    refused("SmackLabel", NO_LSM),
-    refused("SmackLabelIPIn", NO_LSM),
-    refused("SmackLabelIPOut", NO_LSM),
+    harmless("SmackLabel", SMACK),
+    harmless("SmackLabelIPIn", SMACK),
+    harmless("SmackLabelIPOut", SMACK),
+    refused("DeferTrigger", "is not supported: a start here never stops conflicting units"),
+    refused("ListenUSBFunction", "is not supported: a virtual machine is no USB device"),
+    refused("SELinuxContextFromNet", "is not supported: the guest loads no SELinux policy"),
 ];

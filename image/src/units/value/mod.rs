@@ -1,5 +1,9 @@
 //! The types of values: what a text must look like, and what it means.
 
+pub(crate) mod base64;
+pub(crate) mod capability;
+pub(crate) mod errno;
+pub(crate) mod exit;
 pub(crate) mod signal;
 pub(crate) mod size;
 pub(crate) mod time;

@@ -87,6 +87,15 @@ pub(crate) fn microseconds(text: &str) -> Result<u64, Expected> {
     Ok(sum)
 }
 
+/// Nanoseconds; a number without a unit is in nanoseconds, `TimerSlackNSec=`.
+pub(crate) fn nanoseconds(text: &str) -> Result<u64, Expected> {
+    let number = text.strip_suffix("nsec").or(text.strip_suffix("ns")).unwrap_or(text).trim_end();
+    if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return number.parse().map_err(|_| Expected::ShorterTime);
+    }
+    microseconds(text)?.checked_mul(1000).ok_or(Expected::ShorterTime)
+}
+
 /// For timeouts, where 0 switches off as `infinity` does; the manifest's 0 is never.
 pub(crate) fn timeout(text: &str) -> Result<u64, Expected> {
     microseconds(text).map(|time| if time == INFINITY { 0 } else { time })
@@ -139,6 +148,14 @@ mod tests {
             assert_eq!(microseconds(bad), Err(Expected::Time), "{bad}");
         }
         assert_eq!(microseconds("99999999999999999999"), Err(Expected::ShorterTime));
+    }
+
+    #[test]
+    fn slack_is_in_nanoseconds() {
+        assert_eq!(nanoseconds("50"), Ok(50));
+        assert_eq!(nanoseconds("50 ns"), Ok(50));
+        assert_eq!(nanoseconds("50us"), Ok(50_000));
+        assert_eq!(nanoseconds("ns"), Err(Expected::Time));
     }
 
     #[test]

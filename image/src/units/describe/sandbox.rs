@@ -1,0 +1,104 @@
+//! What is taken from a process, in words.
+
+use super::line;
+use activator::manifest::{Mount, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter};
+
+/// Everything that is on.
+pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
+    match sandbox.protect_system {
+        ProtectSystem::No => {}
+        ProtectSystem::Yes => line(text, "read-only", "/usr and /boot"),
+        ProtectSystem::Full => line(text, "read-only", "/usr, /boot and /etc"),
+        ProtectSystem::Strict => line(text, "read-only", "everything but /dev, /proc and /sys"),
+    }
+    match sandbox.protect_home {
+        ProtectHome::No => {}
+        ProtectHome::Yes => line(text, "homes", "are empty, and cannot be reached"),
+        ProtectHome::ReadOnly => line(text, "homes", "are read-only"),
+        ProtectHome::Tmpfs => line(text, "homes", "are empty"),
+    }
+    if let Some(root) = &sandbox.root_directory {
+        line(text, "root", root);
+    }
+    let namespaces = sandbox.namespaces;
+    for (on, what) in [
+        (sandbox.private_tmp, "a /tmp of its own"),
+        (sandbox.private_devices, "no devices but /dev/null and its like"),
+        (sandbox.protect_kernel_tunables, "no writes to /proc/sys and /sys"),
+        (sandbox.protect_kernel_modules, "no kernel modules"),
+        (sandbox.protect_kernel_logs, "no kernel log"),
+        (sandbox.protect_control_groups, "no writes to cgroups"),
+        (sandbox.protect_clock, "no setting of the clock"),
+        (sandbox.protect_hostname, "no setting of the host name"),
+        (sandbox.proc_subset_pid, "nothing but processes in /proc"),
+        (sandbox.mount_api_vfs, "/proc, /sys and /dev of its own"),
+        (namespaces.network, "a network of its own, with nothing in it"),
+        (namespaces.ipc, "System V IPC of its own"),
+        (namespaces.users, "users of its own"),
+        (namespaces.mounts, "mounts of its own"),
+        (namespaces.pids, "processes of its own"),
+        (sandbox.restrict_realtime, "no realtime scheduling"),
+        (sandbox.restrict_suid_sgid, "no setting of setuid and setgid bits"),
+        (sandbox.lock_personality, "no other personality"),
+        (sandbox.memory_deny_write_execute, "no memory that is writable and executable"),
+        (sandbox.native_only, "no system calls of other architectures"),
+        (sandbox.private_keyring, "a keyring of its own"),
+        (sandbox.remove_ipc, "no IPC objects left behind"),
+    ] {
+        if on {
+            line(text, "confined", what);
+        }
+    }
+    if !sandbox.protect_proc.is_empty() {
+        line(text, "/proc", &format!("of others is {}", sandbox.protect_proc));
+    }
+    for mount in &sandbox.mounts {
+        let (word, what) = show(mount);
+        line(text, word, &what);
+    }
+    if let Some(path) = &sandbox.network_namespace_path {
+        line(text, "network", &format!("of {path}"));
+    }
+    if let Some((allow, families)) = &sandbox.address_families {
+        let numbers: Vec<String> = families.iter().map(u32::to_string).collect();
+        let only = if *allow { "only" } else { "all but" };
+        line(text, "families", &format!("{only} {}", numbers.join(" ")));
+    }
+    if sandbox.restrict_namespaces != 0 {
+        line(text, "namespaces", &format!("not {:#x}", sandbox.restrict_namespaces));
+    }
+    if let Some(filter) = &sandbox.system_calls {
+        line(text, "calls", &calls(filter));
+    }
+}
+
+fn show(mount: &Mount) -> (&'static str, String) {
+    let path = |rule: &PathRule| {
+        let optional = if rule.optional { " (if it is there)" } else { "" };
+        format!("{}{optional}", rule.path)
+    };
+    match mount {
+        Mount::ReadWrite(rule) => ("writable", path(rule)),
+        Mount::ReadOnly(rule) => ("read-only", path(rule)),
+        Mount::Inaccessible(rule) => ("hidden", path(rule)),
+        Mount::Exec(rule) => ("runs", path(rule)),
+        Mount::NoExec(rule) => ("runs not", path(rule)),
+        Mount::Temporary(rule, options) => ("tmpfs", format!("{} {options}", path(rule))),
+        Mount::Bind(bind) => {
+            let read_only = if bind.read_only { " read-only" } else { "" };
+            let alone = if bind.recursive { "" } else { " without what is mounted below" };
+            ("bind", format!("{} on {}{read_only}{alone}", path(&bind.source), bind.target))
+        }
+    }
+}
+
+/// Numbers say little to people, and names would fill pages.
+fn calls(filter: &SystemCallFilter) -> String {
+    let count = filter.calls.len();
+    let only = if filter.allow { "only" } else { "all but" };
+    let end = match filter.errno {
+        None => "others kill it".to_owned(),
+        Some(errno) => format!("others fail with error {errno}"),
+    };
+    format!("{only} {count} of them; {end}")
+}

@@ -1,0 +1,99 @@
+//! `Accept=yes`, and what only has a meaning with it.
+
+use super::SECTION;
+use crate::finding::Finding;
+use crate::units::keys::Keys;
+use crate::units::value::{self, Expected};
+use activator::manifest::{Accept, Address, ListenKind, Listener};
+
+const CIDS: &str = "X-AllowCID";
+/// systemd's default of MaxConnections=.
+const CONNECTIONS: u32 = 64;
+/// The activator has a table of so many places.
+const MOST_CONNECTIONS: i64 = 65_535;
+
+/// What `Accept=yes` says; refuses what systemd's code refuses, which is more than its manual
+/// says.
+pub(super) fn read(keys: &mut Keys<'_>, listeners: &[Listener]) -> Option<Accept> {
+    // 0 is refused whether it matters or not, as in systemd.
+    let connections = |text: &str| value::number(text, 1, MOST_CONNECTIONS).map(|n| n as u32);
+    let max_connections = keys.setting(SECTION, "MaxConnections", connections);
+    let max_per_source = keys.setting(SECTION, "MaxConnectionsPerSource", value::unsigned);
+    if !keys.flag(SECTION, "Accept") {
+        return None;
+    }
+    for listener in listeners {
+        if !matches!(listener.kind, ListenKind::Stream | ListenKind::SequentialPacket) {
+            let kind = activator::address::kind_name(listener.kind);
+            let message = format!("`Accept=yes` is for connections, and a {kind} has none");
+            refuse(keys, "Accept", message, "put it into a socket unit of its own");
+        }
+    }
+    Some(Accept {
+        max_connections: max_connections.unwrap_or(CONNECTIONS),
+        max_per_source: max_per_source.unwrap_or(0),
+    })
+}
+
+/// With `Accept=yes` the service is the template of the socket's own name.
+pub(super) fn no_service(keys: &mut Keys<'_>) {
+    if keys.text(SECTION, "Service").is_some() {
+        let message = "`Service=` cannot be said of a socket with `Accept=yes`".to_owned();
+        let help = format!(
+            "name the template `{}@.service`, and take the line out",
+            keys.unit.name.prefix()
+        );
+        refuse(keys, "Service", message, &help);
+    }
+}
+
+/// `X-AllowCID=`: our own key. With `Accept=no` nobody could obey it: the service accepts.
+pub(super) fn allowed_cids(
+    keys: &mut Keys<'_>,
+    accept: Option<Accept>,
+    listeners: &[Listener],
+) -> Vec<u32> {
+    let mut cids = vec![];
+    for (line, word) in keys.list_words(SECTION, CIDS) {
+        match cid(&word.text) {
+            Some(cid) => cids.push(cid),
+            None => keys.bad_word(
+                line,
+                &word,
+                &Expected::Other("a vsock context id, `hypervisor`, `local` or `host`"),
+            ),
+        }
+    }
+    cids.sort_unstable();
+    cids.dedup();
+    if cids.is_empty() {
+        return cids;
+    }
+    if accept.is_none() {
+        let message = format!("`{CIDS}=` needs `Accept=yes`: else the service accepts by itself");
+        refuse(keys, CIDS, message, "add `Accept=yes`, or let the program look at its peers");
+    } else if !listeners.iter().all(|one| matches!(one.address, Address::Vsock(..))) {
+        let message = format!("`{CIDS}=` is for vsock, and the unit listens elsewhere too");
+        refuse(keys, CIDS, message, "put the vsock address into a socket unit of its own");
+    }
+    cids
+}
+
+/// vsock(7); 4294967295 means any, which is what leaving the key out does.
+fn cid(text: &str) -> Option<u32> {
+    match text {
+        "hypervisor" => Some(0),
+        "local" => Some(1),
+        "host" => Some(2),
+        number => value::unsigned(number).ok().filter(|cid| *cid != u32::MAX),
+    }
+}
+
+fn refuse(keys: &mut Keys<'_>, key: &str, message: String, help: &str) {
+    let unit = keys.unit;
+    let span = match unit.all(SECTION, key).next_back() {
+        Some(line) => line.key_span.clone(),
+        None => unit.section_span(SECTION),
+    };
+    keys.findings.push(Finding::error(span, message).label("refused").help(help));
+}
