@@ -19,7 +19,7 @@ use crate::token::Token;
 use crate::users;
 use crate::world::World;
 use activator::control::{Exit, Order};
-use activator::manifest::{Manifest, Output, Service, Unit, UnitId, UnitKind};
+use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -121,21 +121,22 @@ impl Engine {
         users::make_directories_of(manifest, trouble);
         let slots = Slots::new(manifest);
         let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
-        let logs = per_unit(manifest, |_, service| {
+        let logs = manifest.units.iter().map(|unit| {
+            let execution = execution(unit);
             let wants =
-                [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Log);
+                execution.is_some_and(|it| [&it.stdout, &it.stderr].contains(&&Output::Log));
             wants.then(|| pipe_with(PipeFlags::CLOEXEC)).transpose()
-        })
-        .or_else(|e| fail("make a pipe", e))?;
+        });
+        let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
         let logger = Logger::new(&start, &logs, trouble)?;
         let setting =
             Setting { manifest, activator: start.activator, path: start.path, notify: &directory };
-        let programs = per_unit(manifest, |unit, service| {
-            let execution = &service.execution;
+        let programs = manifest.units.iter().map(|unit| {
+            let Some(execution) = execution(unit) else { return Ok(None) };
             let program = Program::new(&setting, unit, execution)?;
             Ok(Some((program, Surroundings::new(execution)?)))
-        })
-        .or_else(|_: std::ffi::NulError| {
+        });
+        let programs = programs.collect::<Result<_, _>>().or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)
         })?;
         let mut notify = |place: &str, service: &Service| {
@@ -403,21 +404,24 @@ fn most_fds(manifest: &Manifest) -> usize {
                 });
             listeners.sum()
         }
-        _ => 0,
+        UnitKind::Socket(socket) => socket.listeners.len(),
+        UnitKind::Target => 0,
     };
     manifest.units.iter().map(fds).max().unwrap_or(0)
 }
 
-/// One entry for each unit: what `make` makes of a service, None for other units.
-fn per_unit<T, E>(
-    manifest: &Manifest,
-    mut make: impl FnMut(&Unit, &Service) -> Result<Option<T>, E>,
-) -> Result<Box<[Option<T>]>, E> {
-    let entry = |unit: &Unit| match &unit.kind {
-        UnitKind::Service(service) => make(unit, service),
-        _ => Ok(None),
-    };
-    manifest.units.iter().map(entry).collect()
+/// How the commands of a unit run, if it has any.
+fn execution(unit: &Unit) -> Option<&Execution> {
+    match &unit.kind {
+        UnitKind::Service(service) => Some(&service.execution),
+        UnitKind::Socket(socket) => {
+            let lists =
+                [&socket.start_pre, &socket.start_post, &socket.stop_pre, &socket.stop_post];
+            let any = lists.into_iter().any(|commands| !commands.is_empty());
+            any.then_some(&socket.execution)
+        }
+        UnitKind::Target => None,
+    }
 }
 
 /// The directory of a path.

@@ -65,7 +65,7 @@ impl Unit {
     pub(crate) fn is_idle(&self) -> bool {
         self.job.is_none()
             && match &self.state {
-                State::Socket(socket) => socket.state == activator::control::SocketState::Dead,
+                state @ State::Socket(_) => super::socket_command::is_down(state),
                 State::Service(service) => service.is_down(),
                 State::Target { active } => !active,
             }

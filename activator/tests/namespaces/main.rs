@@ -14,13 +14,14 @@ mod helper;
 mod init;
 
 mod lifecycle;
+mod sockets;
 
 use std::process::{Command, ExitCode};
 
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [accept::TESTS, activation::TESTS, lifecycle::TESTS, init::TESTS].concat()
+    [accept::TESTS, activation::TESTS, lifecycle::TESTS, sockets::TESTS, init::TESTS].concat()
 }
 
 fn main() -> ExitCode {
