@@ -14,6 +14,8 @@ mod helper;
 mod init;
 
 mod lifecycle;
+mod probe;
+mod sandbox;
 mod sockets;
 
 use std::process::{Command, ExitCode};
@@ -21,13 +23,22 @@ use std::process::{Command, ExitCode};
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [accept::TESTS, activation::TESTS, lifecycle::TESTS, sockets::TESTS, init::TESTS].concat()
+    [
+        accept::TESTS,
+        activation::TESTS,
+        lifecycle::TESTS,
+        sockets::TESTS,
+        init::TESTS,
+        sandbox::TESTS,
+    ]
+    .concat()
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["helper", ref rest @ ..] => helper::main(rest),
+        ["probe", ref rest @ ..] => probe::main(rest),
         ["inside", name] => inside(name),
         _ => run(&arguments),
     }
