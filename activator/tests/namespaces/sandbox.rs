@@ -547,6 +547,9 @@ fn binds(bench: &mut Bench) {
 fn root(bench: &mut Bench) {
     let mut room = Room::new(bench);
     let root = Path::new("/var/root");
+    for path in ["proc", "sys", "dev", "run"] {
+        std::fs::create_dir_all(root.join(path)).unwrap();
+    }
     // What the dynamic linker mapped for us is what the probe needs.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
