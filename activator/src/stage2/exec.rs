@@ -173,7 +173,8 @@ fn arguments(command: &Command, environment: &Environment) -> Vec<String> {
         }
     }
     if command.shell {
-        let shell = environment.value("SHELL").unwrap_or(DEFAULT_SHELL).to_owned();
+        let shell = environment.value("SHELL").filter(|shell| !is_placeholder(shell));
+        let shell = shell.unwrap_or(DEFAULT_SHELL).to_owned();
         return vec![shell, "-c".into(), arguments.join(" ")];
     }
     arguments
@@ -181,6 +182,11 @@ fn arguments(command: &Command, environment: &Environment) -> Vec<String> {
 
 /// Of users without one.
 const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// Stands in passwd(5) for no shell.
+fn is_placeholder(shell: &str) -> bool {
+    matches!(shell.rsplit('/').next(), Some("nologin" | "false" | "true" | ""))
+}
 
 /// The one variable that the host leaves in arguments that it has expanded.
 fn fill_main_pid(argument: &str, environment: &Environment) -> String {
