@@ -273,3 +273,21 @@ impl Ready {
         Err(Error::Exec(name, io::Error::from(errno)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_runs_in_a_shell_that_is_none() {
+        for (shell, placeholder) in [
+            ("/bin/bash", false),
+            ("/usr/bin/false-friend", false),
+            ("/usr/sbin/nologin", true),
+            ("/bin/false", true),
+            ("", true),
+        ] {
+            assert_eq!(is_placeholder(shell), placeholder, "{shell}");
+        }
+    }
+}
