@@ -3,9 +3,14 @@
 //!
 //! One connection carries one request. Time-outs are the stream's own: set them before.
 
-use crate::control::{self, Failure, Hello, Line, Reply, Request, Status, UnitName};
+use crate::control::{
+    self, Failure, Hello, Line, Part, Reply, Request, Status, Unfit, UnitName, Upload,
+};
 use std::fmt;
 use std::io::{self, Read, Write};
+
+/// Bytes of an upload that go at once.
+const CHUNK: usize = 64 * 1024;
 
 /// Why there is no good answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,35 @@ pub fn status<S: Read + Write>(stream: S, token: &str) -> Result<Status, Error> 
 /// when it is done.
 pub fn order<S: Read + Write>(stream: S, token: &str, request: &Request) -> Result<(), Error> {
     match ask(stream, token, request)?.next() {
+        Some(Ok(Reply::Done)) => Ok(()),
+        Some(Ok(Reply::Failed(failure))) => Err(Error::Refused(failure)),
+        Some(Err(error)) => Err(error),
+        _ => Err(Error::Transport(TransportError::Unexpected)),
+    }
+}
+
+/// [`Request::Replace`]: returns when the manifest, and the activator, are in force. `sent` is told
+/// how many bytes of them have gone.
+pub fn replace<S: Read + Write>(
+    mut stream: S,
+    token: &str,
+    manifest: &[u8],
+    activator: Option<&[u8]>,
+    mut sent: impl FnMut(usize),
+) -> Result<(), Error> {
+    let part = |bytes| Part::of(bytes).ok_or(Error::Refused(Failure::Replace(Unfit::TooLarge)));
+    let upload = Upload { manifest: part(manifest)?, activator: activator.map(part).transpose()? };
+    let mut replies = ask(&mut stream, token, &Request::Replace(upload))?;
+    for bytes in [manifest, activator.unwrap_or_default()] {
+        for chunk in bytes.chunks(CHUNK) {
+            if replies.stream.write_all(chunk).is_err() {
+                // The guest has refused already: its reason is still to be read.
+                break;
+            }
+            sent(chunk.len());
+        }
+    }
+    match replies.next() {
         Some(Ok(Reply::Done)) => Ok(()),
         Some(Ok(Reply::Failed(failure))) => Err(Error::Refused(failure)),
         Some(Err(error)) => Err(error),

@@ -88,7 +88,46 @@ pub enum Request {
     },
     /// Stop all services in order, then switch off. Answered before that happens.
     Poweroff,
+    /// Take another manifest, and perhaps another activator, whose bytes follow the frame, in
+    /// that order. Answered when it is in force, or with [`Failure::Replace`]. What has changed
+    /// of a service applies from its next command on; the process that runs is left alone.
+    Replace(Upload),
 }
+
+/// What follows a [`Request::Replace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// An encoded [`crate::manifest::Manifest`], at most [`Upload::LARGEST_MANIFEST`] bytes.
+    pub manifest: Part,
+    /// An executable for the guest's architecture, at most [`Upload::LARGEST_ACTIVATOR`] bytes.
+    pub activator: Option<Part>,
+}
+
+impl Upload {
+    /// In bytes.
+    pub const LARGEST_MANIFEST: u32 = 16 << 20;
+    /// In bytes.
+    pub const LARGEST_ACTIVATOR: u32 = 64 << 20;
+}
+
+/// One thing that is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// In bytes.
+    pub length: u32,
+    /// CRC-32 (ISO-HDLC).
+    pub sum: u32,
+}
+
+impl Part {
+    /// That of these bytes; None if there are more than a length can say.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        Some(Self { length: u32::try_from(bytes.len()).ok()?, sum: SUM.checksum(bytes) })
+    }
+}
+
+/// The checksum of a [`Part`].
+pub(crate) const SUM: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 /// What a client gets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +170,43 @@ pub enum Failure {
     BadRequest,
     /// PID 1 did not answer in time.
     NoAnswer,
+    /// The manifest or the activator is not taken; all is as it was.
+    Replace(Unfit),
+}
+
+/// Why a [`Request::Replace`] is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unfit {
+    /// Larger than [`Upload`] allows, or than the guest's memory has room for.
+    TooLarge,
+    /// Somebody else's is under way.
+    Busy,
+    /// The checksum does not fit.
+    Damaged,
+    /// It is no manifest that this activator can use: why.
+    Manifest(String),
+    /// The image lacks files that the manifest needs; what for, and which.
+    Lacks(Vec<String>),
+    /// Only a boot can do it: what.
+    NeedsBoot(Vec<String>),
+    /// The new activator does not run, or says no: why.
+    Activator(String),
+    /// PID 1 has tried, and gone back to the manifest that it had; its log tells why.
+    NotTaken,
+}
+
+impl core::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str("it is too large"),
+            Self::Busy => f.write_str("another reload is under way"),
+            Self::Damaged => f.write_str("it was damaged on its way"),
+            Self::Manifest(why) | Self::Activator(why) => f.write_str(why),
+            Self::Lacks(files) => write!(f, "the image lacks {}", files.join(", ")),
+            Self::NeedsBoot(what) => write!(f, "only a boot can change {}", what.join(", ")),
+            Self::NotTaken => f.write_str("the activator went back to what it had"),
+        }
+    }
 }
 
 impl core::fmt::Display for Failure {
@@ -152,6 +228,7 @@ impl core::fmt::Display for Failure {
             Self::ShuttingDown => f.write_str("the guest is shutting down"),
             Self::BadRequest => f.write_str("the guest did not understand the request"),
             Self::NoAnswer => f.write_str("PID 1 did not answer in time"),
+            Self::Replace(why) => why.fmt(f),
         }
     }
 }
@@ -268,6 +345,24 @@ pub enum Order {
     ReloadUnit(UnitId),
     /// Answered by [`Report::End`] at once.
     Poweroff,
+    /// Take the manifest, and with `activator` the executable, that come as fds with this packet.
+    /// Answered by [`Report::Replaced`].
+    Replace {
+        /// Whether there are two fds.
+        activator: bool,
+    },
+}
+
+impl Order {
+    /// The unit that it is about.
+    pub fn unit_mut(&mut self) -> Option<&mut UnitId> {
+        match self {
+            Self::Start(unit) | Self::Stop(unit) | Self::Restart(unit) | Self::ReloadUnit(unit) => {
+                Some(unit)
+            }
+            Self::Status | Self::Poweroff | Self::Replace { .. } => None,
+        }
+    }
 }
 
 /// PID 1 to logd; one packet of postcard, at most [`Report::MAX`] bytes. Packets that do not fit
@@ -319,6 +414,15 @@ pub enum Report {
     Refused,
     /// Something to log: unit, what.
     Event(Option<UnitId>, Event),
+    /// The answer to [`Order::Replace`]. With `taken` there is an fd with it: the manifest that is
+    /// in force; all ids from here on are of that one.
+    Replaced {
+        taken: bool,
+    },
+    /// The fd with it is the read end of the log pipe of a unit that is new.
+    Pipe(UnitId),
+    /// logd is to send [`Order::Replace`] with what the manifest's file has now.
+    Reread,
 }
 
 impl Report {
@@ -412,12 +516,6 @@ pub enum MachineState {
 pub enum SocketState {
     /// Not open.
     Dead,
-    /// Not open, since one of its own commands failed.
-    Failed,
-    /// One of its own commands runs, before it counts as started.
-    Starting,
-    /// One of its own commands runs, before it is down.
-    Stopping,
     /// Open failed; tried again later.
     Retrying,
     /// Open and polled.
@@ -468,8 +566,7 @@ macro_rules! lower_case {
 lower_case! {
     MachineState { Starting => "starting", Running => "running", Stopping => "stopping" }
     SocketState {
-        Dead => "dead", Failed => "failed", Starting => "starting", Stopping => "stopping",
-        Retrying => "retrying", Listening => "listening", Running => "running",
+        Dead => "dead", Retrying => "retrying", Listening => "listening", Running => "running",
         Paused => "paused",
     }
     ServiceState {

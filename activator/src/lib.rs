@@ -20,6 +20,7 @@ pub mod exit;
 pub mod inherit;
 pub mod logd;
 pub mod manifest;
+pub mod needs;
 pub mod notification;
 pub mod peer;
 pub mod stage2;

@@ -3,7 +3,8 @@
 //! | state | waits for | ends with |
 //! |---|---|---|
 //! | `Hello` | the first frame | `Request`, or a refusal |
-//! | `Request` | the second frame | one of the next three |
+//! | `Request` | the second frame | one of the next four |
+//! | `Receiving` | the bytes that follow its request | `Ordered`, or a refusal |
 //! | `Status` | the snapshot of that number | the answer |
 //! | `Ordered` | PID 1's word that the order was taken | `Settling`, or the answer |
 //! | `Settling` | a snapshot that shows the unit up or down | the answer |
@@ -18,7 +19,8 @@
 use super::orders::ClientId;
 use super::status::Wish;
 use super::store::Cursor;
-use crate::control::{self, Reply};
+use super::upload::Receiving;
+use crate::control::{self, Reply, Unfit};
 use crate::manifest::UnitId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -27,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Time for Hello and Request together.
 pub const PROMPTNESS: Duration = Duration::from_secs(5);
+/// A client that sends a manifest sends something within that time.
+const STALLED: Duration = Duration::from_secs(10);
 /// Time for a client to close after its answer.
 const LINGER: Duration = Duration::from_secs(2);
 /// A frame of a client is no larger: a token, or a unit's name (255 bytes).
@@ -50,6 +54,8 @@ pub enum State {
     Hello,
     /// The Hello was good.
     Request,
+    /// Sends us a manifest.
+    Receiving(Box<Receiving>),
     /// Waits for that snapshot.
     Status(u64),
     /// The order is queued, or out.
@@ -176,15 +182,22 @@ impl Connection {
 
     /// Reads what is there, a little at a time.
     pub fn read(&mut self) {
-        let mut buffer = [0; 1024];
+        let mut buffer = [0; 16 * 1024];
+        // A request is small, and what does not fit into it is a mistake.
+        let most = if matches!(self.state, State::Receiving(_)) { buffer.len() } else { 1024 };
         loop {
-            match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+            let buffer = buffer.get_mut(..most).unwrap_or_default();
+            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => {
                     self.ended = true;
                     return;
                 }
                 Ok((_, length)) => {
-                    if self.undecided() {
+                    if matches!(self.state, State::Receiving(_)) {
+                        self.moved = Instant::now();
+                        self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                        return;
+                    } else if self.undecided() {
                         self.input.extend_from_slice(buffer.get(..length).unwrap_or_default());
                         if self.input.len() <= MAX_ASKED {
                             continue;
@@ -223,6 +236,14 @@ impl Connection {
         let body = body.to_vec();
         self.input.drain(..4 + length);
         Frame::Body(body)
+    }
+
+    /// Passes what came on to where it is received. Whether all is there.
+    pub fn receive(&mut self) -> Result<bool, Unfit> {
+        let State::Receiving(receiving) = &mut self.state else { return Ok(false) };
+        let taken = receiving.feed(&self.input)?;
+        self.input.drain(..taken);
+        Ok(receiving.is_complete())
     }
 
     /// Whether bytes are left that no frame explains.
@@ -289,6 +310,7 @@ impl Connection {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Hello | State::Request => Some(self.opened + PROMPTNESS),
+            State::Receiving(_) => Some(self.moved + STALLED),
             State::Lingering(until) => Some(*until),
             State::Settling(settling) if settling.snapshot.is_none() => Some(settling.again),
             _ => None,
@@ -298,8 +320,10 @@ impl Connection {
     /// Ends it if its time is over, or if it left before it said what it wants.
     pub fn expire(&mut self, now: Instant) {
         match self.state {
-            State::Hello | State::Request if self.ended => self.broken = true,
-            State::Hello | State::Request | State::Lingering(_) => {
+            State::Hello | State::Request | State::Receiving(_) if self.ended => {
+                self.broken = true;
+            }
+            State::Hello | State::Request | State::Receiving(_) | State::Lingering(_) => {
                 self.broken |= self.deadline().is_some_and(|deadline| deadline <= now);
             }
             _ => {}

@@ -30,6 +30,7 @@ pub mod split;
 pub mod status;
 pub mod store;
 pub mod token;
+pub mod upload;
 pub mod words;
 
 use crate::manifest::{DecodeError, Manifest, UnitId};
@@ -45,7 +46,7 @@ use std::process::ExitCode;
 /// What it cannot begin without.
 #[derive(Debug)]
 pub enum Error {
-    /// There is one argument, the manifest's path.
+    /// The arguments are the manifest's path, and perhaps that of its source.
     Usage,
     /// The manifest cannot be read.
     Read(PathBuf, io::Error),
@@ -73,7 +74,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage => f.write_str("expected one argument, the manifest's path"),
+            Self::Usage => {
+                f.write_str("expected the manifest's path, and perhaps that of its source")
+            }
             Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::Manifest(path, error) => write!(f, "{}: {error}", path.display()),
             Self::NoPid1 => f.write_str("no fd named `pid1`: only the activator starts this"),
@@ -99,7 +102,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn inheritance(args: &[OsString], fds: Vec<(String, OwnedFd)>) -> Result<Inheritance, Error> {
-    let [path] = args else { return Err(Error::Usage) };
+    let (path, source) = match args {
+        [path] => (path, None),
+        [path, source] => (path, Some(PathBuf::from(source))),
+        _ => return Err(Error::Usage),
+    };
     let path = PathBuf::from(path);
     let bytes = std::fs::read(&path).map_err(|error| Error::Read(path.clone(), error))?;
     let manifest = Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error))?;
@@ -121,6 +128,7 @@ fn inheritance(args: &[OsString], fds: Vec<(String, OwnedFd)>) -> Result<Inherit
     }
     Ok(Inheritance {
         manifest,
+        source,
         pid1: pid1.ok_or(Error::NoPid1)?,
         console,
         pipes,

@@ -6,6 +6,9 @@
 //! | `Machine`, `Socket`, `Service`, `Target` | a Status is out | part of the answer |
 //! | `End` | a Status is out, `Machine` has come | the snapshot is complete |
 //! | `End` | another order is out | it was taken |
+//! | `Replaced` | any time | from here on ids are of the manifest that comes with it; if `Replace` is out, its answer |
+//! | `Pipe` | behind `Replaced` | the log of a unit that is new |
+//! | `Reread` | any time | the manifest's file is to be taken |
 //! | `Refused` | an order is out | the guest is going down |
 //! | anything else | | left over from a predecessor of ours, which died: not looked at |
 //! | nothing for [`PATIENCE`] | an order is out | all who wait are told so |
@@ -13,12 +16,17 @@
 //! Snapshots are numbered, and any number of clients share one: whoever asks while none is
 //! queued gets the number of the next one, never of one that has begun before.
 
+use super::upload::Goods;
 use crate::control::{Event, MachineState, Order, Report};
 use crate::manifest::UnitId;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 /// How long PID 1 may take for an answer.
@@ -50,6 +58,18 @@ impl Snapshot {
     }
 }
 
+/// An fd that came with a report; the same as another if it is the same fd.
+#[derive(Debug)]
+pub struct Passed(pub OwnedFd);
+
+impl PartialEq for Passed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_raw_fd() == other.0.as_raw_fd()
+    }
+}
+
+impl Eq for Passed {}
+
 /// What came from PID 1.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
@@ -61,6 +81,14 @@ pub enum Heard {
     Taken(ClientId),
     /// The guest is going down.
     Refused(Asked),
+    /// What became of [`Order::Replace`], and for whom it was, if it was ours: the manifest that
+    /// is in force, if it was taken. What is still queued has ids of the one before
+    /// ([`Pid1::renumber`]).
+    Replaced(Option<ClientId>, Option<Passed>),
+    /// The log of a unit that is new.
+    Pipe(UnitId, Passed),
+    /// The manifest's file is to be taken.
+    Reread,
     /// PID 1 has closed its end: it is going, and so are we.
     Gone,
 }
@@ -83,6 +111,8 @@ pub struct Pid1 {
     current: Option<Current>,
     /// Number of the snapshot asked for last.
     snapshots: u64,
+    /// What goes with the next [`Order::Replace`].
+    goods: Option<Goods>,
 }
 
 #[derive(Debug)]
@@ -97,7 +127,7 @@ struct Current {
 impl Pid1 {
     /// Takes over our end of the SEQPACKET pair.
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, queue: VecDeque::new(), current: None, snapshots: 0 }
+        Self { socket, queue: VecDeque::new(), current: None, snapshots: 0, goods: None }
     }
 
     /// To poll for reports.
@@ -122,6 +152,40 @@ impl Pid1 {
         self.queue.push_back(Asked::Order(order, client));
     }
 
+    /// Queues [`Order::Replace`]; False if there is one already.
+    pub fn replace(&mut self, goods: Goods, client: ClientId) -> bool {
+        let is_replace = |asked: &Asked| matches!(asked, Asked::Order(Order::Replace { .. }, _));
+        let out = self.current.as_ref().map(|current| &current.asked);
+        if out.into_iter().chain(&self.queue).any(is_replace) {
+            return false;
+        }
+        let activator = goods.activator.is_some();
+        self.goods = Some(goods);
+        self.order(Order::Replace { activator }, client);
+        true
+    }
+
+    /// Gives the queued orders the ids of another manifest; the clients whose units it has no
+    /// more, and whose orders are forgotten.
+    pub fn renumber(&mut self, id: impl Fn(UnitId) -> Option<UnitId>) -> Vec<ClientId> {
+        let mut forgotten = Vec::new();
+        self.queue.retain_mut(|asked| {
+            let Asked::Order(order, client) = asked else { return true };
+            let known = order.unit_mut().is_none_or(|unit| match id(*unit) {
+                Some(new) => {
+                    *unit = new;
+                    true
+                }
+                None => false,
+            });
+            if !known {
+                forgotten.push(*client);
+            }
+            known
+        });
+        forgotten
+    }
+
     /// Sends the next order if none is out. Whether the socket had no room.
     pub fn send(&mut self, now: Instant) -> bool {
         if self.current.is_some() {
@@ -135,10 +199,25 @@ impl Pid1 {
         let mut packet = [0; 16];
         let Ok(packet) = postcard::to_slice(&order, &mut packet) else { return false };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        match rustix::net::send(&self.socket, packet, flags) {
+        let fds: Vec<BorrowedFd> = match (&self.goods, order) {
+            (Some(Goods { manifest, activator }), Order::Replace { .. }) => {
+                std::iter::once(manifest).chain(activator).map(AsFd::as_fd).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            control.push(SendAncillaryMessage::ScmRights(&fds));
+        }
+        let buffers = &[IoSlice::new(packet)];
+        match rustix::net::sendmsg(&self.socket, buffers, &mut control, flags) {
             Err(Errno::AGAIN | Errno::INTR) => true,
             // An end that is gone is noticed by `hear`.
             _ => {
+                if matches!(order, Order::Replace { .. }) {
+                    self.goods = None;
+                }
                 self.queue.pop_front();
                 self.current =
                     Some(Current { asked, snapshot: Snapshot::default(), until: now + PATIENCE });
@@ -153,13 +232,17 @@ impl Pid1 {
         // One byte more than the largest, so that a longer packet is seen to be none of ours.
         let mut packet = [0; Report::MAX + 1];
         for _ in 0..TURN {
-            let flags = RecvFlags::DONTWAIT;
-            let length = match rustix::net::recv(&self.socket, &mut packet[..], flags) {
-                Ok((_, 0)) => {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            let buffers = &mut [IoSliceMut::new(&mut packet)];
+            let received = rustix::net::recvmsg(&self.socket, buffers, &mut control, flags);
+            let length = match received.map(|message| message.bytes) {
+                Ok(0) => {
                     heard.push(Heard::Gone);
                     break;
                 }
-                Ok((_, length)) => length,
+                Ok(length) => length,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => break,
                 Err(_) => {
@@ -168,8 +251,12 @@ impl Pid1 {
                 }
             };
             let packet = packet.get(..length).unwrap_or_default();
+            let fd = control.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                _ => None,
+            });
             if let Ok(report) = postcard::from_bytes::<Report>(packet) {
-                heard.extend(self.take(report));
+                heard.extend(self.take(report, fd));
             }
         }
         heard
@@ -190,9 +277,20 @@ impl Pid1 {
         lost
     }
 
-    fn take(&mut self, report: Report) -> Option<Heard> {
-        if let Report::Event(unit, event) = report {
-            return Some(Heard::Event(unit, event));
+    fn take(&mut self, report: Report, fd: Option<OwnedFd>) -> Option<Heard> {
+        match report {
+            Report::Event(unit, event) => return Some(Heard::Event(unit, event)),
+            Report::Pipe(unit) => return fd.map(|fd| Heard::Pipe(unit, Passed(fd))),
+            Report::Reread => return Some(Heard::Reread),
+            Report::Replaced { taken } => {
+                let asked = self.current.take().map(|current| current.asked);
+                let client = match asked {
+                    Some(Asked::Order(Order::Replace { .. }, client)) => Some(client),
+                    _ => None,
+                };
+                return Some(Heard::Replaced(client, fd.filter(|_| taken).map(Passed)));
+            }
+            _ => {}
         }
         let current = self.current.as_mut()?;
         match report {

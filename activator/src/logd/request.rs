@@ -5,6 +5,7 @@ use super::journal::{ACTIVATOR, Journal};
 use super::orders::{ClientId, Pid1};
 use super::status::Wish;
 use super::token::Token;
+use super::upload::Receiving;
 use crate::control::{Failure, Hello, Order, Request, UnitName, VERSION, Whose};
 use crate::manifest::{Manifest, Owner, UnitId};
 
@@ -52,6 +53,10 @@ pub fn begin(
             unit(name).map(|id| (Order::ReloadUnit(id), Some((id, Wish::Up))))?
         }
         Request::Poweroff => (Order::Poweroff, None),
+        Request::Replace(upload) => {
+            let receiving = Receiving::begin(upload).map_err(Failure::Replace)?;
+            return Ok(State::Receiving(Box::new(receiving)));
+        }
     };
     pid1.order(order, client);
     Ok(State::Ordered(wish))

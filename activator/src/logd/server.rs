@@ -3,10 +3,12 @@
 //! Everything is non-blocking and every turn is bounded, so that no service that writes without
 //! end, and no client that does not read, holds up the others.
 
+mod replace;
+
 use super::connection::{Connection, Frame, Settling, State, Trust};
 use super::console::Console;
 use super::journal::Journal;
-use super::orders::{Asked, ClientId, Heard, Pid1, Snapshot};
+use super::orders::{Asked, ClientId, Heard, Passed, Pid1, Snapshot};
 use super::signals::Signals;
 use super::split::Splitter;
 use super::status::{self, Verdict};
@@ -48,6 +50,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Inheritance {
     /// What units there are.
     pub manifest: Manifest,
+    /// Whose bytes PID 1 wants when it gets SIGHUP.
+    pub source: Option<PathBuf>,
     /// Our end of the SEQPACKET pair.
     pub pid1: OwnedFd,
     /// Where lines are shown.
@@ -92,6 +96,7 @@ enum Who {
 /// The process' whole state.
 pub struct Logd {
     manifest: Manifest,
+    source: Option<PathBuf>,
     cgroups: PathBuf,
     token: Option<Token>,
     pid1: Pid1,
@@ -127,6 +132,7 @@ impl Logd {
         }
         Self {
             manifest: given.manifest,
+            source: given.source,
             cgroups: given.cgroups,
             token: given.token,
             pid1: Pid1::new(given.pid1),
@@ -285,6 +291,9 @@ impl Logd {
                         }
                     }
                 }
+                Heard::Replaced(client, manifest) => self.replaced(client, manifest, now),
+                Heard::Pipe(unit, Passed(pipe)) => self.add_source(unit, pipe),
+                Heard::Reread => self.reread(),
                 Heard::Refused(Asked::Status(_)) => {
                     self.fail_waiting(&Failure::ShuttingDown, now);
                 }
@@ -425,7 +434,7 @@ impl Logd {
                     }
                 }
                 Frame::Body(body) => match postcard::from_bytes::<Request>(&body) {
-                    Ok(request) if !client.surplus() => {
+                    Ok(request) if !client.surplus() || matches!(request, Request::Replace(_)) => {
                         let (manifest, journal) = (&self.manifest, &self.journal);
                         match request::begin(manifest, journal, &mut self.pid1, id, &request) {
                             Ok(state) => client.state = state,
@@ -436,7 +445,14 @@ impl Logd {
                 },
             }
         }
-        if flags.intersects(PollFlags::HUP | PollFlags::ERR) {
+        match client.receive() {
+            Ok(true) => self.take_upload(id, now),
+            Ok(false) => {}
+            Err(why) => client.reply(&Reply::Failed(Failure::Replace(why)), now),
+        }
+        if let Some(client) = find(&mut self.connections, id)
+            && flags.intersects(PollFlags::HUP | PollFlags::ERR)
+        {
             client.hung_up();
         }
     }

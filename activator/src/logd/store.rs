@@ -48,6 +48,8 @@ impl Ring {
 #[derive(Debug)]
 pub struct Cursor {
     places: Vec<Place>,
+    /// Follows all rings, also those that come later.
+    all: bool,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,21 @@ impl Store {
         }
     }
 
+    /// Adds a ring; its number.
+    pub fn add(&mut self) -> usize {
+        self.rings.push(Ring::default());
+        self.rings.len() - 1
+    }
+
+    /// Drops the lines of a ring.
+    pub fn clear(&mut self, ring: usize) {
+        if let Some(ring) = self.rings.get_mut(ring) {
+            ring.dropped = ring.end();
+            ring.entries = VecDeque::new();
+            ring.bytes = 0;
+        }
+    }
+
     /// Keeps a line. A ring that does not exist keeps nothing.
     pub fn push(&mut self, ring: usize, realtime_us: u64, text: &str) {
         let Some(ring) = self.rings.get_mut(ring) else { return };
@@ -104,11 +121,16 @@ impl Store {
             let end = (!follow).then(|| ring.end());
             Some(Place { ring: index, next: ring.dropped, end })
         };
-        Cursor { places: (0..self.rings.len()).filter(wanted).filter_map(place).collect() }
+        let places = (0..self.rings.len()).filter(wanted).filter_map(place).collect();
+        Cursor { places, all: follow && ring.is_none() }
     }
 
     /// The next line in the order in which lines came; None if there is none now.
     pub fn next(&self, cursor: &mut Cursor) -> Option<Item<'_>> {
+        if cursor.all {
+            let new = cursor.places.len()..self.rings.len();
+            cursor.places.extend(new.map(|ring| Place { ring, next: 0, end: None }));
+        }
         let mut first: Option<(&mut Place, &Entry)> = None;
         for place in &mut cursor.places {
             let ring = self.rings.get(place.ring)?;
@@ -189,6 +211,21 @@ mod tests {
         assert_eq!(seen[0], "0 lost 11");
         assert_eq!(seen.len(), 1 + most + 1);
         assert_eq!(seen.last().unwrap(), "1:other");
+    }
+
+    #[test]
+    fn who_follows_all_sees_rings_that_come_later() {
+        let mut store = Store::new(1);
+        let (mut all, mut one) = (store.cursor(None, true), store.cursor(Some(0), true));
+        store.push(0, 0, "a");
+        let new = store.add();
+        store.push(new, 0, "b");
+        assert_eq!(read(&store, &mut all), ["0:a", "1:b"]);
+        assert_eq!(read(&store, &mut one), ["0:a"]);
+        store.clear(new);
+        assert_eq!(read(&store, &mut store.cursor(None, false)), ["0:a"]);
+        store.push(new, 0, "c");
+        assert_eq!(read(&store, &mut all), ["1:c"]);
     }
 
     #[test]

@@ -63,6 +63,7 @@ impl Room {
         self.pid1 = Some(ours);
         let [pipe, console, unix, vsock] = self.kept.each_ref().map(|fd| fd.try_clone().unwrap());
         let given = Inheritance {
+            source: None,
             manifest: manifest(),
             pid1: theirs,
             console: Some(console),

@@ -161,6 +161,59 @@ pub struct Unit {
     pub kind: UnitKind,
 }
 
+impl Unit {
+    /// All lists of other units, in the order of the fields.
+    fn edges(&self) -> [&Vec<UnitId>; 11] {
+        [
+            &self.requires,
+            &self.requisite,
+            &self.wants,
+            &self.binds_to,
+            &self.part_of,
+            &self.upholds,
+            &self.after,
+            &self.conflicts,
+            &self.on_failure,
+            &self.on_success,
+            &self.reloads,
+        ]
+    }
+
+    fn edges_mut(&mut self) -> [&mut Vec<UnitId>; 11] {
+        [
+            &mut self.requires,
+            &mut self.requisite,
+            &mut self.wants,
+            &mut self.binds_to,
+            &mut self.part_of,
+            &mut self.upholds,
+            &mut self.after,
+            &mut self.conflicts,
+            &mut self.on_failure,
+            &mut self.on_success,
+            &mut self.reloads,
+        ]
+    }
+
+    /// Gives all units that this one names another id, where the units have been put into
+    /// another order; those without one are named no more. False if a socket has lost its service.
+    pub fn renumber(&mut self, id: impl Fn(UnitId) -> Option<UnitId>) -> bool {
+        let renumber = |ids: &mut Vec<UnitId>| {
+            *ids = ids.iter().filter_map(|old| id(*old)).collect();
+        };
+        self.edges_mut().into_iter().for_each(renumber);
+        match &mut self.kind {
+            UnitKind::Service(service) => renumber(&mut service.sockets),
+            UnitKind::Socket(socket) => match id(socket.service) {
+                Some(service) => socket.service = service,
+                None => return false,
+            },
+            UnitKind::Target => {}
+        }
+        true
+    }
+}
+
 /// What a unit is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
@@ -288,21 +341,7 @@ impl Manifest {
             return fail("an owner is a user");
         }
         for unit in &self.units {
-            let edges = [
-                &unit.requires,
-                &unit.requisite,
-                &unit.wants,
-                &unit.binds_to,
-                &unit.part_of,
-                &unit.upholds,
-                &unit.after,
-                &unit.conflicts,
-                &unit.on_failure,
-                &unit.on_success,
-                &unit.reloads,
-                &unit.stops,
-            ];
-            if edges.into_iter().flatten().any(|id| self.unit(*id).is_none()) {
+            if unit.edges().into_iter().flatten().any(|id| self.unit(*id).is_none()) {
                 return fail("a dependency is a unit");
             }
             match &unit.kind {

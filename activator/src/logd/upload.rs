@@ -1,0 +1,278 @@
+//! A new manifest, and perhaps a new activator, on their way to PID 1.
+//!
+//! Each part is received into a memfd. When all is there and the checksums fit, it is tried as
+//! far as it can be without PID 1: a manifest for this activator is decoded and its files are
+//! looked for ([`crate::needs`]); a new activator is asked to do that itself, as `activator
+//! verify` ([`needs::verify`]), for it may speak another version of the manifest.
+
+use crate::control::{Part, SUM, Unfit, Upload};
+use crate::manifest::Manifest;
+use crate::needs;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
+use rustix::io::{self, Errno};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a new activator may take to look at a manifest.
+const TRIAL: Duration = Duration::from_secs(5);
+/// Between two looks whether it is done.
+const LOOK: Duration = Duration::from_millis(5);
+/// Of what it says, so much is passed on; in bytes.
+const WORDS: u64 = 4096;
+
+/// What is received.
+#[derive(Debug)]
+pub struct Receiving {
+    /// The parts, in the order of the wire.
+    parts: Vec<Receiver>,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    part: Part,
+    memory: OwnedFd,
+    received: u32,
+    digest: Digest,
+}
+
+/// A running checksum, with a name to print.
+struct Digest(crc::Digest<'static, u32>);
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Digest")
+    }
+}
+
+/// What PID 1 is given: read-only fds.
+#[derive(Debug)]
+pub struct Goods {
+    /// An encoded manifest.
+    pub manifest: OwnedFd,
+    /// An executable.
+    pub activator: Option<OwnedFd>,
+}
+
+impl Receiving {
+    /// Makes room for what is announced.
+    pub fn begin(upload: &Upload) -> Result<Self, Unfit> {
+        let (manifest, activator) = (upload.manifest, upload.activator);
+        if manifest.length > Upload::LARGEST_MANIFEST
+            || activator.is_some_and(|part| part.length > Upload::LARGEST_ACTIVATOR)
+        {
+            return Err(Unfit::TooLarge);
+        }
+        let receiver = |part| {
+            let flags = MemfdFlags::CLOEXEC;
+            let memory = fs::memfd_create(c"rouse-upload", flags).map_err(|_| Unfit::TooLarge)?;
+            Ok(Receiver { part, memory, received: 0, digest: Digest(SUM.digest()) })
+        };
+        let parts = std::iter::once(manifest).chain(activator).map(receiver);
+        Ok(Self { parts: parts.collect::<Result<_, Unfit>>()? })
+    }
+
+    /// Takes bytes as they come; how many of them belong to it.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Unfit> {
+        let mut taken = 0;
+        for receiver in &mut self.parts {
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let wanted = receiver.part.length.saturating_sub(receiver.received) as usize;
+            let bytes = rest.get(..wanted.min(rest.len())).unwrap_or_default();
+            receiver.write(bytes).map_err(|_| Unfit::TooLarge)?;
+            taken += bytes.len();
+        }
+        Ok(taken)
+    }
+
+    /// Whether all is there.
+    pub fn is_complete(&self) -> bool {
+        self.parts.iter().all(|receiver| receiver.received == receiver.part.length)
+    }
+
+    /// Checks the sums, and closes the memory to changes.
+    pub fn finish(self) -> Result<Goods, Unfit> {
+        let mut fds = Vec::new();
+        for receiver in self.parts {
+            if receiver.digest.0.finalize() != receiver.part.sum {
+                return Err(Unfit::Damaged);
+            }
+            fds.push(read_only(receiver.memory).map_err(|_| Unfit::TooLarge)?);
+        }
+        let mut fds = fds.into_iter();
+        let manifest = fds.next().ok_or(Unfit::Damaged)?;
+        Ok(Goods { manifest, activator: fds.next() })
+    }
+}
+
+impl Receiver {
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
+        self.digest.0.update(bytes);
+        while !bytes.is_empty() {
+            match io::write(&self.memory, bytes) {
+                Ok(length) => {
+                    self.received = self.received.saturating_add(length as u32);
+                    bytes = bytes.get(length..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Goods {
+    /// The manifest that a file has now.
+    pub fn of_file(path: &Path) -> Result<Self, Unfit> {
+        let unreadable =
+            |error| Unfit::Manifest(format!("cannot read {}: {error}", path.display()));
+        let bytes = std::fs::read(path).map_err(unreadable)?;
+        let manifest = Part::of(&bytes).ok_or(Unfit::TooLarge)?;
+        let mut receiving = Receiving::begin(&Upload { manifest, activator: None })?;
+        receiving.feed(&bytes)?;
+        receiving.finish()
+    }
+
+    /// Whether it can be taken, as far as can be told from here. `old` is what is in force.
+    pub fn check(&self, old: &Manifest) -> Result<(), Unfit> {
+        match &self.activator {
+            Some(activator) => try_out(activator, &self.manifest),
+            None => {
+                let bytes = read(&self.manifest);
+                let bytes = bytes.map_err(|error| Unfit::Manifest(error.to_string()))?;
+                let new = Manifest::decode(&bytes);
+                let new = new.map_err(|error| Unfit::Manifest(error.to_string()))?;
+                needs::check(Path::new("/"), Some(old), &new)
+            }
+        }
+    }
+}
+
+/// `activator verify` of another activator: 0 and no word if it can take the manifest.
+fn try_out(activator: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfit> {
+    let say = |text: String| Err(Unfit::Activator(text));
+    // Opened by its own name, it is at the beginning again.
+    let input = std::fs::File::open(format!("/proc/self/fd/{}", manifest.as_raw_fd()));
+    let Ok(input) = input else { return say("its manifest cannot be opened".into()) };
+    let mut command = Command::new(format!("/proc/self/fd/{}", activator.as_raw_fd()));
+    let version = needs::STATE_VERSION.to_string();
+    command
+        .args(["verify", &version])
+        .env_clear()
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return say(format!("the new activator cannot be executed: {error}")),
+    };
+    let ended = wait(&mut child);
+    let hear = |pipe: Option<&mut dyn Read>| {
+        let mut words = String::new();
+        if let Some(pipe) = pipe.filter(|_| ended.is_some()) {
+            // What is not text is no answer.
+            let _ = pipe.take(WORDS).read_to_string(&mut words);
+        }
+        words.trim().to_owned()
+    };
+    let answer = hear(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read));
+    let complaint = hear(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
+    match ended {
+        Some(status) if status.success() && answer == needs::FIT => Ok(()),
+        Some(status) if complaint.is_empty() => {
+            say(format!("the new activator does not answer as one: {status}"))
+        }
+        Some(_) => say(complaint),
+        None => say("the new activator does not come to an end".into()),
+    }
+}
+
+/// Waits for a bounded time, then kills.
+fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+    let until = Instant::now() + TRIAL;
+    while Instant::now() < until {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        std::thread::sleep(LOOK);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    None
+}
+
+/// The same memory by an fd that cannot write: it can be executed once nobody can write to it.
+fn read_only(memory: OwnedFd) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// All that an fd has, from its beginning.
+pub fn read(fd: &OwnedFd) -> std::io::Result<Vec<u8>> {
+    std::fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload(manifest: &[u8], activator: Option<&[u8]>) -> Upload {
+        let part = |bytes: &[u8]| Part::of(bytes).unwrap();
+        Upload { manifest: part(manifest), activator: activator.map(part) }
+    }
+
+    #[test]
+    fn parts_are_told_apart_however_they_come() {
+        let (manifest, activator) = (b"manifest".as_slice(), b"activator!".as_slice());
+        let wire = [manifest, activator].concat();
+        for step in 1..=wire.len() {
+            let mut receiving = Receiving::begin(&upload(manifest, Some(activator))).unwrap();
+            for bytes in wire.chunks(step) {
+                assert!(!receiving.is_complete());
+                assert_eq!(receiving.feed(bytes), Ok(bytes.len()));
+            }
+            assert!(receiving.is_complete());
+            assert_eq!(receiving.feed(b"more"), Ok(0));
+            let goods = receiving.finish().unwrap();
+            assert_eq!(read(&goods.manifest).unwrap(), manifest);
+            assert_eq!(read(&goods.activator.unwrap()).unwrap(), activator);
+        }
+    }
+
+    #[test]
+    fn damage_and_size_are_seen() {
+        let mut receiving = Receiving::begin(&upload(b"manifest", None)).unwrap();
+        receiving.feed(b"manifesT").unwrap();
+        assert_eq!(receiving.finish().unwrap_err(), Unfit::Damaged);
+        let huge = Part { length: Upload::LARGEST_MANIFEST + 1, sum: 0 };
+        let refused = Receiving::begin(&Upload { manifest: huge, activator: None });
+        assert_eq!(refused.unwrap_err(), Unfit::TooLarge);
+    }
+
+    #[test]
+    fn a_manifest_is_decoded_and_an_activator_is_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("manifest");
+        std::fs::write(&file, "nonsense").unwrap();
+        let nothing = Manifest::default();
+        let mut goods = Goods::of_file(&file).unwrap();
+        let why = crate::manifest::DecodeError::NotAManifest.to_string();
+        assert_eq!(goods.check(&nothing), Err(Unfit::Manifest(why)));
+        std::fs::write(&file, nothing.encode()).unwrap();
+        goods.manifest = Goods::of_file(&file).unwrap().manifest;
+        assert_eq!(goods.check(&nothing), Ok(()));
+        let mut ask = |program: &str| {
+            goods.activator = Some(std::fs::File::open(program).unwrap().into());
+            goods.check(&nothing)
+        };
+        for program in ["/bin/true", "/bin/false"] {
+            let Err(Unfit::Activator(why)) = ask(program) else { panic!() };
+            assert!(why.contains("does not answer as one"), "{why}");
+        }
+        let Err(Unfit::Activator(why)) = ask("/dev/null") else { panic!() };
+        assert!(why.contains("cannot be executed"), "{why}");
+    }
+}
