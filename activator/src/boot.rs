@@ -11,6 +11,10 @@
 //! It is then made read-only.
 
 use crate::engine::{Engine, Start, Vsock, now};
+use crate::reload;
+use crate::reload::kept::Kept;
+use crate::reload::state::{Place, Role};
+use crate::supervise::Supervisor;
 use crate::sys;
 use activator::manifest::{self, Boot, Manifest, Module};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -21,6 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{self, RebootCommand};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// The empty directory of every image for the trick with the root.
 const SYSROOT: &CStr = c"/sysroot";
@@ -59,7 +64,27 @@ impl core::fmt::Display for Fatal {
 pub(crate) fn main() -> ! {
     let began = now();
     let mut log = KernelLog { fd: None };
-    if let Err(fatal) = live(began, &mut log) {
+    let ended = live(began, &mut log);
+    end(ended, &log)
+}
+
+/// PID 1 has lost all that it knew: everybody is killed, and all begins with the image's
+/// manifest, but for the chores.
+pub(crate) fn start_over() -> ! {
+    // -1 is everybody but us.
+    let _ = sys::kill(-1, libc::SIGKILL);
+    // Whom these led to is gone, and nobody above us on the stack comes to life again.
+    let _ = sys::close_from(3);
+    let log = KernelLog::open();
+    let ended = read_manifest().and_then(|(manifest, bytes)| {
+        let files = raise_files(&mut Troubles::default());
+        serve(manifest, &bytes, now(), files, &log)
+    });
+    end(ended, &log)
+}
+
+fn end(ended: Result<(), Fatal>, log: &KernelLog) -> ! {
+    if let Err(fatal) = ended {
         log.line(&format!("{fatal}; powering off"));
         last_line(&format!("activator: {fatal}; powering off\n"));
     }
@@ -70,37 +95,54 @@ fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
     let mut troubles = Troubles::default();
     make_real_root(&mut troubles);
     mount_all(&mut troubles);
-    log.open();
-    let console = open_console().map_err(Fatal::Console)?;
-    let bytes = std::fs::read(manifest::PATH).map_err(|error| {
-        Fatal::Read(Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
-    })?;
-    let manifest: &'static Manifest =
-        Box::leak(Box::new(Manifest::decode(&bytes).map_err(Fatal::Decode)?));
-    drop(bytes);
+    *log = KernelLog::open();
+    let (manifest, bytes) = read_manifest()?;
     prepare(manifest, &mut troubles)?;
     let files = raise_files(&mut troubles);
     troubles.lines.drain(..).for_each(|line| log.line(&line));
+    serve(manifest, &bytes, began, files, log)
+}
+
+fn read_manifest() -> Result<(&'static Manifest, Vec<u8>), Fatal> {
+    let bytes = std::fs::read(manifest::PATH).map_err(|error| {
+        Fatal::Read(Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
+    })?;
+    let manifest = Box::leak(Box::new(Manifest::decode(&bytes).map_err(Fatal::Decode)?));
+    Ok((manifest, bytes))
+}
+
+fn serve(
+    manifest: &'static Manifest,
+    bytes: &[u8],
+    began: u64,
+    files: (u64, u64),
+    log: &KernelLog,
+) -> Result<(), Fatal> {
+    let console = open_console().map_err(Fatal::Console)?;
     // The kernel's name for us. /proc/self/exe may lead to the root before the trick.
     let name = std::env::args_os().next().and_then(|name| name.into_string().ok());
-    let name = name.filter(|name| name.starts_with('/') && std::path::Path::new(name).exists());
-    let activator = name.as_deref().unwrap_or("/init");
-    let start = Start {
-        manifest,
-        path: manifest::PATH,
-        activator,
-        control: activator::control::SOCKET,
-        vsock: Vsock::Listen,
-        console,
+    let own = name.clone().filter(|name| name.starts_with('/') && Path::new(name).exists());
+    let place = Place {
+        role: Role::Init,
+        name: name.unwrap_or_else(|| "init".into()),
+        path: manifest::PATH.into(),
+        activator: own.unwrap_or_else(|| "/init".into()),
+        control: activator::control::SOCKET.into(),
         files: Some(files),
+        ..Place::default()
     };
-    let mut engine = Engine::new(start, began, &mut |line| log.line(line)).map_err(Fatal::Start)?;
-    engine.run(log.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd()));
+    let copy = reload::keep(bytes).map_err(Fatal::Read)?;
+    let start = Start { manifest, copy, place, vsock: Vsock::Listen, console };
+    let supervisor = Supervisor::new(manifest, began);
+    let trouble = &mut |line: &str| log.line(line);
+    let mut engine =
+        Engine::new(start, supervisor, &mut Kept::default(), trouble).map_err(Fatal::Start)?;
+    engine.run(log.fd());
     Ok(())
 }
 
 /// Ends what is left, writes what is not written, and switches off.
-fn power_off() -> ! {
+pub(crate) fn power_off() -> ! {
     // -1 is everybody but us.
     let _ = sys::kill(-1, libc::SIGKILL);
     fs::sync();
@@ -128,17 +170,22 @@ impl Troubles {
 }
 
 /// /dev/kmsg, which keeps the lines of a boot that nobody watches, and never blocks.
-struct KernelLog {
+pub(crate) struct KernelLog {
     fd: Option<OwnedFd>,
 }
 
 impl KernelLog {
-    fn open(&mut self) {
+    pub(crate) fn open() -> Self {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-        self.fd = fs::openat(CWD, c"/dev/kmsg", flags, Mode::empty()).ok();
+        Self { fd: fs::openat(CWD, c"/dev/kmsg", flags, Mode::empty()).ok() }
     }
 
-    fn line(&self, line: &str) {
+    /// Its number; -1 is none.
+    pub(crate) fn fd(&self) -> i32 {
+        self.fd.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    pub(crate) fn line(&self, line: &str) {
         if let Some(fd) = &self.fd {
             // <28> is facility daemon, level warning. Nothing can be done if it is refused.
             let _ = rustix::io::write(fd, format!("<28>activator: {line}\n").as_bytes());

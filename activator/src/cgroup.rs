@@ -8,7 +8,7 @@
 
 use crate::program::decimal;
 use crate::slots::Slots;
-use activator::manifest::{Manifest, Service, Unit, UnitId, UnitKind};
+use activator::manifest::{Manifest, Service, Unit, UnitKind};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
 use std::ffi::CStr;
@@ -37,9 +37,18 @@ pub(crate) struct Group {
     kill: Option<OwnedFd>,
 }
 
+/// Whose services may be in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tree {
+    /// Nobody's, as we have just begun.
+    New,
+    /// Our own, after a reload.
+    Ours,
+}
+
 /// Whether services get cgroups: cgroup2 is there, and writable, and nobody else's services are
 /// in the tree.
-pub(crate) fn available() -> bool {
+pub(crate) fn available(tree: Tree) -> bool {
     let Ok(stat) = fs::statfs(MOUNT) else { return false };
     if stat.f_type != MAGIC {
         return false;
@@ -47,6 +56,7 @@ pub(crate) fn available() -> bool {
     give_controllers(MOUNT);
     match fs::mkdir(TREE, Mode::from_raw_mode(0o755)) {
         Ok(()) => {}
+        Err(Errno::EXIST) if tree == Tree::Ours => {}
         Err(Errno::EXIST) => {
             let events = std::fs::read_to_string(format!("{TREE}/cgroup.events"));
             if !events.is_ok_and(|events| events.contains("populated 0")) {
@@ -100,9 +110,9 @@ impl Group {
     }
 
     /// Makes the cgroup of an instance below that of its template. Nothing is allocated.
-    pub(crate) fn make_instance(&self, slot: UnitId, service: &Service) -> Result<Self, Errno> {
+    pub(crate) fn make_instance(&self, position: usize, service: &Service) -> Result<Self, Errno> {
         let mut digits = [0; 10];
-        let name = decimal(u32::from(slot.0), &mut digits);
+        let name = decimal(u32::try_from(position).unwrap_or(u32::MAX), &mut digits);
         let make = |at: BorrowedFd, name: &[u8]| match fs::mkdirat(
             at,
             Stacked::new(name).as_c_str(),
@@ -179,9 +189,13 @@ impl Group {
 
 /// The groups of all services, at the units' indices; all None without cgroups. Behind them those
 /// of instances, to be made later.
-pub(crate) fn make_all(manifest: &Manifest, slots: &Slots) -> (Box<[Option<Group>]>, Vec<String>) {
+pub(crate) fn make_all(
+    manifest: &Manifest,
+    slots: &Slots,
+    tree: Tree,
+) -> (Box<[Option<Group>]>, Vec<String>) {
     let mut troubles = vec![];
-    let available = available();
+    let available = available(tree);
     let mut group = |unit: &Unit| match &unit.kind {
         UnitKind::Service(service) if available => {
             match Group::make(&manifest.place(unit), service) {

@@ -7,12 +7,14 @@
 
 use crate::listen::options;
 use crate::program::Field;
+use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Accepted;
 use crate::sys::{self, Name};
 use activator::manifest::Socket;
 use activator::peer::{Instance, Peer};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
+use serde::{Deserialize, Serialize};
 use std::ffi::c_char;
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,10 +33,31 @@ pub(crate) struct Connection {
     number: u64,
 }
 
+/// What a reload hands over of one.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Saved<F> {
+    fd: F,
+    peer: Peer,
+    number: u64,
+}
+
 impl Connection {
     /// For the child.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// For the next process.
+    pub(crate) fn leave(&self) -> Saved<Leaving<'_>> {
+        Saved { fd: Leaving(self.fd.as_fd()), peer: self.peer, number: self.number }
+    }
+
+    /// From the process before.
+    pub(crate) fn take_over(saved: &Saved<Arriving>) -> Option<Self> {
+        let fd = saved.fd.take()?;
+        // A client that has gone has no name any more, and needs none.
+        let remote = sys::peer_name(fd.as_fd()).unwrap_or(Name::Other);
+        Some(Self { fd, peer: saved.peer, remote, number: saved.number })
     }
 }
 
@@ -48,9 +71,9 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// `length` is the number of units and slots.
-    pub(crate) fn new(length: usize) -> Self {
-        Self { pending: None, held: (0..length).map(|_| None).collect() }
+    /// `length` is the number of units and slots; what is `kept` comes from before a reload.
+    pub(crate) fn new(length: usize, kept: impl FnMut(usize) -> Option<Connection>) -> Self {
+        Self { pending: None, held: (0..length).map(kept).collect() }
     }
 
     /// Accepts from a listener.
@@ -116,7 +139,7 @@ impl Connection {
             }
             _ => Peer::Other,
         };
-        options::set_accepted(fd.as_fd(), socket);
+        options::set_again(fd.as_fd(), socket);
         Ok(Self { fd, peer, remote, number: 0 })
     }
 }

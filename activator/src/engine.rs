@@ -3,29 +3,32 @@
 //! In one round the order is: notify messages (a service that said READY=1 and ended did become
 //! ready), signals (children that ended), cgroups, listeners, orders, and time.
 
-use crate::cgroup;
+use crate::cgroup::{self, Tree};
 use crate::connection::{Connections, Variables};
 use crate::link::{Link, Taken};
 use crate::listen::Listeners;
 use crate::logger::Logger;
 use crate::notify::Notify;
 use crate::program::{Program, Setting, Surroundings};
+use crate::reload::kept::Kept;
+use crate::reload::state::Place;
 use crate::seal;
 use crate::slots::Slots;
 use crate::spawn::Spawner;
-use crate::supervise::{Notification, Supervisor};
+use crate::supervise::{Fate, Notification, Supervisor};
 use crate::sys::{self, Signals};
 use crate::token::Token;
 use crate::users;
 use crate::world::World;
 use activator::control::{Exit, Order};
-use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
+use activator::manifest::{Manifest, Output, Service, Unit, UnitId, UnitKind};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{ClockId, clock_gettime};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -38,20 +41,15 @@ const TURN: usize = 64;
 const LAST_LINES_US: u64 = 2_000_000;
 
 /// What the engine is started with.
-pub(crate) struct Start<'a> {
+pub(crate) struct Start {
     pub(crate) manifest: &'static Manifest,
-    /// Path of the manifest.
-    pub(crate) path: &'a str,
-    /// Path of this executable.
-    pub(crate) activator: &'a str,
-    /// Path of the control socket; the notify sockets are in `notify` beside it.
-    pub(crate) control: &'a str,
+    /// The manifest's bytes, for the next reload.
+    pub(crate) copy: OwnedFd,
+    pub(crate) place: Place,
     /// Whether the host may ask over vsock.
     pub(crate) vsock: Vsock,
     /// Where logd writes lines for people.
     pub(crate) console: OwnedFd,
-    /// RLIMIT_NOFILE for children, if they do not simply inherit ours.
-    pub(crate) files: Option<(u64, u64)>,
 }
 
 /// Whether there is a control port on vsock.
@@ -86,9 +84,16 @@ enum Stage {
 
 /// The supervisor, its hands and what wakes them.
 pub(crate) struct Engine {
-    supervisor: Supervisor<'static>,
-    world: World,
-    logger: Logger,
+    pub(crate) supervisor: Supervisor<'static>,
+    pub(crate) world: World,
+    pub(crate) logger: Logger,
+    pub(crate) place: Place,
+    /// argv\[0\] for the next process.
+    pub(crate) name: CString,
+    /// The bytes of the manifest that is in force.
+    pub(crate) copy: OwnedFd,
+    /// logd is of another version, and has to go when it knows all that we know.
+    pub(crate) retires_logd: bool,
     signals: OwnedFd,
     poll: Poll,
     events: Events,
@@ -104,45 +109,65 @@ pub(crate) fn now() -> u64 {
 }
 
 impl Engine {
-    /// Makes all tables. Troubles that do not prevent a start are handed to `trouble`.
+    /// Makes all tables, with what is kept of the process before. Troubles that do not prevent a
+    /// start are handed to `trouble`. If this fails, nothing that is kept was touched.
     pub(crate) fn new(
         start: Start,
-        began: u64,
+        supervisor: Supervisor<'static>,
+        kept: &mut Kept,
         trouble: &mut dyn FnMut(&str),
     ) -> Result<Self, StartError> {
         let manifest = start.manifest;
-        let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR];
+        let place = start.place.clone();
+        let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP];
         let signals =
             sys::signal_fd(&Signals::new(&signals)).or_else(|e| fail("block signals", e))?;
         let poll = Poll::new().or_else(|e| fail_io("make an epoll instance", e))?;
         let registry = poll.registry().try_clone().or_else(|e| fail_io("copy an epoll fd", e))?;
-        let directory = format!("{}/notify", parent(start.control));
+        let directory = format!("{}/notify", parent(&place.control));
         make_directories(&directory);
         users::make_directories_of(manifest, trouble);
         let slots = Slots::new(manifest);
-        let link = Link::new().or_else(|e| fail("make a socket pair", e))?;
-        let logs = manifest.units.iter().map(|unit| {
-            let execution = execution(unit);
-            let wants =
-                execution.is_some_and(|it| [&it.stdout, &it.stderr].contains(&&Output::Log));
-            wants.then(|| pipe_with(PipeFlags::CLOEXEC)).transpose()
-        });
-        let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
-        let logger = Logger::new(&start, &logs, trouble)?;
-        let setting =
-            Setting { manifest, activator: start.activator, path: start.path, notify: &directory };
-        let programs = manifest.units.iter().map(|unit| {
-            let Some(execution) = execution(unit) else { return Ok(None) };
+        let null = || fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let null = null().or_else(|e| fail("open /dev/null", e))?;
+        let name = CString::new(place.name.as_str()).unwrap_or_else(|_| c"activator".into());
+        let (activator, path) = (place.activator.as_str(), place.path.as_str());
+        let setting = Setting { manifest, activator, path, notify: &directory };
+        let programs = per_unit(manifest, |_, unit, service| {
+            let execution = &service.execution;
             let program = Program::new(&setting, unit, execution)?;
             Ok(Some((program, Surroundings::new(execution)?)))
-        });
-        let programs = programs.collect::<Result<_, _>>().or_else(|_: std::ffi::NulError| {
+        })
+        .or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)
         })?;
-        let mut notify = |place: &str, service: &Service| {
+        let link = match kept.link.as_ref().and_then(Link::take_over) {
+            Some(link) => link,
+            None => Link::new().or_else(|e| fail("make a socket pair", e))?,
+        };
+        let is_first = kept.is_empty();
+        let logs = per_unit(manifest, |unit, _, service| {
+            let wants =
+                [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Log);
+            let old = kept.log(unit);
+            match old.is_none() && wants {
+                true => pipe_with(PipeFlags::CLOEXEC).map(Some),
+                // Whoever has its other end still writes to it.
+                false => Ok(old),
+            }
+            // A service without a log is better than an activator that gives up what runs.
+            .or_else(|errno| if is_first { Err(errno) } else { Ok(None) })
+        })
+        .or_else(|e| fail("make a pipe", e))?;
+        let copy = start.copy.try_clone().or_else(|e| fail_io("copy an fd", e))?;
+        let logger = Logger::new(start, &logs, kept.logger.as_ref(), trouble)?;
+        let mut notify = |id: UnitId, place: &str, service: &Service| {
             let wants = service.kind == activator::manifest::ServiceKind::Notify;
             // Without it the service is never ready, which is its own trouble and nobody else's.
-            let notify = wants.then(|| Notify::new(&directory, place, service)).transpose();
+            let notify = match kept.notify(id) {
+                Some(fd) => Ok(Some(Notify::of(fd, &directory, place, service))),
+                None => wants.then(|| Notify::new(&directory, place, service)).transpose(),
+            };
             let notify = notify.map_err(|errno| {
                 trouble(&format!("{place}: failed to make its notify socket: {errno}"));
             });
@@ -154,40 +179,56 @@ impl Engine {
             let place = manifest.place(source);
             match &source.kind {
                 UnitKind::Service(service) if slots.owner(unit).is_some() => {
-                    notify(&Notify::instance_place(&place, unit), service)
+                    notify(unit, &Notify::instance_place(&place, slots.position(unit)), service)
                 }
-                UnitKind::Service(service) => notify(&place, service),
+                UnitKind::Service(service) => notify(unit, &place, service),
                 _ => None,
             }
         });
         let notifies = notifies.collect();
-        let (groups, troubles) = cgroup::make_all(manifest, &slots);
+        let tree = if is_first { Tree::New } else { Tree::Ours };
+        let (groups, troubles) = cgroup::make_all(manifest, &slots, tree);
         troubles.iter().chain(&slots.troubles(manifest)).for_each(|text| trouble(text));
-        let null = fs::openat(CWD, c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .or_else(|e| fail("open /dev/null", e))?;
         // An instance gets one.
         let most = most_fds(manifest).max(logger.fds()).max(1);
+        let sessions = (0..slots.len()).map(|index| kept.sessions(index));
         let world = World {
             manifest,
-            connections: Connections::new(slots.len()),
+            connections: Connections::new(slots.len(), |slot| kept.connection(slot)),
             variables: Variables::new(),
             registry,
-            listeners: Listeners::new(manifest),
+            listeners: Listeners::new(manifest, |unit, listener| kept.listener(unit, listener)),
             programs,
             notifies,
             groups,
-            sessions: (0..slots.len()).map(|_| [0; 2]).collect(),
+            sessions: sessions.collect(),
             slots,
             logs,
-            spawner: Spawner::new(most, start.files),
+            spawner: Spawner::new(most, place.files),
             null,
             link,
         };
-        let supervisor = Supervisor::new(manifest, began);
         let events = Events::with_capacity(EVENTS);
-        let (stage, unreaped) = (Stage::Up, false);
-        let engine = Self { supervisor, world, logger, signals, poll, events, stage, unreaped };
-        engine.register()?;
+        let (stage, unreaped, retires_logd) = (Stage::Up, false, false);
+        let mut engine = Self {
+            supervisor,
+            world,
+            logger,
+            place,
+            name,
+            copy,
+            retires_logd,
+            signals,
+            poll,
+            events,
+            stage,
+            unreaped,
+        };
+        engine.world.ready_groups();
+        match engine.register() {
+            Err(error) if !is_first => trouble(&error.to_string()),
+            registered => registered?,
+        }
         Ok(engine)
     }
 
@@ -217,6 +258,19 @@ impl Engine {
         seal::seal(log);
         self.logger.start(now(), &mut self.world);
         self.supervisor.boot(now(), &mut self.world);
+        self.serve();
+    }
+
+    /// The same after a reload; one fate for each unit.
+    pub(crate) fn go_on(&mut self, fates: &[Fate], log: i32) {
+        seal::seal(log);
+        // Whoever ended meanwhile has left nothing but a signal that waits.
+        self.unreaped = true;
+        self.supervisor.go_on(now(), &mut self.world, fates);
+        self.serve();
+    }
+
+    fn serve(&mut self) {
         while self.stage != Stage::Over {
             self.round();
         }
@@ -246,6 +300,10 @@ impl Engine {
         self.supervisor.tick(now, &mut self.world);
         self.logger.tick(now, &mut self.world);
         self.go_down(now);
+        if self.retires_logd && self.world.link.is_announced() {
+            self.retires_logd = false;
+            self.logger.retire();
+        }
     }
 
     fn hear_services(&mut self, now: u64) {
@@ -277,6 +335,9 @@ impl Engine {
         while let Some(signal) = sys::next_signal(self.signals.as_fd()) {
             match signal {
                 libc::SIGCHLD => children = true,
+                libc::SIGHUP if self.place.source.is_some() => self.world.link.reread(),
+                // PID 1 of an appliance has no file that could have changed.
+                libc::SIGHUP => {}
                 _ => self.supervisor.shut_down(now, &mut self.world),
             }
         }
@@ -345,6 +406,13 @@ impl Engine {
                     self.supervisor.shut_down(now, &mut self.world);
                     true
                 }
+                Order::Replace { .. } if self.stage == Stage::Up => {
+                    // Returns only if it failed.
+                    let [manifest, activator] = self.world.link.take_goods();
+                    self.replace(manifest, activator);
+                    self.world.link.refuse_replace();
+                    continue;
+                }
                 _ => false,
             };
             self.world.link.answer(if taken { Taken::Yes } else { Taken::GoingDown });
@@ -404,24 +472,21 @@ fn most_fds(manifest: &Manifest) -> usize {
                 });
             listeners.sum()
         }
-        UnitKind::Socket(socket) => socket.listeners.len(),
-        UnitKind::Target => 0,
+        _ => 0,
     };
     manifest.units.iter().map(fds).max().unwrap_or(0)
 }
 
-/// How the commands of a unit run, if it has any.
-fn execution(unit: &Unit) -> Option<&Execution> {
-    match &unit.kind {
-        UnitKind::Service(service) => Some(&service.execution),
-        UnitKind::Socket(socket) => {
-            let lists =
-                [&socket.start_pre, &socket.start_post, &socket.stop_pre, &socket.stop_post];
-            let any = lists.into_iter().any(|commands| !commands.is_empty());
-            any.then_some(&socket.execution)
-        }
-        UnitKind::Target => None,
-    }
+/// One entry for each unit: what `make` makes of a service, None for other units.
+fn per_unit<T, E>(
+    manifest: &Manifest,
+    mut make: impl FnMut(UnitId, &Unit, &Service) -> Result<Option<T>, E>,
+) -> Result<Box<[Option<T>]>, E> {
+    let entry = |(index, unit): (usize, &Unit)| match &unit.kind {
+        UnitKind::Service(service) => make(UnitId(index as u16), unit, service),
+        _ => Ok(None),
+    };
+    manifest.units.iter().enumerate().map(entry).collect()
 }
 
 /// The directory of a path.

@@ -4,11 +4,17 @@
 //! as the place where it goes on; an event that does not fit is dropped and counted, and the
 //! count is sent before the next one that fits. PID 1 holds both ends, so the pair survives logd.
 
+use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Supervisor;
 use activator::control::{Event, Order, Report};
 use activator::manifest::UnitId;
-use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use serde::{Deserialize, Serialize};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The pair and what is under way on it.
@@ -19,6 +25,22 @@ pub(crate) struct Link {
     theirs: OwnedFd,
     answer: Option<Answer>,
     lost: u32,
+    /// After a reload, what logd has to know before anything else, with an fd each. The last is
+    /// sent first.
+    news: Vec<(Report, Option<OwnedFd>)>,
+    /// logd is to be told that the manifest's file has changed.
+    reread: bool,
+    /// The fds of the last [`Order::Replace`].
+    goods: [Option<OwnedFd>; 2],
+}
+
+/// What a reload hands over. No order is under way then but the one to reload.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Saved<F> {
+    ours: F,
+    theirs: F,
+    #[serde(default)]
+    lost: u32,
 }
 
 /// What is to be sent next of an answer.
@@ -28,6 +50,7 @@ enum Answer {
     Unit(u16),
     End,
     Refused,
+    NotReplaced,
 }
 
 impl Link {
@@ -36,7 +59,50 @@ impl Link {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        Ok(Self { ours, theirs, answer: None, lost: 0 })
+        Ok(Self::of(ours, theirs, 0))
+    }
+
+    fn of(ours: OwnedFd, theirs: OwnedFd, lost: u32) -> Self {
+        let (answer, news, reread, goods) = (None, vec![], false, [None, None]);
+        Self { ours, theirs, answer, lost, news, reread, goods }
+    }
+
+    /// For the next process.
+    pub(crate) fn leave(&self) -> Saved<Leaving<'_>> {
+        let [ours, theirs] = [&self.ours, &self.theirs].map(|fd| Leaving(fd.as_fd()));
+        Saved { ours, theirs, lost: self.lost }
+    }
+
+    /// The pair of the process before; None if it is not there.
+    pub(crate) fn take_over(saved: &Saved<Arriving>) -> Option<Self> {
+        Some(Self::of(saved.ours.take()?, saved.theirs.take()?, saved.lost))
+    }
+
+    /// What logd has to know before anything else, in that order.
+    pub(crate) fn announce(&mut self, mut news: Vec<(Report, Option<OwnedFd>)>) {
+        news.reverse();
+        self.news = news;
+    }
+
+    /// Whether logd was told all of that.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.news.is_empty()
+    }
+
+    /// Has logd look at the manifest's file.
+    pub(crate) fn reread(&mut self) {
+        self.reread = true;
+        self.send_news();
+    }
+
+    /// What came with [`Order::Replace`].
+    pub(crate) fn take_goods(&mut self) -> [Option<OwnedFd>; 2] {
+        std::mem::take(&mut self.goods)
+    }
+
+    /// The reload that was ordered has come to nothing.
+    pub(crate) fn refuse_replace(&mut self) {
+        self.answer = Some(Answer::NotReplaced);
     }
 
     /// For the loop to watch, in both directions.
@@ -51,6 +117,12 @@ impl Link {
 
     /// Sends an event, or counts it as lost.
     pub(crate) fn tell(&mut self, unit: Option<UnitId>, event: Event) {
+        self.send_news();
+        if !self.news.is_empty() {
+            // Its unit would be taken for another.
+            self.lost = self.lost.saturating_add(1);
+            return;
+        }
         if self.lost > 0 {
             if self.send(&Report::Event(None, Event::Lost(self.lost))).is_err() {
                 self.lost = self.lost.saturating_add(1);
@@ -71,10 +143,23 @@ impl Link {
                 return None;
             }
             let mut packet = [0; Report::MAX];
-            match net::recv(&self.ours, &mut packet[..], RecvFlags::DONTWAIT) {
-                Ok((length, _)) => match postcard::from_bytes(&packet[..length]) {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let buffers = &mut [IoSliceMut::new(&mut packet)];
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            match net::recvmsg(&self.ours, buffers, &mut control, flags) {
+                Ok(message) => match postcard::from_bytes(&packet[..message.bytes]) {
                     Ok(Order::Status) => self.answer = Some(Answer::Machine),
-                    Ok(order) => return Some(order),
+                    Ok(order) => {
+                        let fds = control.drain().filter_map(|message| match message {
+                            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                            _ => None,
+                        });
+                        for (place, fd) in self.goods.iter_mut().zip(fds.flatten()) {
+                            *place = Some(fd);
+                        }
+                        return Some(order);
+                    }
                     // A packet of another version asks for nothing that we know.
                     Err(_) => self.answer = Some(Answer::Refused),
                 },
@@ -96,6 +181,8 @@ impl Link {
     /// be a riddle to the next one, so it is read and dropped here.
     pub(crate) fn reset(&mut self) {
         self.answer = None;
+        // Its successor begins with the manifest that is in force.
+        self.news.clear();
         let mut packet = [0; Report::MAX];
         while net::recv(&self.theirs, &mut packet[..], RecvFlags::DONTWAIT).is_ok() {
             self.lost = self.lost.saturating_add(1);
@@ -104,6 +191,10 @@ impl Link {
     }
 
     fn go_on(&mut self, supervisor: &Supervisor, now: u64) {
+        self.send_news();
+        if !self.news.is_empty() {
+            return;
+        }
         while let Some(answer) = self.answer {
             let (report, next) = match answer {
                 Answer::Machine => (supervisor.machine_report(now), Some(Answer::Unit(0))),
@@ -113,6 +204,7 @@ impl Link {
                 },
                 Answer::End => (Report::End, None),
                 Answer::Refused => (Report::Refused, None),
+                Answer::NotReplaced => (Report::Replaced { taken: false }, None),
             };
             match self.send(&report) {
                 Err(Errno::AGAIN) => return,
@@ -121,10 +213,32 @@ impl Link {
         }
     }
 
+    fn send_news(&mut self) {
+        while let Some((report, fd)) = self.news.last() {
+            match self.send_with(report, fd.as_ref()) {
+                Err(Errno::AGAIN) => return,
+                _ => self.news.pop(),
+            };
+        }
+        if self.reread && self.send(&Report::Reread) != Err(Errno::AGAIN) {
+            self.reread = false;
+        }
+    }
+
     fn send(&self, report: &Report) -> Result<(), Errno> {
+        self.send_with(report, None)
+    }
+
+    fn send_with(&self, report: &Report, fd: Option<&OwnedFd>) -> Result<(), Errno> {
         let mut packet = [0; Report::MAX];
         let packet = postcard::to_slice(report, &mut packet).map_err(|_| Errno::MSGSIZE)?;
-        net::send(&self.ours, packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map(drop)
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let Some(fd) = fd else { return net::send(&self.ours, packet, flags).map(drop) };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        net::sendmsg(&self.ours, &[IoSlice::new(packet)], &mut control, flags).map(drop)
     }
 }
 

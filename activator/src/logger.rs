@@ -2,6 +2,7 @@
 
 use crate::engine::{Start, StartError, Vsock, make_directories, parent};
 use crate::program::LogProgram;
+use crate::reload::fd::{Arriving, Leaving};
 use crate::spawn::{Plan, Stream};
 use crate::sys;
 use crate::world::{LogPipe, World};
@@ -9,6 +10,7 @@ use activator::control::{PORT, SOCKET};
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The first delay of a restart in microseconds; doubled each time.
@@ -34,31 +36,48 @@ pub(crate) struct Logger {
     stopping: bool,
 }
 
+/// What a reload hands over.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Saved<F> {
+    vsock: Option<F>,
+    control: F,
+    console: F,
+    pid: Option<u32>,
+    started: u64,
+    again: Option<u64>,
+    delay: u64,
+}
+
 impl Logger {
-    /// Opens the control sockets and prepares the command line.
+    /// Opens the control sockets, but for those that are kept, and prepares the command line.
     pub(crate) fn new(
-        start: &Start,
+        start: Start,
         logs: &[Option<LogPipe>],
+        kept: Option<&Saved<Arriving>>,
         trouble: &mut dyn FnMut(&str),
     ) -> Result<Self, StartError> {
         let error = |what, errno: Errno| StartError { what, errno: errno.raw_os_error() };
+        let place = &start.place;
+        let vsock = kept.and_then(|kept| kept.vsock?.take());
         let vsock = match start.vsock {
-            Vsock::Listen => listen_vsock()
+            Vsock::Listen if vsock.is_none() => listen_vsock()
                 .map_err(|errno| trouble(&format!("no control over vsock: {errno}")))
                 .ok(),
-            Vsock::Leave => None,
+            _ => vsock,
         };
-        let control = listen_unix(start.control)
-            .map_err(|errno| error("listen on the control socket", errno))?;
-        let console = start.console.try_clone();
-        let console = console.map_err(|_| error("copy the console", Errno::MFILE))?;
+        let control = match kept.and_then(|kept| kept.control.take()) {
+            Some(control) => control,
+            None => listen_unix(&place.control)
+                .map_err(|errno| error("listen on the control socket", errno))?,
+        };
+        let console = kept.and_then(|kept| kept.console.take()).unwrap_or(start.console);
         let mut names = vec!["pid1".to_owned()];
         names.extend(vsock.iter().map(|_| "control-vsock".to_owned()));
         names.push("control-unix".to_owned());
         let logged = logs.iter().enumerate().filter(|(_, log)| log.is_some());
         names.extend(logged.map(|(index, _)| format!("log-{index}")));
         names.push("console".to_owned());
-        let program = LogProgram::new(start.activator, start.path, &names)
+        let program = LogProgram::new(place, &names)
             .map_err(|_| error("prepare a command with a NUL in it", Errno::INVAL))?;
         Ok(Self {
             program,
@@ -66,12 +85,25 @@ impl Logger {
             control,
             console,
             count: names.len(),
-            pid: None,
-            started: 0,
-            again: None,
-            delay: FIRST_DELAY_US,
+            pid: kept.and_then(|kept| kept.pid),
+            started: kept.map_or(0, |kept| kept.started),
+            again: kept.and_then(|kept| kept.again),
+            delay: kept.map_or(FIRST_DELAY_US, |kept| kept.delay),
             stopping: false,
         })
+    }
+
+    /// For the next process.
+    pub(crate) fn leave(&self) -> Saved<Leaving<'_>> {
+        Saved {
+            vsock: self.vsock.as_ref().map(|fd| Leaving(fd.as_fd())),
+            control: Leaving(self.control.as_fd()),
+            console: Leaving(self.console.as_fd()),
+            pid: self.pid,
+            started: self.started,
+            again: self.again,
+            delay: self.delay,
+        }
     }
 
     /// How many fds it is given.
@@ -122,7 +154,7 @@ impl Logger {
     fn restart(&mut self, now: u64) {
         if !self.stopping {
             self.again = Some(now.saturating_add(self.delay));
-            self.delay = (self.delay * 2).min(LAST_DELAY_US);
+            self.delay = (self.delay * 2).clamp(FIRST_DELAY_US, LAST_DELAY_US);
         }
     }
 
@@ -142,6 +174,12 @@ impl Logger {
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
         self.again = None;
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Asks it to make room for its successor, which is of another version.
+    pub(crate) fn retire(&mut self) {
+        self.delay = 0;
         self.signal(libc::SIGTERM);
     }
 

@@ -5,6 +5,7 @@
 //! * [`supervise`]: what is to be done, as a pure state machine;
 //! * [`engine`]: the loop that feeds it, [`world`]: its hands;
 //! * [`slots`], [`connection`]: the instances of `Accept=yes`;
+//! * [`reload`]: how one process of it takes over from another;
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
@@ -20,6 +21,7 @@ mod logger;
 mod notify;
 mod program;
 mod relay;
+mod reload;
 mod remote;
 mod run;
 mod seal;
@@ -32,7 +34,7 @@ mod users;
 mod vsock;
 mod world;
 
-use activator::{ctl, exit, logd, stage2};
+use activator::{ctl, exit, logd, needs, stage2};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.first().map_or(&b""[..], |path| path.as_bytes());
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if arguments.get(1).is_some_and(|word| word.as_bytes() == reload::TAKE_OVER.to_bytes()) {
+        return reload::main(arguments.get(2..).unwrap_or_default());
+    }
     // The kernel hands us what it does not understand of its command line as arguments.
     if std::process::id() == 1 && (name == b"init" || arguments.len() <= 1) {
         boot::main();
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         Some(b"run") => run::main(rest),
         Some(b"logd") => logd::main(rest),
         Some(b"stage2") => stage2::main(rest),
+        Some(b"verify") => needs::verify(rest),
         Some(b"ctl") => ctl::main(rest),
         Some(b"--version") => {
             println!("activator {}", env!("CARGO_PKG_VERSION"));

@@ -5,7 +5,7 @@
 //! belongs to the service's user with mode 0600: nobody else but root can speak for it.
 
 use crate::engine::{make_directories, parent};
-use activator::manifest::{Service, UnitId};
+use activator::manifest::Service;
 use activator::notification::Notification;
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::{Errno, IoSliceMut};
@@ -27,8 +27,8 @@ pub(crate) struct Notify {
 
 impl Notify {
     /// The place of an instance's node; `program` writes it into NOTIFY_SOCKET.
-    pub(crate) fn instance_place(template: &str, slot: UnitId) -> String {
-        format!("{template}.{}", slot.0)
+    pub(crate) fn instance_place(template: &str, position: usize) -> String {
+        format!("{template}.{position}")
     }
 
     /// Makes the node `directory/PLACE`; the place is [`Manifest::place`].
@@ -42,11 +42,15 @@ impl Notify {
         let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());
         net::bind(&fd, &SocketAddrUnix::new(path.as_str())?)?;
         fs::chmodat(CWD, path.as_str(), Mode::from_raw_mode(0o600), AtFlags::empty())?;
-        if let Some(user) = &service.execution.user {
-            let (uid, gid) = (fs::Uid::from_raw(user.uid), fs::Gid::from_raw(user.gid));
-            fs::chownat(CWD, path.as_str(), Some(uid), Some(gid), AtFlags::empty())?;
-        }
+        give(&path, service)?;
         Ok(Self { fd })
+    }
+
+    /// One that was kept over a reload, which may have changed the service's user.
+    pub(crate) fn of(fd: OwnedFd, directory: &str, place: &str, service: &Service) -> Self {
+        // If the node is gone, nobody can use it; whoever has it open already can.
+        let _ = give(&format!("{directory}/{place}"), service);
+        Self { fd }
     }
 
     /// For the loop to watch.
@@ -76,4 +80,11 @@ impl Notify {
             });
         }
     }
+}
+
+/// Gives the node to the service's user.
+fn give(path: &str, service: &Service) -> Result<(), Errno> {
+    let Some(user) = &service.execution.user else { return Ok(()) };
+    let (uid, gid) = (fs::Uid::from_raw(user.uid), fs::Gid::from_raw(user.gid));
+    fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::empty())
 }

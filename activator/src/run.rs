@@ -1,9 +1,14 @@
 //! `activator run MANIFEST [--control PATH]`: the supervisor without PID 1's chores.
 //!
 //! Beside another init, or in a container. It becomes the subreaper of what it starts, stops all
-//! in order on SIGTERM or SIGINT, and exits 0 when that is done. Troubles go to stderr.
+//! in order on SIGTERM or SIGINT, and exits 0 when that is done. On SIGHUP it takes what its
+//! manifest's file has then. Troubles go to stderr.
 
 use crate::engine::{Engine, Start, Vsock, now};
+use crate::reload;
+use crate::reload::kept::Kept;
+use crate::reload::state::{Place, Role};
+use crate::supervise::Supervisor;
 use crate::sys;
 use activator::control::SOCKET;
 use activator::exit;
@@ -11,6 +16,7 @@ use activator::manifest::Manifest;
 use rustix::process::{getpid, set_child_subreaper};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs until everything has stopped.
@@ -34,7 +40,6 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
             return complain(exit::DATA, &format!("failed to use {path}: {error}"));
         }
     };
-    drop(bytes);
     // What the one who started us left open is not for our services.
     if let Err(errno) = sys::close_on_exec_from(3) {
         eprintln!("activator: failed to mark inherited fds: {errno}");
@@ -42,26 +47,29 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     if let Err(errno) = set_child_subreaper(Some(getpid())) {
         eprintln!("activator: failed to become a subreaper, orphans go to init: {errno}");
     }
-    let activator = std::fs::read_link("/proc/self/exe").ok();
-    let activator = activator.as_deref().and_then(|path| path.to_str()).unwrap_or("activator");
-    let path = std::path::absolute(path).ok().and_then(|path| path.to_str().map(str::to_owned));
-    let console = match std::io::stderr().as_fd().try_clone_to_owned() {
-        Ok(console) => console,
+    let copied = std::io::stderr().as_fd().try_clone_to_owned();
+    let (console, copy) = match copied.and_then(|fd| Ok((fd, reload::keep(&bytes)?))) {
+        Ok(fds) => fds,
         Err(error) => {
-            return complain(exit::FAILED, &format!("failed to copy stderr: {error}"));
+            return complain(exit::FAILED, &format!("failed to keep the manifest: {error}"));
         }
     };
-    let start = Start {
-        manifest,
-        path: path.as_deref().unwrap_or_default(),
-        activator,
-        control,
-        vsock: Vsock::Leave,
-        console,
-        files: None,
+    let text = |path: PathBuf| path.to_str().map(str::to_owned);
+    let path = std::path::absolute(path).ok().and_then(text);
+    let place = Place {
+        role: Role::Beside,
+        name: std::env::args().next().unwrap_or_else(|| "activator".into()),
+        source: path.clone(),
+        path: path.unwrap_or_default(),
+        activator: std::fs::read_link("/proc/self/exe").ok().and_then(text).unwrap_or_default(),
+        control: control.into(),
+        ..Place::default()
     };
+    drop(bytes);
+    let start = Start { manifest, copy, place, vsock: Vsock::Leave, console };
+    let supervisor = Supervisor::new(manifest, began);
     let mut trouble = |line: &str| eprintln!("activator: {line}");
-    match Engine::new(start, began, &mut trouble) {
+    match Engine::new(start, supervisor, &mut Kept::default(), &mut trouble) {
         Ok(mut engine) => {
             engine.run(2);
             ExitCode::SUCCESS

@@ -89,6 +89,14 @@ impl Slots {
         self.units + first..self.units + end
     }
 
+    /// Where a slot is among those of its template: what its files are named by, since a reload
+    /// may give it another id.
+    pub(crate) fn position(&self, unit: UnitId) -> usize {
+        let Some(slot) = self.owner(unit) else { return 0 };
+        let before = self.owners.iter().take(unit.index().saturating_sub(self.units));
+        before.filter(|other| other.template == slot.template).count()
+    }
+
     /// What to tell about socket units that get fewer slots than they ask for.
     pub(crate) fn troubles(&self, manifest: &Manifest) -> Vec<String> {
         let cut = |(index, unit): (usize, &Unit)| {

@@ -245,6 +245,21 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     check(done as c_int).map(drop)
 }
 
+/// Closes every fd from `first` on. For a process that has lost count of them.
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: whoever owns one of these numbers is not asked for it again: the only caller
+    // starts all over, and its owners were made by a process that is gone.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            libc::c_ulong::from(first),
+            libc::c_ulong::from(u32::MAX),
+            0 as libc::c_ulong,
+        )
+    };
+    check(done as c_int).map(drop)
+}
+
 fn check(result: c_int) -> Result<c_int, Errno> {
     match result {
         // SAFETY: errno is this thread's own.

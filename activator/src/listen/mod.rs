@@ -39,13 +39,30 @@ enum Slot {
 }
 
 impl Listeners {
-    /// Makes the table.
-    pub(crate) fn new(manifest: &Manifest) -> Self {
-        let slots = |unit: &activator::manifest::Unit| match &unit.kind {
-            UnitKind::Socket(socket) => socket.listeners.iter().map(|_| Slot::Closed).collect(),
+    /// Makes the table, with the listeners that are open already.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        mut open: impl FnMut(UnitId, usize) -> Option<OwnedFd>,
+    ) -> Self {
+        let slots = |(index, unit): (usize, &activator::manifest::Unit)| match &unit.kind {
+            UnitKind::Socket(socket) => (0..socket.listeners.len())
+                .map(|listener| match open(UnitId(index as u16), listener) {
+                    Some(fd) => Slot::Open(fd),
+                    None => Slot::Closed,
+                })
+                .collect(),
             _ => Box::default(),
         };
-        Self { units: manifest.units.iter().map(slots).collect() }
+        Self { units: manifest.units.iter().enumerate().map(slots).collect() }
+    }
+
+    /// The open ones of a unit, each with its index.
+    pub(crate) fn open_ones(&self, unit: UnitId) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let slots = self.units.get(unit.index()).into_iter().flatten().enumerate();
+        slots.filter_map(|(index, slot)| match slot {
+            Slot::Open(fd) => Some((index, fd.as_fd())),
+            _ => None,
+        })
     }
 
     /// Opens what is not open yet.
@@ -151,6 +168,48 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), E
     let mut flags = fs::fcntl_getfl(fd)?;
     flags.set(OFlags::NONBLOCK, nonblocking);
     fs::fcntl_setfl(fd, flags)
+}
+
+/// Whether a listener that was opened for one unit can serve another, or the same with other
+/// settings: whether all that only bind(2) decides is the same.
+pub(crate) fn is_bound_alike(old: &Socket, new: &Socket) -> bool {
+    let bound = |socket: &Socket| {
+        let options = socket.options.iter().filter(|option| options::is_of_bind(option));
+        options.cloned().collect::<Vec<_>>()
+    };
+    (old.protocol, old.ipv6_only, old.writable) == (new.protocol, new.ipv6_only, new.writable)
+        && old.message_queue == new.message_queue
+        && bound(old) == bound(new)
+}
+
+/// Gives an open listener what has changed of the settings that can change. An option that is
+/// gone stays as it is: what it was before is not known.
+pub(crate) fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &Socket) {
+    if old.backlog != new.backlog
+        && matches!(listener.kind, ListenKind::Stream | ListenKind::SequentialPacket)
+    {
+        // It listens already, so nothing but the number can change.
+        let _ = net::listen(fd, i32::try_from(new.backlog).unwrap_or(i32::MAX));
+    }
+    if old.options != new.options {
+        options::set_again(fd, new);
+    }
+    if let Address::Path(path) = &listener.address
+        && (old.mode, old.owner) != (new.mode, new.owner)
+        && let Ok(path) = PathBuffer::new(path)
+    {
+        let mode = Mode::from_raw_mode(new.mode);
+        let _ = fs::chmodat(CWD, path.as_c_str(), mode, AtFlags::empty());
+        let _ = own(new, &path);
+    }
+}
+
+/// Removes the node of a listener that the new manifest does not have.
+pub(crate) fn remove_node(path: &str) {
+    if let Ok(path) = PathBuffer::new(path) {
+        // Gone already is as good.
+        let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
+    }
 }
 
 /// Opens one listener.

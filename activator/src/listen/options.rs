@@ -68,15 +68,19 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Sets on an accepted connection what systemd sets there again: all but what is for bind(2).
-pub(crate) fn set_accepted(fd: BorrowedFd, socket: &Socket) {
+/// Whether an option means nothing after bind(2).
+pub(super) fn is_of_bind(option: &SocketOption) -> bool {
     use SocketOption::*;
+    matches!(option, FreeBind | Transparent | ReusePort | BindToDevice(_))
+}
+
+/// Sets on an accepted connection what systemd sets there again, and after a reload on a listener:
+/// all but what is for bind(2).
+pub(crate) fn set_again(fd: BorrowedFd, socket: &Socket) {
     let Ok(family) = rustix::net::sockopt::socket_domain(fd) else { return };
-    for option in &socket.options {
-        if !matches!(option, FreeBind | Transparent | ReusePort | BindToDevice(_)) {
-            // Fails for what `set` lets fail only.
-            let _ = set(fd, family, option);
-        }
+    for option in socket.options.iter().filter(|option| !is_of_bind(option)) {
+        // Fails for what `set` lets fail only.
+        let _ = set(fd, family, option);
     }
 }
 

@@ -64,8 +64,9 @@ impl Unit {
     /// Whether nothing of it is left, and nobody wants it.
     pub(crate) fn is_idle(&self) -> bool {
         self.job.is_none()
+            && self.visitor.is_none()
             && match &self.state {
-                state @ State::Socket(_) => super::socket_command::is_down(state),
+                State::Socket(socket) => socket.state == activator::control::SocketState::Dead,
                 State::Service(service) => service.is_down(),
                 State::Target { active } => !active,
             }

@@ -14,31 +14,21 @@ mod helper;
 mod init;
 
 mod lifecycle;
-mod probe;
-mod sandbox;
-mod sockets;
+mod reload;
 
 use std::process::{Command, ExitCode};
 
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [
-        accept::TESTS,
-        activation::TESTS,
-        lifecycle::TESTS,
-        sockets::TESTS,
-        init::TESTS,
-        sandbox::TESTS,
-    ]
-    .concat()
+    let first = [accept::TESTS, activation::TESTS, lifecycle::TESTS];
+    [first.concat(), init::TESTS.to_vec(), reload::TESTS.to_vec()].concat()
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["helper", ref rest @ ..] => helper::main(rest),
-        ["probe", ref rest @ ..] => probe::main(rest),
         ["inside", name] => inside(name),
         _ => run(&arguments),
     }

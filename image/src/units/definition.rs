@@ -26,10 +26,9 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// Joins the files of a systemd unit. `names` are its other names.
+    /// Joins the files of a systemd unit.
     pub(crate) fn unit(
         name: &Name,
-        names: &[String],
         entry: &Entry,
         files: &Files,
         findings: &mut Vec<Finding>,
@@ -37,9 +36,7 @@ impl Definition {
         let mut unit = Self::empty(name, entry);
         unit.masked = entry.is_mask();
         unit.add(entry, Dialect::Systemd, findings);
-        let names: Vec<&str> =
-            std::iter::once(name.as_str()).chain(names.iter().map(String::as_str)).collect();
-        for entry in drop_in::of(files, &names, Nearest::Place) {
+        for entry in drop_in::of(files, &[name.as_str()], Nearest::Place) {
             unit.add(entry, Dialect::Systemd, findings);
         }
         unit

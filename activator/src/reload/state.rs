@@ -1,0 +1,289 @@
+//! The state as bytes: a header, then JSON.
+//!
+//! JSON, since the reader may be another version of the activator: it skips fields that it does
+//! not know, and takes the default for those that lack. It is no input from anybody: we wrote it
+//! a moment ago into a memfd that nobody else has.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 8 | [`MAGIC`] |
+//! | 4 | [`VERSION`], little endian |
+//! | 4 | CRC-32 (ISO-HDLC) of the JSON, little endian |
+//! | rest | JSON of [`State`] |
+//!
+//! Writing allocates nothing: JSON goes through a buffer on the stack into the memfd.
+
+use super::fd::{Arriving, Leaving};
+use crate::connection;
+use crate::link;
+use crate::logger;
+use crate::supervise::{self, Machine};
+use activator::manifest::{Address, ListenKind};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{self, Errno};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// First bytes of a state.
+const MAGIC: [u8; 8] = *b"rouse\0S\n";
+/// See the table above.
+const VERSION: u32 = activator::needs::STATE_VERSION;
+/// Bytes before the JSON.
+const HEADER: usize = 16;
+/// Larger states are none of ours.
+const LARGEST: u64 = 256 << 20;
+
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+
+/// Why a state cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateError {
+    /// Its fd cannot be read: errno.
+    Read(i32),
+    /// The first bytes are not [`MAGIC`].
+    NotAState,
+    /// Of another version; that version.
+    Version(u32),
+    /// Truncated, the checksum does not fit, or it is not what [`State`] says.
+    Damaged,
+}
+
+impl core::fmt::Display for StateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Read(errno) => {
+                write!(f, "cannot be read: {}", std::io::Error::from_raw_os_error(*errno))
+            }
+            Self::NotAState => f.write_str("is none"),
+            Self::Version(found) => {
+                write!(f, "has version {found}, this activator reads {VERSION}")
+            }
+            Self::Damaged => f.write_str("is damaged"),
+        }
+    }
+}
+
+/// How the activator runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// PID 1 of an appliance.
+    Init,
+    /// Beside another init.
+    #[default]
+    Beside,
+}
+
+/// Where the activator has its things; the same over all reloads, but for the paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Place {
+    pub(crate) role: Role,
+    /// argv\[0\], which it keeps.
+    pub(crate) name: String,
+    /// Path of the manifest that is in force, for logd and stage 2.
+    pub(crate) path: String,
+    /// Path of the manifest that SIGHUP reads; PID 1 has none.
+    pub(crate) source: Option<String>,
+    /// Path of this executable, for logd and stage 2.
+    pub(crate) activator: String,
+    /// Path of the control socket; all that the activator makes is beside it.
+    pub(crate) control: String,
+    /// RLIMIT_NOFILE for children, if they do not simply inherit ours.
+    pub(crate) files: Option<(u64, u64)>,
+    /// Reloads so far.
+    pub(crate) generation: u64,
+    /// Files of the generation before, removed by the next reload: until then a child that was
+    /// just made may still read them.
+    pub(crate) retired: Vec<String>,
+}
+
+/// All that is handed over. `F` is [`Leaving`] or [`Arriving`], `U` the units in either form.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct State<'a, F, U> {
+    pub(crate) place: Cow<'a, Place>,
+    #[serde(default)]
+    pub(crate) machine: Machine,
+    /// The manifest that was in force.
+    pub(crate) manifest: F,
+    /// The one to take.
+    pub(crate) new: Option<F>,
+    /// Whether another program than before is executed.
+    #[serde(default)]
+    pub(crate) program: Program,
+    /// The program of the process that leaves.
+    pub(crate) way_back: F,
+    pub(crate) link: link::Saved<F>,
+    pub(crate) logger: logger::Saved<F>,
+    pub(crate) units: U,
+}
+
+/// What is executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Program {
+    /// The one that ran.
+    #[default]
+    Same,
+    /// Another: children get a copy of it, and logd is started anew.
+    New,
+}
+
+/// One unit, or instance, on its way out.
+#[derive(Debug, Serialize)]
+pub(crate) struct Out<'a, L> {
+    /// The lingering user whose it is.
+    pub(crate) owner: Option<&'a str>,
+    /// Its name; an instance has that of its socket unit.
+    pub(crate) name: &'a str,
+    /// Which of the socket unit's slots the instance is in.
+    pub(crate) slot: Option<usize>,
+    /// Open listeners.
+    pub(crate) listeners: L,
+    pub(crate) notify: Option<Leaving<'a>>,
+    pub(crate) log: Option<(Leaving<'a>, Leaving<'a>)>,
+    pub(crate) sessions: [i32; 2],
+    pub(crate) connection: Option<connection::Saved<Leaving<'a>>>,
+    pub(crate) state: Option<&'a supervise::Unit>,
+}
+
+/// One that has come, as [`Out`].
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct In {
+    pub(crate) owner: Option<String>,
+    pub(crate) name: String,
+    pub(crate) slot: Option<usize>,
+    pub(crate) listeners: Vec<Listener<Address, Arriving>>,
+    pub(crate) notify: Option<Arriving>,
+    pub(crate) log: Option<(Arriving, Arriving)>,
+    pub(crate) sessions: [i32; 2],
+    pub(crate) connection: Option<connection::Saved<Arriving>>,
+    /// Read on its own, so that what cannot be read of one unit is no trouble for the others.
+    pub(crate) state: serde_json::Value,
+}
+
+/// One open listener.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Listener<A, F> {
+    /// Its index among the Listen lines.
+    pub(crate) index: u16,
+    pub(crate) kind: ListenKind,
+    pub(crate) address: A,
+    pub(crate) fd: F,
+}
+
+/// What has come.
+pub(crate) type Arrived = State<'static, Arriving, Vec<In>>;
+
+/// Writes a state into a memfd, which is not close-on-exec.
+pub(crate) fn write<U: Serialize>(state: &State<Leaving, U>) -> Result<OwnedFd, Errno> {
+    let memory = memfd_create(c"rouse-state", MemfdFlags::empty())?;
+    io::write(&memory, &[0; HEADER])?;
+    let mut writer = Writer {
+        to: memory.as_fd(),
+        digest: CRC.digest(),
+        buffer: [0; 4096],
+        used: 0,
+        failed: None,
+    };
+    // The writer itself never fails, so nothing makes an error, which would allocate.
+    let written = serde_json::to_writer(&mut writer, state);
+    writer.drain();
+    if let Some(errno) = writer.failed {
+        return Err(errno);
+    }
+    written.map_err(|_| Errno::INVAL)?;
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..].copy_from_slice(&writer.digest.finalize().to_le_bytes());
+    io::pwrite(&memory, &header, 0)?;
+    Ok(memory)
+}
+
+/// Reads one.
+pub(crate) fn read(fd: Arriving) -> Result<Arrived, StateError> {
+    let bytes = read_all(fd).map_err(|errno| StateError::Read(errno.raw_os_error()))?;
+    parse(&bytes)
+}
+
+/// All that is in a memfd, from its beginning.
+pub(crate) fn read_all(fd: Arriving) -> Result<Vec<u8>, Errno> {
+    fd.peek(read_from).unwrap_or(Err(Errno::BADF))
+}
+
+fn read_from(fd: BorrowedFd) -> Result<Vec<u8>, Errno> {
+    let size = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
+    if size > LARGEST {
+        return Err(Errno::FBIG);
+    }
+    let mut bytes = vec![0; size as usize];
+    let mut done = 0;
+    while let Some(rest @ [_, ..]) = bytes.get_mut(done..) {
+        match io::pread(fd, rest, done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<Arrived, StateError> {
+    let rest = bytes.strip_prefix(&MAGIC).ok_or(StateError::NotAState)?;
+    let (version, rest) = rest.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
+    let (sum, json) = rest.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
+    match u32::from_le_bytes(*version) {
+        VERSION => {}
+        other => return Err(StateError::Version(other)),
+    }
+    if CRC.checksum(json) != u32::from_le_bytes(*sum) {
+        return Err(StateError::Damaged);
+    }
+    serde_json::from_slice(json).map_err(|_| StateError::Damaged)
+}
+
+/// JSON on its way into the memfd.
+struct Writer<'a> {
+    to: BorrowedFd<'a>,
+    digest: crc::Digest<'static, u32>,
+    buffer: [u8; 4096],
+    used: usize,
+    /// The first failure; what comes after it is dropped.
+    failed: Option<Errno>,
+}
+
+impl Writer<'_> {
+    fn drain(&mut self) {
+        let mut rest = &self.buffer[..self.used];
+        self.digest.update(rest);
+        self.used = 0;
+        while !rest.is_empty() && self.failed.is_none() {
+            match io::write(self.to, rest) {
+                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(errno) => self.failed = Some(errno),
+            }
+        }
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.used == self.buffer.len() {
+            self.drain();
+        }
+        let room = self.buffer.get_mut(self.used..).unwrap_or_default();
+        let length = room.len().min(bytes.len());
+        room[..length].copy_from_slice(&bytes[..length]);
+        self.used += length;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
