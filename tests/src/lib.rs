@@ -5,6 +5,7 @@
 
 mod command;
 mod count;
+pub mod fuzz;
 mod golden;
 mod mirror;
 mod tools;

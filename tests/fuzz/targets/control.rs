@@ -1,0 +1,4 @@
+//! libFuzzer's way to [`rouse_tests::fuzz::control`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| rouse_tests::fuzz::control(bytes));
