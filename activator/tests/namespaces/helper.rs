@@ -204,6 +204,7 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             wait_for_go();
             ExitCode::SUCCESS
         }
+        ["sd-notify"] => crate::clients::by_sd_notify(),
         ["sleep"] => sleep(),
         other => panic!("no helper {other:?}"),
     }

@@ -10,9 +10,9 @@ mod accept;
 mod activation;
 mod bench;
 mod build;
+mod clients;
 mod helper;
 mod init;
-
 mod lifecycle;
 mod reload;
 
@@ -21,8 +21,8 @@ use std::process::{Command, ExitCode};
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    let first = [accept::TESTS, activation::TESTS, lifecycle::TESTS];
-    [first.concat(), init::TESTS.to_vec(), reload::TESTS.to_vec()].concat()
+    [accept::TESTS, activation::TESTS, clients::TESTS, lifecycle::TESTS, reload::TESTS, init::TESTS]
+        .concat()
 }
 
 fn main() -> ExitCode {
