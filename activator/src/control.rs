@@ -516,6 +516,12 @@ pub enum MachineState {
 pub enum SocketState {
     /// Not open.
     Dead,
+    /// Not open, since one of its own commands failed.
+    Failed,
+    /// One of its own commands runs, before it counts as started.
+    Starting,
+    /// One of its own commands runs, before it is down.
+    Stopping,
     /// Open failed; tried again later.
     Retrying,
     /// Open and polled.
@@ -566,7 +572,8 @@ macro_rules! lower_case {
 lower_case! {
     MachineState { Starting => "starting", Running => "running", Stopping => "stopping" }
     SocketState {
-        Dead => "dead", Retrying => "retrying", Listening => "listening", Running => "running",
+        Dead => "dead", Failed => "failed", Starting => "starting", Stopping => "stopping",
+        Retrying => "retrying", Listening => "listening", Running => "running",
         Paused => "paused",
     }
     ServiceState {

@@ -21,7 +21,7 @@ use crate::token::Token;
 use crate::users;
 use crate::world::World;
 use activator::control::{Exit, Order};
-use activator::manifest::{Manifest, Output, Service, Unit, UnitId, UnitKind};
+use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -133,12 +133,12 @@ impl Engine {
         let name = CString::new(place.name.as_str()).unwrap_or_else(|_| c"activator".into());
         let (activator, path) = (place.activator.as_str(), place.path.as_str());
         let setting = Setting { manifest, activator, path, notify: &directory };
-        let programs = per_unit(manifest, |_, unit, service| {
-            let execution = &service.execution;
+        let programs = manifest.units.iter().map(|unit| {
+            let Some(execution) = execution(unit) else { return Ok(None) };
             let program = Program::new(&setting, unit, execution)?;
             Ok(Some((program, Surroundings::new(execution)?)))
-        })
-        .or_else(|_: std::ffi::NulError| {
+        });
+        let programs = programs.collect::<Result<_, _>>().or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)
         })?;
         let link = match kept.link.as_ref().and_then(Link::take_over) {
@@ -146,10 +146,10 @@ impl Engine {
             None => Link::new().or_else(|e| fail("make a socket pair", e))?,
         };
         let is_first = kept.is_empty();
-        let logs = per_unit(manifest, |unit, _, service| {
+        let logs = manifest.units.iter().enumerate().map(|(index, unit)| {
             let wants =
-                [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Log);
-            let old = kept.log(unit);
+                execution(unit).is_some_and(|it| [&it.stdout, &it.stderr].contains(&&Output::Log));
+            let old = kept.log(UnitId(index as u16));
             match old.is_none() && wants {
                 true => pipe_with(PipeFlags::CLOEXEC).map(Some),
                 // Whoever has its other end still writes to it.
@@ -157,8 +157,8 @@ impl Engine {
             }
             // A service without a log is better than an activator that gives up what runs.
             .or_else(|errno| if is_first { Err(errno) } else { Ok(None) })
-        })
-        .or_else(|e| fail("make a pipe", e))?;
+        });
+        let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
         let copy = start.copy.try_clone().or_else(|e| fail_io("copy an fd", e))?;
         let logger = Logger::new(start, &logs, kept.logger.as_ref(), trouble)?;
         let mut notify = |id: UnitId, place: &str, service: &Service| {
@@ -472,21 +472,24 @@ fn most_fds(manifest: &Manifest) -> usize {
                 });
             listeners.sum()
         }
-        _ => 0,
+        UnitKind::Socket(socket) => socket.listeners.len(),
+        UnitKind::Target => 0,
     };
     manifest.units.iter().map(fds).max().unwrap_or(0)
 }
 
-/// One entry for each unit: what `make` makes of a service, None for other units.
-fn per_unit<T, E>(
-    manifest: &Manifest,
-    mut make: impl FnMut(UnitId, &Unit, &Service) -> Result<Option<T>, E>,
-) -> Result<Box<[Option<T>]>, E> {
-    let entry = |(index, unit): (usize, &Unit)| match &unit.kind {
-        UnitKind::Service(service) => make(UnitId(index as u16), unit, service),
-        _ => Ok(None),
-    };
-    manifest.units.iter().enumerate().map(entry).collect()
+/// How the commands of a unit run, if it has any.
+fn execution(unit: &Unit) -> Option<&Execution> {
+    match &unit.kind {
+        UnitKind::Service(service) => Some(&service.execution),
+        UnitKind::Socket(socket) => {
+            let lists =
+                [&socket.start_pre, &socket.start_post, &socket.stop_pre, &socket.stop_post];
+            let any = lists.into_iter().any(|commands| !commands.is_empty());
+            any.then_some(&socket.execution)
+        }
+        UnitKind::Target => None,
+    }
 }
 
 /// The directory of a path.

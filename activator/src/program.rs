@@ -168,7 +168,8 @@ impl Surroundings {
 /// What the moment of a start knows.
 pub(crate) struct Moment<'a> {
     pub(crate) told: &'a Told,
-    /// Socket units with the number of their open fds, in the order of the fds.
+    /// Socket units with the number of their open fds that are handed over, in the order of the
+    /// fds.
     pub(crate) sockets: &'a mut dyn Iterator<Item = (UnitId, usize)>,
     /// The slot's position, if it is an instance ([`crate::slots::Slots::position`]).
     pub(crate) instance: Option<usize>,
@@ -221,7 +222,10 @@ impl Program {
                 });
             }
         }
+        let own = [UnitId(u16::try_from(index_of(setting.manifest, unit)).unwrap_or(u16::MAX))];
         let (sockets, notifies) = match &unit.kind {
+            // For ExecStartPost= and its kin (PassFileDescriptorsToExec=).
+            UnitKind::Socket(_) => (&own[..], false),
             UnitKind::Service(service) => {
                 (&service.sockets[..], service.kind == ServiceKind::Notify)
             }
@@ -240,11 +244,11 @@ impl Program {
             _ => None,
         });
         // An instance has one, of whichever socket unit took its connection.
-        let own = setting.manifest.units.iter().map(|other| match &other.kind {
+        let one = setting.manifest.units.iter().map(|other| match &other.kind {
             UnitKind::Socket(socket) if socket.accept.is_some() => socket.fd_name.len(),
             _ => 0,
         });
-        let names = names.sum::<usize>().max(own.max().unwrap_or(0));
+        let names = names.sum::<usize>().max(one.max().unwrap_or(0));
         let longest = lists.iter().flatten().map(|line: &Line| line.arguments.len()).max();
         Ok(Self {
             argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
@@ -302,32 +306,32 @@ impl Program {
                 }
                 self.envp.push(field.pointer());
             }
-            let mut count = 0;
-            self.listen_names.clear();
-            for (unit, open) in moment.sockets {
-                let name = match manifest.unit(unit).map(|unit| &unit.kind) {
-                    Some(UnitKind::Socket(socket)) => socket.fd_name.as_bytes(),
-                    _ => &[],
-                };
-                for _ in 0..open {
-                    if count > 0 {
-                        self.listen_names.push(b":");
-                    }
-                    self.listen_names.push(name);
-                    count += 1;
-                }
-            }
-            if count > 0 {
-                self.listen_fds.clear();
-                self.listen_fds.push_number(count);
-                self.envp.push(self.listen_pid.pointer());
-                self.envp.push(self.listen_fds.pointer());
-                self.envp.push(self.listen_names.pointer());
-            }
         } else if let Some(pid) = moment.told.main {
             self.main_pid.clear();
             self.main_pid.push_number(pid);
             self.envp.push(self.main_pid.pointer());
+        }
+        let mut count = 0;
+        self.listen_names.clear();
+        for (unit, open) in moment.sockets {
+            let name = match manifest.unit(unit).map(|unit| &unit.kind) {
+                Some(UnitKind::Socket(socket)) => socket.fd_name.as_bytes(),
+                _ => &[],
+            };
+            for _ in 0..open {
+                if count > 0 {
+                    self.listen_names.push(b":");
+                }
+                self.listen_names.push(name);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.listen_fds.clear();
+            self.listen_fds.push_number(count);
+            self.envp.push(self.listen_pid.pointer());
+            self.envp.push(self.listen_fds.pointer());
+            self.envp.push(self.listen_names.pointer());
         }
         self.envp.push(std::ptr::null());
         Some(Ready {
@@ -392,6 +396,12 @@ impl LogProgram {
             staged: false,
         }
     }
+}
+
+/// Where a unit stands in the manifest.
+fn index_of(manifest: &Manifest, unit: &Unit) -> usize {
+    let same = |other: &Unit| (other.owner, &other.name) == (unit.owner, &unit.name);
+    manifest.units.iter().position(same).unwrap_or(usize::MAX)
 }
 
 /// Where a step's command stands; None is a program of ours, which is made elsewhere.

@@ -125,7 +125,26 @@ impl Hands for World {
     }
 
     fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
-        let Some(service) = self.service(unit) else { return Err(libc::EINVAL) };
+        let index = self.slots.source(unit).index();
+        let own_socket = [unit];
+        let Some(kind) = self.manifest.units.get(index).map(|unit| &unit.kind) else {
+            return Err(libc::EINVAL);
+        };
+        // Whose fds it may get, whether this command does, and whether they are to block.
+        let (execution, from_sockets, passes, non_blocking) = match kind {
+            UnitKind::Service(service) => (
+                &service.execution,
+                &service.sockets[..],
+                matches!(step, Step::Start(_)),
+                Some(service.non_blocking),
+            ),
+            // Here they stay non-blocking: the open file is ours as well, and we may accept.
+            UnitKind::Socket(socket) => {
+                let passes = socket.pass_fds_to_exec && !matches!(step, Step::StartPre(_));
+                (&socket.execution, &own_socket[..], passes, None)
+            }
+            UnitKind::Target => return Err(libc::EINVAL),
+        };
         let owner = self.slots.owner(unit);
         if owner.is_some() {
             self.ready_group(unit);
@@ -135,15 +154,15 @@ impl Hands for World {
         let connected = connection.map(|it| it.fd());
         let variables =
             connection.map_or_else(Pointers::new, |connection| self.variables.fill(connection));
-        let index = self.slots.source(unit).index();
         let Some(Some((program, surroundings))) = self.programs.get_mut(index) else {
             return Err(libc::EINVAL);
         };
-        let streams_use_socket = service.execution.stdin == Input::Socket
-            || [&service.execution.stdout, &service.execution.stderr].contains(&&Output::Socket);
-        let passes = matches!(step, Step::Start(_)) && !streams_use_socket;
+        let streams_use_socket = matches!(kind, UnitKind::Service(_))
+            && (execution.stdin == Input::Socket
+                || [&execution.stdout, &execution.stderr].contains(&&Output::Socket));
+        let passes = passes && !streams_use_socket;
         // An instance has its connection, any other service the listeners of its sockets.
-        let units = || service.sockets.iter().copied().filter(|_| passes && owner.is_none());
+        let units = || from_sockets.iter().copied().filter(|_| passes && owner.is_none());
         let fds = || units().flat_map(|unit| listeners.fds(unit));
         let own = owner.map(|slot| (slot.socket, 1)).filter(|_| passes && connected.is_some());
         let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count())).chain(own);
@@ -151,7 +170,7 @@ impl Hands for World {
         let moment = Moment { told, sockets, instance, variables: &variables };
         let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
 
-        let mut first = service.sockets.iter().flat_map(|unit| listeners.fds(*unit));
+        let mut first = from_sockets.iter().flat_map(|unit| listeners.fds(*unit));
         let socket = match owner {
             Some(_) => connected,
             None => first.next(),
@@ -170,15 +189,15 @@ impl Hands for World {
         let plan = Plan {
             ready,
             streams: [
-                from.input(&service.execution.stdin, surroundings.stdin.as_deref()),
-                from.output(&service.execution.stdout, surroundings.stdout.as_deref()),
-                from.output(&service.execution.stderr, surroundings.stderr.as_deref()),
+                from.input(&execution.stdin, surroundings.stdin.as_deref()),
+                from.output(&execution.stdout, surroundings.stdout.as_deref()),
+                from.output(&execution.stderr, surroundings.stderr.as_deref()),
             ],
-            non_blocking: Some(service.non_blocking),
+            non_blocking,
             cgroup: self.groups.get(unit.index()).and_then(Option::as_ref).map(Group::directory),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
-            execution: Some(&service.execution),
+            execution: Some(execution),
         };
         let child = self
             .spawner
@@ -188,7 +207,10 @@ impl Hands for World {
         if let Some(session) = self.sessions.get_mut(unit.index()) {
             session[which] = i32::try_from(child.pid).unwrap_or(0);
         }
-        if owner.is_some() && is_last(service, step, streams_use_socket) {
+        if let UnitKind::Service(service) = kind
+            && owner.is_some()
+            && is_last(service, step, streams_use_socket)
+        {
             // The client sees the end of the connection when the instance's process ends it.
             self.connections.release(unit.index());
         }

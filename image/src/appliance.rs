@@ -38,6 +38,8 @@ pub struct Appliance {
 pub struct Files<'a> {
     /// Units that come inside packages: path without the first `/`, text.
     pub packaged: &'a [(String, String)],
+    /// Links among them: path, target.
+    pub links: &'a [(String, String)],
     /// /etc/passwd.
     pub passwd: &'a str,
     /// /etc/group.
@@ -69,11 +71,18 @@ impl Appliance {
         Ok(Self { folder, name, config, source, strict: arguments.strict })
     }
 
+    /// Whether it enables units that come inside packages.
+    pub fn enables(&self) -> bool {
+        let users = &self.config.users;
+        !self.config.enable.is_empty() || users.iter().any(|user| !user.enable.is_empty())
+    }
+
     /// Compiles the units. Findings are left to the caller.
     pub fn compile(&self, arch: Arch, files: &Files) -> Compiled {
         let mut compiled = units::compile(&units::Input {
             folder: &self.folder,
             packaged: files.packaged,
+            links: files.links,
             name: &self.name,
             config: &self.config,
             config_source: Some(&self.source),
@@ -116,17 +125,24 @@ impl Appliance {
 
     /// The manifest of some units, with nothing of a kernel in it.
     pub fn manifest(&self, compiled: &Compiled) -> Manifest {
-        let writable = WRITABLE
-            .iter()
-            .map(|(path, mode)| Writable { path: (*path).into(), mode: *mode, owner: (0, 0) })
-            .collect();
+        let common = WRITABLE.iter().map(|(path, mode)| Writable {
+            path: (*path).into(),
+            mode: *mode,
+            owner: (0, 0),
+        });
+        let homes = compiled.users.iter().map(|user| Writable {
+            path: user.home.clone(),
+            mode: 0o700,
+            owner: (user.ids.uid, user.ids.gid),
+        });
+        let writable = common.chain(homes).collect();
         let sysctls =
             SYSCTLS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Manifest {
             name: self.name.clone(),
             boot: Boot { writable, sysctls, ..Boot::default() },
+            users: compiled.users.clone(),
             units: compiled.units.clone(),
-            ..Manifest::default()
         }
     }
 

@@ -50,7 +50,9 @@ pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
 pub const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n\
     networks: files\nprotocols: files\nservices: files\n";
-const OS_RELEASE: &str = "NAME=rouse\nID=rouse\nID_LIKE=debian\nPRETTY_NAME=\"rouse appliance\"\n";
+/// The image's /etc/os-release.
+pub const OS_RELEASE: &str =
+    "NAME=rouse\nID=rouse\nID_LIKE=debian\nPRETTY_NAME=\"rouse appliance\"\n";
 
 /// The common part of all images. `name` is the appliance's, and its host name. `activator` is
 /// the guest's binary, of its architecture.
@@ -80,6 +82,23 @@ pub fn tree(name: &str, activator: &[u8]) -> Result<Tree, TreeError> {
     Ok(tree)
 }
 
+/// Whether every image has that path.
+pub fn has(path: &str) -> bool {
+    const FILES: [&str; 8] = [
+        ACTIVATOR,
+        "/etc/group",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/machine-id",
+        "/etc/nsswitch.conf",
+        "/etc/os-release",
+        "/etc/passwd",
+    ];
+    FILES.contains(&path)
+        || DIRECTORIES.iter().any(|(directory, _)| *directory == path)
+        || SYMLINKS.iter().any(|(link, _)| *link == path)
+}
+
 /// An /etc/hosts that knows the loopback and the machine's own name.
 pub fn hosts(name: &str) -> String {
     let aliases = "ip6-localhost ip6-loopback";
@@ -100,6 +119,10 @@ mod tests {
             assert_eq!(tree.content(path).unwrap().as_ref(), b"\x7fELF", "{path}");
         }
         assert_eq!(tree.content("/etc/hostname").unwrap().as_ref(), b"echo\n");
+        for (path, _) in tree.iter().filter(|(path, _)| path.starts_with("/etc/")) {
+            assert!(has(path), "{path}");
+        }
+        assert!(has("/usr/bin") && !has("/etc/ssh"));
         assert_eq!(tree.node("/tmp").unwrap().mode, 0o1777);
     }
 }

@@ -105,6 +105,9 @@ pub struct Cat {
     pub appliance: Appliance,
     /// Full name of the unit, such as echo.service
     pub unit: String,
+    /// A unit of that user; without a name, of the only one
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub user: Option<String>,
 }
 
 /// `rouse manifest`
@@ -226,6 +229,9 @@ pub struct Connect {
 pub struct Status {
     /// Name of the VM
     pub name: String,
+    /// The units of that user alone; without a name, of all users
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub user: Option<String>,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -238,6 +244,9 @@ pub struct Logs {
     pub name: String,
     /// Full name of a unit; by default all
     pub unit: Option<String>,
+    /// A unit of that user; without a name, of the only one
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", requires = "unit")]
+    pub user: Option<String>,
     /// Go on with new lines
     #[arg(long, short)]
     pub follow: bool,
@@ -253,6 +262,9 @@ pub struct UnitOf {
     pub name: String,
     /// Full name of the unit, such as echo.service
     pub unit: String,
+    /// A unit of that user; without a name, of the only one
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub user: Option<String>,
 }
 
 /// `rouse poweroff`

@@ -1,8 +1,10 @@
 //! `appliance.toml`: what the units do not say.
 
 mod place;
+mod user;
 
 pub use place::{Part, place};
+pub use user::{FOLDER as USERS, Ids, User};
 
 use crate::finding::{Finding, Severity, Source, Span};
 use serde::Deserialize;
@@ -38,6 +40,9 @@ pub struct Config {
     /// guest has.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// Users with units of their own, `[[user]]`.
+    #[serde(default, rename = "user")]
+    pub users: Vec<User>,
     /// The virtual machine.
     #[serde(default)]
     pub vm: Vm,
@@ -207,6 +212,7 @@ impl Config {
             .label("expected 1 to 64")
             .help("leave the line out for the default, 1"));
         }
+        user::check(&self.users, source)?;
         for module in &self.modules {
             let normal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
             if module.is_empty() || !module.bytes().all(normal) {

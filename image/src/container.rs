@@ -1,5 +1,6 @@
 //! A Quadlet `.container`, parsed and resolved: what both engines work from.
 
+use crate::config::Ids;
 use crate::finding::Span;
 
 /// `[Container]` with its values typed. Keys that no engine can do without more than this are
@@ -10,6 +11,8 @@ pub struct Container {
     pub span: Span,
     /// The service that it becomes: `echo.service`.
     pub service: String,
+    /// The lingering user whose container it is; None is the system's.
+    pub owner: Option<Rootless>,
     /// `Image=`, as written.
     pub image: String,
     /// Where `Image=` is, for "is not mapped".
@@ -73,4 +76,30 @@ pub enum Network {
     None,
     /// The guest's.
     Host,
+}
+
+/// Whose ids the processes of a user's container have: root in it is the user, and the others
+/// follow from the first subordinate id on, as in rootless Podman.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootless {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// User ids of the others in the container.
+    pub subuids: Ids,
+    /// Group ids of the others in the container.
+    pub subgids: Ids,
+}
+
+impl Container {
+    /// crun's name for it, and that of its bundle: no other container of any user has it.
+    pub fn id(&self) -> String {
+        match &self.owner {
+            Some(owner) => format!("user-{}-{}", owner.uid, self.name),
+            None => self.name.clone(),
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub mod finding;
 pub mod guest;
 pub mod kernel;
 pub mod lock;
+pub mod login;
 pub mod oci;
 pub mod output;
 pub mod static_build;

@@ -146,6 +146,7 @@ mod tests {
         Container {
             span: Span::file(&source),
             service: "echo.service".into(),
+            owner: None,
             image: "ghcr.io/eriksjolund/socket-activate-echo".into(),
             image_span: Span::file(&source),
             name: "systemd-echo".into(),
@@ -211,6 +212,30 @@ mod tests {
         assert_eq!(std::str::from_utf8(written).unwrap(), golden);
         let specification: oci_spec::runtime::Spec = serde_json::from_str(golden).unwrap();
         assert!(specification.process().as_ref().unwrap().capabilities().is_some());
+    }
+
+    #[test]
+    fn a_users_container_has_a_user_namespace_of_its_own() {
+        let ids = crate::config::Ids { first: 100_000, count: 65_536 };
+        let mut container = echo();
+        container.owner = Some(crate::container::Rootless {
+            name: "ann".into(),
+            uid: 1000,
+            gid: 1001,
+            subuids: ids,
+            subgids: ids,
+        });
+        let bundle = compile(&container, &image()).unwrap();
+        assert_eq!(bundle.id, "user-1000-systemd-echo");
+        let linux = &bundle.specification["linux"];
+        assert_eq!(linux["namespaces"][0]["type"], "user");
+        assert_eq!(linux["cgroupsPath"], "/rouse/user-1000/echo.service/payload");
+        let first = |own| serde_json::json!({ "containerID": 0, "hostID": own, "size": 1 });
+        let rest = serde_json::json!({ "containerID": 1, "hostID": 100_000, "size": 65_536 });
+        assert_eq!(linux["uidMappings"], serde_json::json!([first(1000), rest]));
+        assert_eq!(linux["gidMappings"], serde_json::json!([first(1001), rest]));
+        container.network = Network::Host;
+        assert!(message(&container, &image()).contains("`Network=host`"));
     }
 
     #[test]

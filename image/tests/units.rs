@@ -40,6 +40,13 @@ fn packaged(folder: &Path) -> Vec<(String, String)> {
     found
 }
 
+/// Lines of `links.txt`: path in the image, target.
+fn links(folder: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(folder.join("links.txt")).unwrap_or_default();
+    let line = |line: &str| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned()));
+    text.lines().filter_map(line).collect()
+}
+
 fn compile_folder(folder: &Path) -> Compiled {
     let (config, source) = match fs::read_to_string(folder.join(FILE)) {
         Ok(text) => {
@@ -58,18 +65,29 @@ fn compile_with(folder: &Path, config: &Config, source: Option<&Arc<Source>>) ->
     compile(&Input {
         folder,
         packaged: &packaged(folder),
+        links: &links(folder),
         name: "test",
         config,
         config_source: source,
-        passwd: PASSWD,
-        group: GROUP,
+        passwd: &format!("{PASSWD}{}", users(config, rouse::login::passwd)),
+        group: &format!("{GROUP}{}", users(config, rouse::login::group)),
         architecture: Architecture::X86_64,
         has_file: Some(&has_file),
     })
 }
 
+/// The lines of an account file for the appliance's users.
+fn users(config: &Config, file: impl Fn(&[rouse::config::User]) -> String) -> String {
+    file(&config.users).strip_prefix(&file(&[])).unwrap_or_default().to_owned()
+}
+
 fn manifest(compiled: &Compiled) -> Manifest {
-    Manifest { name: "test".into(), units: compiled.units.clone(), ..Manifest::default() }
+    Manifest {
+        name: "test".into(),
+        users: compiled.users.clone(),
+        units: compiled.units.clone(),
+        ..Manifest::default()
+    }
 }
 
 /// Findings and meaning, without the paths of this machine.
@@ -81,8 +99,9 @@ fn render(folder: &Path, compiled: &Compiled) -> String {
     }
     if !compiled.units.is_empty() {
         text.push_str(&describe(&manifest(compiled)));
-        for (service, _) in &compiled.containers {
-            text.push_str(&format!("\n{}", compiled.cat(service).unwrap_or_default()));
+        for (service, container) in &compiled.containers {
+            let user = container.owner.as_ref().map(|owner| owner.name.as_str());
+            text.push_str(&format!("\n{}", compiled.cat(user, service).unwrap_or_default()));
         }
     }
     text.replace(&format!("{}/", folder.display()), "")

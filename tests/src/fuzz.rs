@@ -143,6 +143,7 @@ pub fn compile_units(text: &str) -> Compiled {
     compile(&Input {
         folder: folder.path(),
         packaged: &packaged,
+        links: &[],
         name: "fuzz",
         config: &config,
         config_source: None,

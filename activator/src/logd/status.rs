@@ -127,11 +127,11 @@ pub fn judge(snapshot: &Snapshot, unit: UnitId, wish: Wish) -> Verdict {
         (Some(Report::Service { .. }), Wish::Down) => Verdict::Done,
         (Some(Report::Socket { state, .. }), Wish::Up) => match state {
             SocketState::Listening | SocketState::Running | SocketState::Paused => Verdict::Done,
-            SocketState::Retrying => Verdict::Failed(state.to_string()),
-            SocketState::Dead => Verdict::NotYet,
+            SocketState::Retrying | SocketState::Failed => Verdict::Failed(state.to_string()),
+            SocketState::Dead | SocketState::Starting | SocketState::Stopping => Verdict::NotYet,
         },
         (Some(Report::Socket { state, .. }), Wish::Down) => match state {
-            SocketState::Dead => Verdict::Done,
+            SocketState::Dead | SocketState::Failed => Verdict::Done,
             _ => Verdict::NotYet,
         },
         (Some(Report::Target { active, .. }), wish) if *active == (wish == Wish::Up) => {

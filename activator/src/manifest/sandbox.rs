@@ -138,8 +138,14 @@ pub struct Namespaces {
 pub struct SystemCallFilter {
     /// Whether `calls` are the only ones that are allowed, or the ones that are not.
     pub allow: bool,
-    /// Number on the image's architecture, and the errno of `name:errno`, if any.
+    /// Number on the image's architecture, and the errno of `name:errno`, if any: such a call is
+    /// refused, whatever `allow` says. [`SystemCallFilter::KILL`] kills the process instead.
     pub calls: Vec<(u32, Option<u16>)>,
     /// `SystemCallErrorNumber=`; None kills the process.
     pub errno: Option<u16>,
+}
+
+impl SystemCallFilter {
+    /// Stands for `name:kill` where an errno would be.
+    pub const KILL: u16 = u16::MAX;
 }

@@ -173,7 +173,8 @@ fn arguments(command: &Command, environment: &Environment) -> Vec<String> {
         }
     }
     if command.shell {
-        let shell = environment.value("SHELL").unwrap_or(DEFAULT_SHELL).to_owned();
+        let shell = environment.value("SHELL").filter(|shell| !is_placeholder(shell));
+        let shell = shell.unwrap_or(DEFAULT_SHELL).to_owned();
         return vec![shell, "-c".into(), arguments.join(" ")];
     }
     arguments
@@ -181,6 +182,11 @@ fn arguments(command: &Command, environment: &Environment) -> Vec<String> {
 
 /// Of users without one.
 const DEFAULT_SHELL: &str = "/bin/sh";
+
+/// Stands in passwd(5) for no shell.
+fn is_placeholder(shell: &str) -> bool {
+    matches!(shell.rsplit('/').next(), Some("nologin" | "false" | "true" | ""))
+}
 
 /// The one variable that the host leaves in arguments that it has expanded.
 fn fill_main_pid(argument: &str, environment: &Environment) -> String {
@@ -265,5 +271,23 @@ impl Ready {
         let errno = sys::execute(&self.program, &self.arguments, &self.environment);
         let name = OsString::from(self.program.to_string_lossy().into_owned());
         Err(Error::Exec(name, io::Error::from(errno)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_runs_in_a_shell_that_is_none() {
+        for (shell, placeholder) in [
+            ("/bin/bash", false),
+            ("/usr/bin/false-friend", false),
+            ("/usr/sbin/nologin", true),
+            ("/bin/false", true),
+            ("", true),
+        ] {
+            assert_eq!(is_placeholder(shell), placeholder, "{shell}");
+        }
     }
 }

@@ -13,8 +13,10 @@ pub(super) fn of(subject: &Subject, execution: &Execution, stage2: &Stage2) -> O
     let named = execution.user.clone().or_else(|| Some(subject.owner()?.ids.clone()));
     match &stage2.dynamic_user {
         Some(dynamic) => {
-            let groups = named.map(|user| user.groups).unwrap_or_default();
-            Some(User { uid: dynamic.uid, gid: dynamic.uid, groups })
+            let own = User { gid: dynamic.uid, ..User::default() };
+            // `Group=` may name one of the image's.
+            let named = named.unwrap_or(own);
+            Some(User { uid: dynamic.uid, ..named })
         }
         None => named,
     }

@@ -6,6 +6,9 @@
 //! `ROUSE_MANIFEST` names, does all that systemd.exec(5) promises for the unit ([`exec`] has the
 //! order), and becomes the program.
 //!
+//! `activator stage2 conditions UNIT` checks `Condition*=` and `Assert*=` ([`conditions`]),
+//! `activator stage2 clean UNIT stop|restart` removes what a unit leaves behind ([`clean`]).
+//!
 //! It may allocate, read and wait: PID 1 watches it with the unit's start time-out. What goes
 //! wrong is one line on stderr, which is the unit's log, and systemd's exit code for the stage
 //! that failed ([`error::Stage`]), or one of [`crate::exit`]: `DATA`, `SYSTEM` or `SOFTWARE`.
@@ -16,6 +19,7 @@
 mod call;
 mod capabilities;
 mod clean;
+mod conditions;
 pub mod container;
 mod credentials;
 mod directories;
@@ -34,6 +38,7 @@ mod seccomp;
 mod streams;
 mod sys;
 pub mod template;
+mod version;
 
 pub use call::{INSTANCE_VARIABLE, List, unit_argument};
 pub use clean::{Next, is_needed as is_cleaning_needed};
@@ -50,7 +55,7 @@ pub const MANIFEST_VARIABLE: &str = "ROUSE_MANIFEST";
 /// `args` is what stands behind `stage2`. Returns only if the program was not executed.
 pub fn main(args: &[OsString]) -> ExitCode {
     match run(args) {
-        Ok(()) => ExitCode::from(exit::DONE),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             say(&error.to_string());
             ExitCode::from(error.exit_code())
@@ -58,10 +63,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(args: &[OsString]) -> Result<(), Error> {
+fn run(args: &[OsString]) -> Result<u8, Error> {
     match args.split_first() {
         Some((verb, rest)) if verb == "exec" => match exec::run(&call::Call::parse(rest)?)? {},
-        Some((verb, rest)) if verb == "clean" => clean::run(rest),
+        Some((verb, rest)) if verb == "clean" => clean::run(rest).map(|()| exit::DONE),
+        Some((verb, rest)) if verb == "conditions" => conditions::run(rest),
         _ => Err(Error::Usage),
     }
 }

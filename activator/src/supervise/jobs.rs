@@ -113,7 +113,7 @@ impl Supervisor<'_> {
     /// Whether nothing of a unit is left, not even a restart to come.
     pub(super) fn is_down(&self, unit: UnitId) -> bool {
         match &self.units[unit.index()].state {
-            State::Socket(socket) => socket.state == activator::control::SocketState::Dead,
+            state @ State::Socket(_) => super::socket_command::is_down(state),
             State::Service(service) => service.is_down(),
             State::Target { active } => !*active,
         }
@@ -142,7 +142,7 @@ impl Supervisor<'_> {
         }
         self.units[unit.index()].job = Some(Job { begun: true, ..job });
         match &mut self.units[unit.index()].state {
-            State::Socket(_) => self.open(turn, unit),
+            State::Socket(_) => self.start_socket(turn, unit),
             State::Service(_) => self.begin(turn, unit),
             State::Target { active } => *active = true,
         }

@@ -14,7 +14,7 @@
 //!
 //! | state | event | next |
 //! |---|---|---|
-//! | dead | start job | listening, or retrying if a listener cannot be opened |
+//! | dead, failed | start job | listening, or retrying if a listener cannot be opened |
 //! | retrying | its time has come | listening, or retrying with twice the delay, at most 10 s |
 //! | listening | readable | running; its service gets a start job |
 //! | listening | readable, over a limit | paused until the limit's window ends (the poll limit: that listener) |
@@ -23,6 +23,8 @@
 //! | running | service is *gone* and has no job | listening |
 //! | listening | the listener was shut down by somebody | closed and opened anew, as retrying |
 //! | any | stop job | dead, fds closed; nothing else ever closes them |
+//!
+//! Its own commands (`socket_command`) run before and behind opening and closing.
 //!
 //! "Gone" is dead, failed or waiting for a restart: the main process is reaped and, with
 //! `KillMode=control-group` or `mixed`, the cgroup is empty.
@@ -76,6 +78,7 @@ mod service;
 #[cfg(test)]
 mod simulation;
 mod socket;
+mod socket_command;
 #[cfg(test)]
 mod tests;
 
@@ -223,7 +226,10 @@ impl<'m> Supervisor<'m> {
     /// A process was reaped. False if it belongs to no unit.
     pub(crate) fn reaped(&mut self, now: u64, hands: &mut dyn Hands, pid: u32, exit: Exit) -> bool {
         let turn = &mut Turn { now, hands };
-        let known = (0..self.units.len()).any(|index| self.ended(turn, id(index), pid, exit));
+        let known = (0..self.units.len()).any(|index| {
+            self.ended(turn, id(index), pid, exit)
+                || self.socket_command_ended(turn, id(index), pid, exit)
+        });
         self.settle(turn);
         known
     }
@@ -375,7 +381,10 @@ impl<'m> Supervisor<'m> {
     fn is_open(&self, unit: UnitId) -> bool {
         let state = self.units.get(unit.index()).map(|unit| &unit.state);
         matches!(state, Some(State::Socket(socket))
-            if !matches!(socket.state, SocketState::Dead | SocketState::Retrying))
+        if matches!(
+            socket.state,
+            SocketState::Listening | SocketState::Running | SocketState::Paused
+        ))
     }
 }
 

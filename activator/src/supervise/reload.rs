@@ -66,7 +66,7 @@ impl Unit {
         self.job.is_none()
             && self.visitor.is_none()
             && match &self.state {
-                State::Socket(socket) => socket.state == activator::control::SocketState::Dead,
+                state @ State::Socket(_) => super::socket_command::is_down(state),
                 State::Service(service) => service.is_down(),
                 State::Target { active } => !active,
             }

@@ -2,7 +2,7 @@
 
 use super::limit::{Health, Limiter};
 use super::{Cause, JobKind, Notification, State, Step, Supervisor, Told, Turn, Whom};
-use activator::control::{Event, Exit, MachineState, Report, ServiceState};
+use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::{self, Command, KillMode, Restart, ServiceKind, UnitId, UnitKind};
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +200,10 @@ impl Supervisor<'_> {
         match &self.units[unit.index()].state {
             State::Service(service) => {
                 service.is_gone() && service.start_limit.held(turn.now).is_none()
+            }
+            // A stop that goes on without a job, or a start that does.
+            State::Socket(socket) => {
+                !matches!(socket.state, SocketState::Starting | SocketState::Stopping)
             }
             _ => true,
         }

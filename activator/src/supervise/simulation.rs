@@ -143,6 +143,14 @@ fn units(dice: &mut Dice) -> Manifest {
             let mut spec = socket(index, 1 + dice.below(2) as usize);
             spec.trigger_limit.burst = *dice.pick(&[0, 2, 20]);
             spec.poll_limit.burst = *dice.pick(&[1, 15]);
+            // Their failures would close it; they may only take long.
+            let command = || Command { ignore_failure: true, ..command() };
+            for commands in
+                [&mut spec.start_pre, &mut spec.start_post, &mut spec.stop_pre, &mut spec.stop_post]
+            {
+                *commands = vec![command(); dice.below(4).saturating_sub(2) as usize];
+            }
+            spec.timeout_us = 0;
             let id = UnitId(units.len() as u16);
             let mut one = unit(&name, UnitKind::Socket(spec));
             one.start_at_boot = true;
@@ -280,6 +288,7 @@ impl<'m> World<'m> {
             process.deaf = false;
             let (unit, main) = (process.unit, process.main);
             let UnitKind::Service(service) = &self.spec(unit).kind else {
+                self.later(1, Fate::Exit(pid, Exit::Code(0)));
                 continue;
             };
             if !main || service.kind == ServiceKind::Oneshot {

@@ -1,6 +1,7 @@
 //! Socket units: open, watch, trigger, pause.
 
 use super::limit::{Health, Limiter};
+use super::socket_command::{Phase, Running};
 use super::{Cause, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState, SocketState};
 use activator::manifest::{self, UnitId, UnitKind};
@@ -30,6 +31,14 @@ pub(super) struct Socket {
     until: u64,
     /// Opens that failed in a row.
     tries: u32,
+    /// Its own command that runs now. Written by `socket_command`, as the next three are.
+    pub(super) command: Option<Running>,
+    /// ExecStartPre= is done.
+    pub(super) prepared: bool,
+    /// ExecStartPost= is done.
+    pub(super) posted: bool,
+    /// A command failed, so the end is a failure.
+    pub(super) failed: bool,
     trigger_limit: Limiter,
     listeners: Box<[Listener]>,
 }
@@ -66,6 +75,10 @@ impl Socket {
             accepted: 0,
             until: 0,
             tries: 0,
+            command: None,
+            prepared: false,
+            posted: false,
+            failed: false,
             trigger_limit: Limiter::new(socket.trigger_limit),
             listeners: socket.listeners.iter().map(listener).collect(),
         }
@@ -87,7 +100,10 @@ impl Socket {
                 let paused = self.listeners.iter().filter(|listener| !listener.watched);
                 paused.map(|listener| listener.until).min()
             }
-            SocketState::Dead | SocketState::Running => None,
+            SocketState::Starting | SocketState::Stopping => {
+                self.command.and_then(|command| command.deadline)
+            }
+            SocketState::Dead | SocketState::Failed | SocketState::Running => None,
         }
     }
 
@@ -129,7 +145,26 @@ impl Socket {
         turn.hands.tell(Some(unit), Event::AcceptFailed(listener, why));
     }
 
-    fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
+    /// Tries to start again in a while, longer each time; how often it has been tried.
+    pub(super) fn retry(&mut self, now: u64) -> u32 {
+        let delay = FIRST_RETRY_US << self.tries.min(7);
+        self.tries = self.tries.saturating_add(1);
+        self.refused += 1;
+        self.state = SocketState::Retrying;
+        self.until = now.saturating_add(delay.min(LAST_RETRY_US));
+        self.tries
+    }
+
+    /// The unit is down: its next start is a new one.
+    pub(super) fn forget(&mut self) {
+        self.tries = 0;
+        self.command = None;
+        self.prepared = false;
+        self.posted = false;
+        self.failed = false;
+    }
+
+    pub(super) fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if std::mem::take(&mut listener.watched) {
                 turn.hands.unwatch(unit, index as u16);
@@ -140,24 +175,23 @@ impl Socket {
 
 impl Supervisor<'_> {
     /// A start job of a socket unit has begun, or a retry is due.
+    pub(super) fn start_socket(&mut self, turn: &mut Turn, unit: UnitId) {
+        match self.socket(unit) {
+            Some(socket) if socket.prepared => self.open(turn, unit),
+            Some(_) => self.run_socket(turn, unit, Phase::StartPre(0)),
+            None => {}
+        }
+    }
+
+    /// Opens what is not open; then start-post, if that has not been yet.
     pub(super) fn open(&mut self, turn: &mut Turn, unit: UnitId) {
         let opened = turn.hands.open(unit);
         let Some(socket) = self.socket(unit) else { return };
         match opened {
-            Ok(()) => {
-                socket.tries = 0;
-                // Whether it is watched, `follow` decides.
-                socket.state = SocketState::Running;
-                turn.hands.tell(Some(unit), Event::Listening);
-                self.end_start(unit);
-            }
+            Ok(()) if socket.posted => self.socket_is_up(turn, unit),
+            Ok(()) => self.run_socket(turn, unit, Phase::StartPost(0)),
             Err(failed) => {
-                let delay = FIRST_RETRY_US << socket.tries.min(7);
-                socket.tries = socket.tries.saturating_add(1);
-                socket.refused += 1;
-                socket.state = SocketState::Retrying;
-                socket.until = turn.now.saturating_add(delay.min(LAST_RETRY_US));
-                let tries = socket.tries;
+                let tries = socket.retry(turn.now);
                 turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
                 if tries == TRIES_OF_A_JOB {
                     self.end_start(unit);
@@ -167,22 +201,35 @@ impl Supervisor<'_> {
         }
     }
 
+    /// All is open, and start-post is done.
+    pub(super) fn socket_is_up(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some(socket) = self.socket(unit) else { return };
+        socket.tries = 0;
+        socket.posted = true;
+        // Whether it is watched, `follow` decides.
+        socket.state = SocketState::Running;
+        turn.hands.tell(Some(unit), Event::Listening);
+        self.end_start(unit);
+    }
+
     /// A start job is over. A stop that waits for its turn while a retry goes on is not touched.
-    fn end_start(&mut self, unit: UnitId) {
+    pub(super) fn end_start(&mut self, unit: UnitId) {
         let job = &mut self.units[unit.index()].job;
         if job.is_some_and(|job| job.kind == JobKind::Start) {
             *job = None;
         }
     }
 
-    /// A stop job has begun; it ends at once.
+    /// A stop job has begun.
     pub(super) fn close(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some(socket) = self.socket(unit) else { return };
-        socket.unwatch(turn, unit);
-        socket.state = SocketState::Dead;
-        socket.tries = 0;
-        turn.hands.close(unit);
-        turn.hands.tell(Some(unit), Event::Stopped);
+        match socket.state {
+            SocketState::Starting | SocketState::Stopping => self.abort_start(turn, unit),
+            _ => {
+                socket.unwatch(turn, unit);
+                self.run_socket(turn, unit, Phase::StopPre(0));
+            }
+        }
     }
 
     /// Somebody shut a listener down, so it is worth nothing any more.
@@ -241,7 +288,10 @@ impl Supervisor<'_> {
             return;
         }
         match socket.state {
-            SocketState::Retrying => self.open(turn, unit),
+            SocketState::Starting | SocketState::Stopping => {
+                self.socket_command_timed_out(turn, unit);
+            }
+            SocketState::Retrying => self.start_socket(turn, unit),
             SocketState::Paused => socket.state = SocketState::Running,
             // A listener's own pause is over: `follow` sees to it.
             _ => {}
@@ -257,7 +307,11 @@ impl Supervisor<'_> {
         let stopping = self.units[unit.index()].job.is_some_and(|job| job.kind != JobKind::Start);
         let Some(socket) = self.socket(unit) else { return };
         match socket.state {
-            SocketState::Dead | SocketState::Retrying => {}
+            SocketState::Dead
+            | SocketState::Failed
+            | SocketState::Retrying
+            | SocketState::Starting
+            | SocketState::Stopping => {}
             _ if !gone || stopping => {
                 socket.unwatch(turn, unit);
                 // A pause goes on, but the service that somebody else started has the socket.

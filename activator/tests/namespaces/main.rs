@@ -14,21 +14,34 @@ mod clients;
 mod helper;
 mod init;
 mod lifecycle;
+mod probe;
 mod reload;
+mod sandbox;
+mod sockets;
 
 use std::process::{Command, ExitCode};
 
 type Test = (&'static str, fn(&mut bench::Bench));
 
 fn tests() -> Vec<Test> {
-    [accept::TESTS, activation::TESTS, clients::TESTS, lifecycle::TESTS, reload::TESTS, init::TESTS]
-        .concat()
+    [
+        accept::TESTS,
+        activation::TESTS,
+        clients::TESTS,
+        lifecycle::TESTS,
+        sockets::TESTS,
+        init::TESTS,
+        sandbox::TESTS,
+        reload::TESTS,
+    ]
+    .concat()
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["helper", ref rest @ ..] => helper::main(rest),
+        ["probe", ref rest @ ..] => probe::main(rest),
         ["inside", name] => inside(name),
         _ => run(&arguments),
     }

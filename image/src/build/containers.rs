@@ -3,13 +3,14 @@
 use crate::appliance::Appliance;
 use crate::cache::Cache;
 use crate::command_line::Arch;
+use crate::container::Container;
 use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::oci::{Activation, Bundle, ContainerImage, Context};
 use crate::static_build::{self, Binary, StaticBuildError};
 use crate::terminal::{Measure, Task};
 use crate::tree::Tree;
 use crate::units::Compiled;
-use activator::manifest::UnitKind;
+use activator::manifest::{Unit, UnitKind};
 use std::collections::BTreeMap;
 
 /// Puts every image once, and each container's bundle, into the tree. Gives the images by their
@@ -33,7 +34,7 @@ pub(super) fn put_into(
         let Some(image) = images.get(reference) else { continue };
         let context = Context {
             image,
-            activation: activation(compiled, service),
+            activation: activation(compiled, container),
             architecture: arch.as_str(),
             seccomp: Some(seccomp),
         };
@@ -44,9 +45,15 @@ pub(super) fn put_into(
     Ok(images.values().map(|image| (image.reference.clone(), image.folder())).collect())
 }
 
-fn activation(compiled: &Compiled, service: &str) -> Activation {
-    let unit = compiled.units.iter().find(|unit| unit.name == service).map(|unit| &unit.kind);
-    match unit {
+fn activation(compiled: &Compiled, container: &Container) -> Activation {
+    let owner = |unit: &Unit| {
+        let user = compiled.users.get(usize::from(unit.owner?))?;
+        Some(user.name.as_str())
+    };
+    let whose = container.owner.as_ref().map(|owner| owner.name.as_str());
+    let mut units = compiled.units.iter();
+    let unit = units.find(|unit| unit.name == container.service && owner(unit) == whose);
+    match unit.map(|unit| &unit.kind) {
         Some(UnitKind::Service(service)) if !service.sockets.is_empty() => Activation::Sockets,
         _ => Activation::None,
     }

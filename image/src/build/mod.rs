@@ -24,6 +24,7 @@ use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::finding::forbids;
 use crate::guest;
 use crate::kernel::{self, Kernel};
+use crate::login;
 use crate::output::{self, description::Description};
 use crate::terminal::{Measure, Task};
 use crate::tree::Node;
@@ -76,18 +77,23 @@ pub fn compile(appliance: &Appliance, arch: Arch) -> Result<Compiled, Failure> {
     let cache = cache()?;
     let debian = debian(appliance, &cache);
     let section = locked(appliance, &debian, arch)?;
-    let packages = Packages::read(&debian, &section, appliance)?;
+    let packages = Packages::read(&debian, &section)?;
     Ok(packages.compile(appliance, arch))
+}
+
+/// Compiles the units without fetching anything: nothing is known of packages then.
+pub fn compile_early(appliance: &Appliance, arch: Arch) -> Compiled {
+    let users = &appliance.config.users;
+    let (passwd, group) = (login::passwd(users), login::group(users));
+    let files = Files { passwd: &passwd, group: &group, ..Files::default() };
+    appliance.compile(arch, &files)
 }
 
 /// Builds an appliance's image, unless the one that is there is current. Without `output` it
 /// goes to the cache.
 pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result<Built, Failure> {
     // What is wrong in the person's files is said before anything is fetched.
-    let early = appliance.config.enable.is_empty().then(|| {
-        let files = Files { passwd: base::PASSWD, group: base::GROUP, ..Files::default() };
-        appliance.compile(arch, &files)
-    });
+    let early = (!appliance.enables()).then(|| compile_early(appliance, arch));
     if let Some(compiled) = &early
         && forbids(&compiled.findings, appliance.strict)
     {
@@ -109,7 +115,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         return Ok(Built { folder, compiled: appliance.accept(compiled)? });
     }
 
-    let packages = Packages::read(&debian, &section, appliance)?;
+    let packages = Packages::read(&debian, &section)?;
     let compiled = appliance.accept(packages.compile(appliance, arch))?;
     if Description::is_current(&folder, &fingerprint) {
         return Ok(Built { folder, compiled });
@@ -121,6 +127,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         tree.insert_from_disk(path, &appliance.path(from), &config)
             .map_err(|error| Failure::new(BAD_INPUT, "copy [files]").because(error))?;
     }
+    login::put_into(&mut tree, &appliance.config.users).map_err(conflict)?;
     let images =
         containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;
 

@@ -10,9 +10,11 @@ use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
 use crate::finding::Finding;
 use crate::lock::{self, Lock, Section, Wanted};
+use crate::login;
 use crate::terminal::{self, Measure, Task};
 use crate::tree::{Kind, Tree, filter};
 use crate::units::Compiled;
+use std::path::Path;
 
 /// What runs containers, and where its program is.
 const RUNTIME: &str = "crun";
@@ -21,7 +23,14 @@ const RUNTIME_PROGRAM: &str = "/usr/bin/crun";
 const SECCOMP_PACKAGE: &str = "golang-github-containers-common";
 const SECCOMP: &str = crate::oci::seccomp::PROFILE;
 /// Where packages keep system units.
-const UNITS: &str = "/usr/lib/systemd/system/";
+const UNITS: [&str; 6] = [
+    "/usr/lib/systemd/system/",
+    "/usr/lib/systemd/user/",
+    "/etc/systemd/system/",
+    "/etc/systemd/user/",
+    "/usr/share/containers/systemd/",
+    "/etc/containers/systemd/",
+];
 
 /// What the lock says, or a new lock where it does not cover the appliance.
 pub fn locked(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<Section, Failure> {
@@ -116,38 +125,34 @@ pub(super) struct Packages {
     parts: Tree,
     /// Units in `whole`: path without the first `/`, text.
     units: Vec<(String, String)>,
+    /// Links among them: the same, and what they lead to.
+    links: Vec<(String, String)>,
 }
 
 impl Packages {
     /// Fetches and reads what is locked.
-    pub(super) fn read(
-        debian: &Debian,
-        section: &Section,
-        appliance: &Appliance,
-    ) -> Result<Self, Failure> {
+    pub(super) fn read(debian: &Debian, section: &Section) -> Result<Self, Failure> {
         let whole = read(debian, &section.packages)?;
         let parts = read(debian, &section.parts)?;
-        let mut units = Vec::new();
+        let (mut units, mut links) = (Vec::new(), Vec::new());
         for (path, node) in whole.iter() {
-            let text = path.starts_with(UNITS).then(|| match &node.kind {
-                Kind::File(content) => String::from_utf8(content.to_vec()).ok(),
-                Kind::Symlink(target) if target == "/dev/null" => Some(String::new()),
-                _ => None,
-            });
-            if let Some(text) = text.flatten() {
-                units.push((path.trim_start_matches('/').to_owned(), text));
+            if !UNITS.iter().any(|folder| path.starts_with(folder)) {
+                continue;
+            }
+            let short = path.trim_start_matches('/').to_owned();
+            match &node.kind {
+                Kind::File(content) => {
+                    units
+                        .extend(String::from_utf8(content.to_vec()).ok().map(|text| (short, text)));
+                }
+                Kind::Symlink(target) if target == "/dev/null" => {
+                    units.push((short, String::new()))
+                }
+                Kind::Symlink(target) => links.push((short, target.clone())),
+                _ => {}
             }
         }
-        for unit in &appliance.config.enable {
-            if !units.iter().any(|(path, _)| path.rsplit('/').next() == Some(unit)) {
-                let span = place(&appliance.source, &["enable", unit], Part::Value);
-                let finding = Finding::error(span, format!("no package has a unit `{unit}`"))
-                    .label("expected a unit of one of the packages")
-                    .help("`packages` names the packages");
-                return Err(Failure::findings(BAD_INPUT, vec![finding]));
-            }
-        }
-        Ok(Self { whole, parts, units })
+        Ok(Self { whole, parts, units, links })
     }
 
     /// Compiles the appliance's units with what is known now.
@@ -155,14 +160,17 @@ impl Packages {
         let has_file = |path: &str| {
             self.whole.trace(path).is_some()
                 || self.parts.trace(path).is_some()
-                || appliance.config.files.contains_key(path)
+                || base::has(path)
+                || is_copied(appliance, path)
         };
+        let users = &appliance.config.users;
         appliance.compile(
             arch,
             &Files {
                 packaged: &self.units,
-                passwd: base::PASSWD,
-                group: base::GROUP,
+                links: &self.links,
+                passwd: &login::passwd(users),
+                group: &login::group(users),
                 has_file: Some(&has_file),
             },
         )
@@ -207,6 +215,16 @@ pub(super) enum Containers {
     Some,
     /// It does not.
     None,
+}
+
+/// Whether `[files]` puts something there.
+fn is_copied(appliance: &Appliance, path: &str) -> bool {
+    appliance.config.files.iter().any(|(to, from)| match Path::new(path).strip_prefix(to) {
+        Ok(below) if below.as_os_str().is_empty() => true,
+        Ok(below) => appliance.path(from).join(below).exists(),
+        // A folder above it.
+        Err(_) => Path::new(to).starts_with(path),
+    })
 }
 
 fn read(debian: &Debian, packages: &[crate::debian::Package]) -> Result<Tree, Failure> {

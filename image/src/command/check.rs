@@ -1,8 +1,7 @@
 //! The verbs that only read: check, cat, manifest.
 
 use super::guest::{print, print_json};
-use crate::appliance::{Appliance, Files};
-use crate::base;
+use crate::appliance::Appliance;
 use crate::command_line::{Arch, Cat, Check, Manifest};
 use crate::exit::{BAD_INPUT, FAILED, Failure, print_findings};
 use crate::finding::{Finding, Severity, forbids};
@@ -12,11 +11,10 @@ use serde_json::json;
 /// Compiles without fetching anything, unless units from packages are enabled.
 fn compile(appliance: &Appliance) -> Result<Compiled, Failure> {
     let arch = Arch::host().unwrap_or(Arch::X86_64);
-    if !appliance.config.enable.is_empty() {
-        return crate::build::compile(appliance, arch);
+    match appliance.enables() {
+        true => crate::build::compile(appliance, arch),
+        false => Ok(crate::build::compile_early(appliance, arch)),
     }
-    let files = Files { passwd: base::PASSWD, group: base::GROUP, ..Files::default() };
-    Ok(appliance.compile(arch, &files))
 }
 
 /// `rouse check`
@@ -75,16 +73,37 @@ fn as_json(finding: &Finding) -> serde_json::Value {
 pub fn cat(arguments: &Cat) -> Result<(), Failure> {
     let appliance = Appliance::open(&arguments.appliance)?;
     let compiled = compile(&appliance)?;
-    match compiled.cat(&arguments.unit) {
+    let user = match &arguments.user {
+        None => None,
+        Some(user) => Some(the_user(&appliance, user)?),
+    };
+    match compiled.cat(user, &arguments.unit) {
         Some(text) => print(text),
         None if forbids(&compiled.findings, false) => {
             Err(Failure::findings(BAD_INPUT, compiled.findings))
         }
         None => {
-            let names: Vec<_> = compiled.names().collect();
+            let names: Vec<_> = compiled.names(user).collect();
+            let whose = user.map_or("the appliance".into(), |user| format!("user {user}"));
             Err(Failure::new(FAILED, format!("find {}", arguments.unit))
-                .hint(format!("the appliance has {}", names.join(", "))))
+                .hint(format!("{whose} has {}", names.join(", "))))
         }
+    }
+}
+
+/// The user that is meant: by name, or the only one.
+fn the_user<'a>(appliance: &'a Appliance, name: &str) -> Result<&'a str, Failure> {
+    let users = &appliance.config.users;
+    let failed = |hint: String| Failure::new(FAILED, "find the user").hint(hint);
+    let names = || users.iter().map(|user| user.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (users.as_slice(), name) {
+        ([], _) => Err(failed("`[[user]]` in appliance.toml makes one".into())),
+        ([user], "") => Ok(&user.name),
+        (_, "") => Err(failed(format!("say which with --user NAME: {}", names()))),
+        (users, name) => match users.iter().find(|user| user.name == name) {
+            Some(user) => Ok(&user.name),
+            None => Err(failed(format!("the appliance has {}", names()))),
+        },
     }
 }
 

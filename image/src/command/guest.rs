@@ -4,7 +4,7 @@ use crate::command_line::{Connect, List, Logs, Poweroff, Status, UnitOf};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::terminal::{self, Measure, Task};
 use activator::client::{self, Error as ClientError, TransportError};
-use activator::control::{self, Failure as Refusal, Request, UnitName};
+use activator::control::{self, Failure as Refusal, Request, UnitName, Whose};
 use activator::ctl;
 use rouse_qemu::connect::{ConnectError, Patience, Route, Stream};
 use rouse_qemu::registry::{Entry, Registry, RegistryError};
@@ -64,6 +64,12 @@ fn refused(name: &str, what: String, error: ClientError) -> Failure {
     let (code, hint) = match &error {
         ClientError::Refused(Refusal::NoSuchUnit(_)) => {
             (FAILED, Some(format!("`rouse status {name}` lists the units")))
+        }
+        ClientError::Refused(Refusal::NoSuchUser(_)) => {
+            (FAILED, Some(format!("`rouse status {name}` lists the users with units")))
+        }
+        ClientError::Refused(Refusal::WhichUser(names)) if !names.is_empty() => {
+            (FAILED, Some("say which with --user NAME".into()))
         }
         ClientError::Refused(Refusal::StartFailed(_)) => {
             (FAILED, Some(format!("`rouse logs {name}` tells why")))
@@ -129,8 +135,15 @@ pub fn status(arguments: &Status) -> Result<(), Failure> {
     let (stream, token) = control(&entry, Patience::ONCE)?;
     answers_soon(&stream)?;
     let name = &arguments.name;
-    let status = client::status(stream, &token)
+    let mut status = client::status(stream, &token)
         .map_err(|error| refused(name, format!("ask {name} for its status"), error))?;
+    if let Some(wanted) = &arguments.user {
+        let is_wanted = |user: &Option<String>| {
+            user.as_ref().is_some_and(|user| wanted.is_empty() || user == wanted)
+        };
+        status.sockets.retain(|socket| is_wanted(&socket.user));
+        status.services.retain(|service| is_wanted(&service.user));
+    }
     if arguments.json { print_json(&status) } else { print(&ctl::describe(&status)) }
 }
 
@@ -149,7 +162,8 @@ pub fn logs(arguments: &Logs) -> Result<(), Failure> {
         answers_soon(&stream)?;
     }
     let mut stdout = io::stdout().lock();
-    let unit = arguments.unit.as_deref().map(UnitName::from);
+    let unit = arguments.unit.as_deref();
+    let unit = unit.map(|unit| unit_name(unit, arguments.user.as_deref()));
     let result = client::logs(stream, &token, unit.as_ref(), arguments.follow, |line| {
         if arguments.json {
             serde_json::to_writer(&mut stdout, &line)?;
@@ -173,6 +187,16 @@ pub fn logs(arguments: &Logs) -> Result<(), Failure> {
     }
 }
 
+/// A unit, and what `--user` says.
+fn unit_name(name: &str, user: Option<&str>) -> UnitName {
+    let whose = match user {
+        None => Whose::System,
+        Some("") => Whose::SoleUser,
+        Some(user) => Whose::User(user.to_owned()),
+    };
+    UnitName { name: name.to_owned(), whose }
+}
+
 /// What `start`, `stop`, `restart` and `reload-unit` do to a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -188,7 +212,7 @@ pub enum Change {
 
 /// `rouse start`, `stop`, `restart`, `reload-unit`
 pub fn change(arguments: &UnitOf, change: Change) -> Result<(), Failure> {
-    let unit = UnitName::from(arguments.unit.as_str());
+    let unit = unit_name(&arguments.unit, arguments.user.as_deref());
     let (verb, request) = match change {
         Change::Start => ("start", Request::Start(unit)),
         Change::Stop => ("stop", Request::Stop(unit)),

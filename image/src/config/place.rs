@@ -14,14 +14,22 @@ pub enum Part {
     Value,
 }
 
-/// The place of an entry: keys from the outermost table inwards; the last may be an element of a
-/// list of strings. Quotes are left out. What is not found ends in the beginning of the file.
+/// The place of an entry: keys from the outermost table inwards, `0` for the first table of an
+/// array of tables; the last may be an element of a list of strings. Quotes are left out. What is not found ends in the beginning of the file.
 pub fn place(source: &Arc<Source>, path: &[&str], part: Part) -> Span {
     let found = DeTable::parse(&source.text).ok().and_then(|root| {
         let (last, outer) = path.split_last()?;
         let mut table = root.get_ref();
         let mut list = None;
         for key in outer {
+            if let Some(tables) = list {
+                let tables: &toml::de::DeArray<'_> = tables;
+                match tables.get(key.parse::<usize>().ok()?)?.get_ref() {
+                    DeValue::Table(inner) => (table, list) = (inner, None),
+                    _ => return None,
+                }
+                continue;
+            }
             let (_, value) = table.iter().find(|(name, _)| name.get_ref() == key)?;
             match value.get_ref() {
                 DeValue::Table(inner) => table = inner,
@@ -31,7 +39,9 @@ pub fn place(source: &Arc<Source>, path: &[&str], part: Part) -> Span {
         }
         if let Some(list) = list {
             let is_it = |value: &DeValue<'_>| matches!(value, DeValue::String(at) if at == last);
-            return list.iter().find(|value| is_it(value.get_ref())).map(|value| value.span());
+            let found = list.iter().find(|value| is_it(value.get_ref()));
+            let nth = || list.get(last.parse::<usize>().ok()?);
+            return found.or_else(nth).map(|value| value.span());
         }
         let (name, value) = table.iter().find(|(name, _)| name.get_ref() == last)?;
         Some(if part == Part::Key { name.span() } else { value.span() })

@@ -45,6 +45,12 @@ pub fn check(container: &Container) -> Vec<Finding> {
             "start with a letter or digit, and go on with those, `_`, `.` and `-`",
         );
     }
+    if container.owner.is_some() && container.network == Network::Host {
+        add(
+            "`Network=host` of a user's container is not supported by this version".into(),
+            "write `Network=none`: its sockets come from a socket unit",
+        );
+    }
     if container.read_only == Some(false) {
         add(
             "a container of engine crun has a read-only root, `ReadOnly=false` cannot be had"

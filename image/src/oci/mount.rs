@@ -74,7 +74,7 @@ pub fn mounts(container: &Container) -> BTreeMap<String, Mount> {
         ("/etc/hostname", "hostname"),
         ("/run/.containerenv", "containerenv"),
     ] {
-        add(path, Mount::bind(format!("{BUNDLES}/{}/{name}", container.name), Point::File));
+        add(path, Mount::bind(format!("{BUNDLES}/{}/{name}", container.id()), Point::File));
     }
     for (path, options) in &container.tmpfs {
         let mut mount = Mount::new("tmpfs", "tmpfs", "rprivate,nosuid,nodev");

@@ -2,6 +2,7 @@
 
 use super::mount::{Point, mounts};
 use super::{Activation, Bundle, Context, capability, seccomp, user, wrong};
+use crate::config::Ids;
 use crate::container::{Container, Network};
 use crate::finding::Finding;
 use activator::manifest;
@@ -69,8 +70,10 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         process.retain(|_, value| *value != Value::Bool(false));
     }
     let mut linux = json!({
-        "namespaces": namespaces(container.network),
-        "cgroupsPath": format!("/rouse/{}/payload", container.service),
+        "namespaces": namespaces(container),
+        "uidMappings": container.owner.as_ref().map(|it| mapping(it.uid, it.subuids)),
+        "gidMappings": container.owner.as_ref().map(|it| mapping(it.gid, it.subgids)),
+        "cgroupsPath": cgroup(container),
         "resources": resources(container),
         "sysctl": sysctls(container),
         "maskedPaths": paths(&MASKED, &container.mask, &container.unmask),
@@ -101,13 +104,7 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     }
     // Made by crun in what is mounted there, not in the image.
     mount_points.retain(|path, _| !path.starts_with("/dev/") && !path.starts_with("/sys/"));
-    Ok(Bundle {
-        id: container.name.clone(),
-        specification,
-        host_name,
-        root: image.folder(),
-        mount_points,
-    })
+    Ok(Bundle { id: container.id(), specification, host_name, root: image.folder(), mount_points })
 }
 
 /// Sorted by name; a later source of the same name wins.
@@ -218,12 +215,32 @@ pub(super) fn rlimit(name: &str) -> Option<&'static str> {
     })
 }
 
-fn namespaces(network: Network) -> Vec<Value> {
+fn namespaces(container: &Container) -> Vec<Value> {
     let mut kinds = vec!["pid", "ipc", "uts", "mount", "cgroup"];
-    if network == Network::None {
+    if container.network == Network::None {
         kinds.insert(1, "network");
     }
+    if container.owner.is_some() {
+        kinds.insert(0, "user");
+    }
     kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
+}
+
+/// Root in the container is the user, the next one the first subordinate id.
+fn mapping(own: u32, subordinate: Ids) -> Value {
+    json!([
+        { "containerID": 0, "hostID": own, "size": 1 },
+        { "containerID": 1, "hostID": subordinate.first, "size": subordinate.count },
+    ])
+}
+
+/// Below the cgroup that the activator makes for the service.
+fn cgroup(container: &Container) -> String {
+    let service = &container.service;
+    match &container.owner {
+        Some(owner) => format!("/rouse/user-{}/{service}/payload", owner.uid),
+        None => format!("/rouse/{service}/payload"),
+    }
 }
 
 fn resources(container: &Container) -> Value {

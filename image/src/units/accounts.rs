@@ -76,6 +76,12 @@ impl Accounts {
             || self.groups.iter().any(|(_, gid, _)| *gid == id)
     }
 
+    /// The name of a group; its number if it has none.
+    pub(crate) fn group_name(&self, gid: u32) -> String {
+        let named = self.groups.iter().find(|(_, number, _)| *number == gid);
+        named.map_or_else(|| gid.to_string(), |(name, ..)| name.clone())
+    }
+
     pub(crate) fn user_names(&self) -> impl Iterator<Item = &str> {
         self.users.iter().map(|user| user.name.as_str())
     }

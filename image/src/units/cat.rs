@@ -29,7 +29,7 @@ pub(super) fn container(unit: &Definition, service: &ServiceUnit, container: &Co
     for source in &unit.sources {
         text.push_str(&format!("# {}\n", source.path));
     }
-    text.push_str(&format!("# bundle: /usr/lib/rouse/bundles/{}\n", container.name));
+    text.push_str(&format!("# bundle: /usr/lib/rouse/bundles/{}\n", container.id()));
     for section in ["Unit", "Container", "Service", "Install"] {
         let lines: Vec<_> = unit
             .assignments

@@ -1,6 +1,6 @@
 //! Command lines: `ExecStart=` and its kin (systemd.service(5), "Command lines").
 
-use super::exec::{Environment, Exec};
+use super::exec::{self, Environment, Exec};
 use super::keys::Keys;
 use super::quoting::Word;
 use super::syntax::Assignment;
@@ -179,7 +179,10 @@ fn find(
 ) -> Option<String> {
     let Place { key, span, root } = place;
     let facts = keys.facts;
-    let exists = |path: &str| facts.has_file(&format!("{root}{path}")) != Some(false);
+    // The name of an instance stands for one that only the guest knows.
+    let exists = |path: &str| {
+        exec::has_instance(&path) || facts.has_file(&format!("{root}{path}")) != Some(false)
+    };
     if !program.contains('/') && !program.is_empty() {
         let folders = &environment.search_path;
         let mut candidates = folders.iter().map(|folder| format!("{folder}/{program}"));

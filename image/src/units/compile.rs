@@ -5,23 +5,73 @@
 
 use super::definition::Definition;
 use super::exec::dynamic_user;
-use super::files::{Entry, Files, Place};
+use super::files::{Entry, Files, Link, Place};
 use super::graph::{Body, Graph, Node};
 use super::keys::Keys;
+use super::manager::Manager;
 use super::name::{Kind, Name};
 use super::quadlet::{self, container};
 use super::syntax::{self, Dialect};
-use super::unit_section::Reference;
-use super::{Compiled, Facts, cat, check, drop_in, service, socket, suggest, unit_section};
+use super::unit_section::{Reference, Relation};
+use super::{
+    Compiled, Facts, addresses, cat, check, drop_in, service, socket, suggest, unit_section, users,
+    well_known,
+};
 use crate::config::{self, Engine};
 use crate::container::Container;
 use crate::finding::{Finding, Severity, Source, Span};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Compiles everything that `facts` name into `compiled`.
+/// Compiles everything that `facts` name into `compiled`: the system's units, then each user's.
 pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
-    let files = Files::read(facts.input.folder, facts.input.packaged, &mut compiled.findings);
+    let input = facts.input;
+    let mut users = input.config.users.clone();
+    users.sort_by(|a, b| a.name.cmp(&b.name));
+    users::check(facts, &mut compiled.findings);
+    compiled.users = users.iter().map(|user| users::lingering(facts, user)).collect();
+    let managers = (0u16..).zip(users).map(|(index, user)| Manager::User(index, user));
+    let mut parts = vec![];
+    for manager in std::iter::once(Manager::System).chain(managers) {
+        facts.manager = manager;
+        parts.push(read(facts, compiled));
+    }
+    container::same_names(&compiled.containers, &mut compiled.findings);
+    let sockets = parts.iter().flat_map(|part| &part.nodes);
+    let sockets = sockets.filter_map(|(name, node)| match &node.body {
+        Body::Socket(socket) if node.lives() => Some((name, socket)),
+        _ => None,
+    });
+    addresses::check(sockets, &mut compiled.findings);
+    for part in &parts {
+        let graph = Graph::new(&part.nodes, &part.aliases, &part.manager, &mut compiled.findings);
+        let units = graph.units(compiled.units.len());
+        compiled.units.extend(units);
+    }
+    if parts.iter().all(|part| part.nodes.is_empty()) && compiled.findings.is_empty() {
+        compiled.findings.push(Finding {
+            severity: Severity::Error,
+            span: None,
+            message: format!("there is no unit in {}", input.folder.display()),
+            label: String::new(),
+            help: Some(
+                "put a `.socket` and a `.service` or `.container` beside appliance.toml".into(),
+            ),
+        });
+    }
+}
+
+/// The units of one manager, read.
+struct Part {
+    manager: Manager,
+    nodes: BTreeMap<Name, Node>,
+    aliases: BTreeMap<String, Name>,
+}
+
+/// Reads all units of `facts.manager`.
+fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
+    let files = Files::read(facts.input, &facts.manager, &mut compiled.findings);
     facts.quadlets = services_of_quadlets(&files, &mut compiled.findings);
+    let containers = compiled.containers.len();
     let mut compiler = Compiler {
         facts,
         files: &files,
@@ -32,30 +82,22 @@ pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
         seen: BTreeSet::new(),
         enabled: BTreeSet::new(),
         templates: BTreeMap::new(),
+        accepting: BTreeSet::new(),
     };
-    compiler.engine();
+    if compiler.facts.manager.user().is_none() {
+        compiler.engine();
+    }
     compiler.roots();
     compiler.enable();
     compiler.read();
+    compiler.links_of_targets();
     compiler.templates_without_instance();
     compiler.drop_ins_of_nothing();
     let mut nodes = std::mem::take(&mut compiler.nodes);
     let aliases = std::mem::take(&mut compiler.aliases);
     dynamic_user::assign(&mut nodes, &facts.accounts);
-    compiled.containers.sort_by(|a, b| a.0.cmp(&b.0));
-    container::same_names(&compiled.containers, &mut compiled.findings);
-    compiled.units = Graph::new(&nodes, &aliases, &mut compiled.findings).units();
-    if nodes.is_empty() && compiled.findings.is_empty() {
-        compiled.findings.push(Finding {
-            severity: Severity::Error,
-            span: None,
-            message: format!("there is no unit in {}", facts.input.folder.display()),
-            label: String::new(),
-            help: Some(
-                "put a `.socket` and a `.service` or `.container` beside appliance.toml".into(),
-            ),
-        });
-    }
+    compiled.containers[containers..].sort_by(|a, b| a.0.cmp(&b.0));
+    Part { manager: facts.manager.clone(), nodes, aliases }
 }
 
 /// Every `.container` and the service that it becomes; other types are refused.
@@ -111,6 +153,8 @@ struct Compiler<'c, 'f> {
     enabled: BTreeSet<Name>,
     /// Templates of the folder, and where they are.
     templates: BTreeMap<Name, Span>,
+    /// Templates that connections are instances of: units of the manifest themselves.
+    accepting: BTreeSet<Name>,
 }
 
 impl Compiler<'_, '_> {
@@ -153,12 +197,24 @@ impl Compiler<'_, '_> {
                 self.aliases.insert(link.clone(), target);
             }
         }
+        for ((target, _), links) in &files.links {
+            if well_known::is_boot_target(target, &self.facts.manager) {
+                let ours = links.iter().filter(|(_, link)| is_ours(link));
+                self.wanted.extend(ours.filter_map(|(name, _)| Name::parse(name)));
+            }
+        }
     }
 
     /// What appliance.toml enables.
     fn enable(&mut self) {
-        for text in &self.facts.input.config.enable {
-            let name = Name::parse(text).filter(|name| self.exists(name));
+        let input = self.facts.input;
+        let enable = match self.facts.manager.user() {
+            None => &input.config.enable,
+            Some(user) => &user.enable,
+        };
+        for text in enable {
+            let name = Name::parse(text).map(|name| self.own_name(&name));
+            let name = name.filter(|name| self.exists(name));
             if let Some(name) = name.filter(|name| !matches!(name.kind(), Kind::Other(_))) {
                 self.enabled.insert(name.clone());
                 self.wanted.push(name);
@@ -180,6 +236,17 @@ impl Compiler<'_, '_> {
                 }),
             });
         }
+    }
+
+    /// A unit by its own name, if it was another.
+    fn own_name(&self, name: &Name) -> Name {
+        self.aliases.get(name.as_str()).unwrap_or(name).clone()
+    }
+
+    /// All other names of a unit.
+    fn other_names(&self, name: &Name) -> Vec<String> {
+        let others = self.aliases.iter().filter(|(_, target)| *target == name);
+        others.map(|(link, _)| link.clone()).collect()
     }
 
     fn exists(&self, name: &Name) -> bool {
@@ -204,7 +271,7 @@ impl Compiler<'_, '_> {
                     continue;
                 }
                 let Some(unit) = self.load(&name) else { continue };
-                self.compiled.texts.insert(name.to_string(), cat::files(&unit));
+                self.compiled.texts.insert(self.key(&name), cat::files(&unit));
                 check::keys(&unit, self.facts.input.config.engine, &mut self.compiled.findings);
                 if let Some(node) = self.node(&unit) {
                     self.nodes.insert(name, node);
@@ -213,6 +280,43 @@ impl Compiler<'_, '_> {
             self.also();
             if self.wanted.is_empty() {
                 return;
+            }
+        }
+    }
+
+    /// The key of a unit's text.
+    fn key(&self, name: &Name) -> (Option<String>, String) {
+        let user = self.facts.manager.user().map(|user| user.name.clone());
+        (user, name.to_string())
+    }
+
+    /// Links in the folders of targets that the boot reaches start what they name.
+    fn links_of_targets(&mut self) {
+        let files = self.files;
+        for ((target, _), links) in &files.links {
+            let boot = well_known::is_boot_target(target, &self.facts.manager);
+            let known = boot
+                || well_known::is_always_there(target)
+                || Name::parse(target)
+                    .is_some_and(|name| self.nodes.contains_key(&self.own_name(&name)));
+            for (name, link) in links.iter().filter(|(_, link)| is_ours(link)) {
+                let node = Name::parse(name).map(|name| self.own_name(&name));
+                let node = node.and_then(|name| self.nodes.get_mut(&name));
+                let what = match node {
+                    Some(node) if boot => {
+                        node.at_boot = true;
+                        continue;
+                    }
+                    _ if !known => target,
+                    None if boot => name,
+                    _ => continue,
+                };
+                let message = format!("the link has no effect: there is no unit `{what}`");
+                self.compiled.findings.push(
+                    Finding::warning(link.span.clone(), message)
+                        .label("starts nothing")
+                        .help("take it out, or add the unit"),
+                );
             }
         }
     }
@@ -279,7 +383,7 @@ impl Compiler<'_, '_> {
     fn templates_without_instance(&mut self) {
         for (template, span) in &self.templates {
             let made = self.nodes.keys().any(|name| name.template().as_ref() == Some(template));
-            if !made {
+            if !made && !self.nodes.contains_key(template) {
                 let message = format!("`{template}` is a template, and nothing names an instance");
                 let help = "add `DefaultInstance=NAME` to [Install], or name an instance elsewhere";
                 self.compiled.findings.push(Finding::warning(span.clone(), message).help(help));
@@ -290,6 +394,8 @@ impl Compiler<'_, '_> {
     /// A drop-in in the folder that changes no unit was meant for one.
     fn drop_ins_of_nothing(&mut self) {
         let mut used: BTreeSet<String> = BTreeSet::new();
+        let others = self.aliases.iter().filter(|(_, name)| self.nodes.contains_key(*name));
+        used.extend(others.flat_map(|(link, _)| drop_in::folders(link)));
         for name in self.nodes.keys() {
             used.extend(drop_in::folders(name.as_str()));
             used.extend(self.quadlet(name).iter().flat_map(|file| drop_in::folders(file)));
@@ -319,7 +425,8 @@ impl Compiler<'_, '_> {
             return Some(Definition::quadlet(name, &file, entry, files, findings));
         }
         let entry: &Entry = files.unit(name)?;
-        Some(Definition::unit(name, entry, files, &mut self.compiled.findings))
+        let names = self.other_names(name);
+        Some(Definition::unit(name, &names, entry, files, &mut self.compiled.findings))
     }
 
     /// Reads a unit, and notes which others it needs. A template is no unit itself.
@@ -334,21 +441,19 @@ impl Compiler<'_, '_> {
         };
         let mut keys = Keys::new(unit, self.facts, findings);
         let install = unit_section::read_install(&mut keys);
-        if unit.name.is_template() {
+        if unit.name.is_template() && !self.accepting.contains(&unit.name) {
             self.template(unit, install.default_instance.as_deref(), enabled);
             return None;
         }
-        let section = unit_section::read(&mut keys);
+        let mut section = unit_section::read(&mut keys);
         let body = match unit.name.kind() {
             Kind::Socket => Body::Socket(socket::read(&mut keys)),
             Kind::Service if unit.quadlet.is_some() => {
                 let (service, container) = read_quadlet(&mut keys);
                 if let Some(container) = container {
-                    let name = unit.name.to_string();
-                    self.compiled
-                        .texts
-                        .insert(name.clone(), cat::container(unit, &service, &container));
-                    self.compiled.containers.push((name, container));
+                    let text = cat::container(unit, &service, &container);
+                    self.compiled.texts.insert(self.key(&unit.name), text);
+                    self.compiled.containers.push((unit.name.to_string(), container));
                 }
                 Body::Service(service)
             }
@@ -357,6 +462,7 @@ impl Compiler<'_, '_> {
             Kind::Other(_) => return None,
         };
         if !unit.masked {
+            self.link(&unit.name, &mut section);
             self.follow(&section, &body);
         }
         Some(Node {
@@ -364,6 +470,7 @@ impl Compiler<'_, '_> {
             install,
             enabled,
             ours,
+            at_boot: false,
             masked: unit.masked,
             broken: unit.broken,
             span: unit.span(),
@@ -383,13 +490,44 @@ impl Compiler<'_, '_> {
         }
     }
 
+    /// Adds what links say: `NAME.wants/OTHER` and its kin, in the folders of all its names.
+    fn link(&self, name: &Name, section: &mut unit_section::UnitSection) {
+        let names = self.other_names(name);
+        let names = std::iter::once(name.as_str()).chain(names.iter().map(String::as_str));
+        let folders: BTreeSet<String> = names.flat_map(drop_in::folders).collect();
+        for ((unit, relation), links) in &self.files.links {
+            if !folders.contains(&format!("{unit}.d")) {
+                continue;
+            }
+            for (other, link) in links.iter().filter(|(_, link)| !link.masked) {
+                let Some(other) = Name::parse(other) else { continue };
+                let key = match relation {
+                    Relation::Requires => "Requires",
+                    Relation::Upholds => "Upholds",
+                    _ => "Wants",
+                };
+                let reference = Reference { name: other, span: link.span.clone(), key };
+                section.relations.push((*relation, reference));
+            }
+        }
+    }
+
     /// Units that a unit needs are compiled, wherever they are.
     fn follow(&mut self, section: &unit_section::UnitSection, body: &Body) {
-        let references = section.requires.iter().chain(&section.wants);
-        self.wanted.extend(references.map(|reference| reference.name.clone()));
+        let pulled = section.relations.iter().filter(|(relation, _)| relation.pulls_in());
+        self.wanted.extend(pulled.map(|(_, reference)| reference.name.clone()));
         match body {
             Body::Socket(socket) => {
-                self.wanted.extend(socket.service.iter().map(|(name, _)| name.clone()));
+                let services = socket.service.iter().map(|(name, _)| name.clone());
+                if socket.socket.accept.is_some() {
+                    for template in services.clone() {
+                        // It may have been read as a template without an instance before.
+                        if self.accepting.insert(template.clone()) {
+                            self.seen.remove(&template);
+                        }
+                    }
+                }
+                self.wanted.extend(services);
             }
             Body::Service(service) => {
                 self.wanted.extend(service.sockets.iter().map(|(name, _)| name.clone()));
@@ -397,6 +535,11 @@ impl Compiler<'_, '_> {
             Body::Target => {}
         }
     }
+}
+
+/// A link in the appliance's folder that counts.
+fn is_ours(link: &Link) -> bool {
+    link.place == Place::Folder && !link.masked
 }
 
 /// The service and the container of a `.container`.

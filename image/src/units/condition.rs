@@ -1,22 +1,39 @@
-//! `Condition*=` and `Assert*=` that the image decides, systemd.unit(5).
+//! `Condition*=` and `Assert*=`, systemd.unit(5): what the image decides is decided here, the rest
+//! is for the guest to check at each start.
 //!
-//! The guest checks no conditions. What is the same at every start of every guest of this image
-//! is decided here; any other condition is refused by the table of keys.
+//! | asked about | who knows |
+//! |---|---|
+//! | the architecture, the host name, the manager's user, virtualization, security modules | this file |
+//! | whether a path of the read-only root exists | this file, once the image's files are known |
+//! | paths below /dev, /proc, /run, /sys, /tmp, /var, /root and the users' homes | the guest |
+//! | anything else about a path (its mode, whether it is empty, a mount point, ...) | the guest |
+//! | the kernel, its command line and modules, memory, CPUs, credentials, the environment | the guest |
+//!
+//! A unit with a false condition never starts, and is left out with a note; a false assertion is
+//! an error, since its author says that the unit must be able to start.
 
 use super::keys::Keys;
 use super::syntax::Assignment;
 use super::table::{self, Class};
 use super::value::{self, Expected};
 use crate::finding::Finding;
+use activator::manifest::{Check, Condition, Group};
 
-/// Folders that are read-only in the guest, where a file of the image stays as it is.
-const FIXED: [&str; 8] =
-    ["/etc/", "/usr/", "/opt/", "/srv/", "/bin/", "/sbin/", "/lib/", "/lib64/"];
+/// Folders that change in the guest: kernel file systems, and what gets a tmpfs.
+const VOLATILE: [&str; 7] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var", "/root"];
 
-/// Whether the unit may start. Findings say which condition is false; a false assertion is an
-/// error.
-pub(crate) fn hold(keys: &mut Keys<'_>) -> bool {
-    let asserted = family(keys, "Assert");
+/// What became of the conditions of a unit.
+#[derive(Debug, Default)]
+pub(crate) struct Conditions {
+    /// One is false in every guest of this image.
+    pub(crate) never: bool,
+    /// For the guest, in the order of the lines.
+    pub(crate) later: Vec<Condition>,
+}
+
+/// Reads them all. Findings say which is false.
+pub(crate) fn read(keys: &mut Keys<'_>) -> Conditions {
+    let asserted = family(keys, "Assert", Group::Assert);
     if let Some(line) = asserted.failed {
         let message = format!("`{}=` is false in every guest of this image", line.key);
         let span = line.value.span();
@@ -26,22 +43,33 @@ pub(crate) fn hold(keys: &mut Keys<'_>) -> bool {
                 .help("take the unit out, or the assertion"),
         );
     }
-    let conditions = family(keys, "Condition");
+    let conditions = family(keys, "Condition", Group::Condition);
     if let Some(line) = conditions.failed {
         let message = format!("`{}=` is false here: `{}` never starts", line.key, keys.unit.name);
         keys.findings.push(Finding::note(line.value.span(), message));
     }
-    conditions.failed.is_none()
+    let mut later = conditions.later;
+    later.extend(asserted.later);
+    Conditions { never: conditions.failed.is_some(), later }
 }
 
-/// What became of the conditions of one family.
+/// What became of the lines of one family.
 #[derive(Default)]
 struct Outcome<'a> {
     /// The first that is false, or the last of those of which one must be true.
     failed: Option<&'a Assignment>,
+    later: Vec<Condition>,
 }
 
-fn family<'a>(keys: &mut Keys<'a>, prefix: &str) -> Outcome<'a> {
+/// What a check comes to.
+enum Answer {
+    Known(bool),
+    /// Known once the image's files are; until then nothing is said against the unit.
+    NotYet,
+    Guest(Check),
+}
+
+fn family<'a>(keys: &mut Keys<'a>, prefix: &str, group: Group) -> Outcome<'a> {
     let unit = keys.unit;
     let all = unit.assignments.iter();
     let mut lines: Vec<&Assignment> = vec![];
@@ -59,11 +87,19 @@ fn family<'a>(keys: &mut Keys<'a>, prefix: &str) -> Outcome<'a> {
     for line in lines {
         let Some(text) = keys.expand(line) else { continue };
         let (trigger, rest) = strip(&text.text, '|');
-        let (negated, rest) = strip(rest, '!');
-        let holds = match evaluate(keys, &line.key[prefix.len()..], rest) {
-            Ok(holds) => holds != negated,
+        let (negate, rest) = strip(rest, '!');
+        let answer = match evaluate(keys, &line.key[prefix.len()..], rest) {
+            Ok(answer) => answer,
             Err(expected) => {
                 keys.bad(line, &expected);
+                continue;
+            }
+        };
+        let holds = match answer {
+            Answer::Known(holds) => holds != negate,
+            Answer::NotYet => true,
+            Answer::Guest(check) => {
+                outcome.later.push(Condition { group, triggering: trigger, negate, check });
                 continue;
             }
         };
@@ -74,7 +110,10 @@ fn family<'a>(keys: &mut Keys<'a>, prefix: &str) -> Outcome<'a> {
             outcome.failed = outcome.failed.or(Some(line));
         }
     }
-    if !triggered {
+    if triggered {
+        // One of them is true already.
+        outcome.later.retain(|condition| !condition.triggering);
+    } else if !outcome.later.iter().any(|condition| condition.triggering) {
         outcome.failed = outcome.failed.or(triggering);
     }
     outcome
@@ -87,21 +126,50 @@ fn strip(text: &str, prefix: char) -> (bool, &str) {
     }
 }
 
-fn evaluate(keys: &Keys<'_>, kind: &str, text: &str) -> Result<bool, Expected> {
-    match kind {
-        "Architecture" => {
-            Ok(text == "native" || text == keys.facts.input.architecture.systemd_name())
-        }
+fn evaluate(keys: &Keys<'_>, kind: &str, text: &str) -> Result<Answer, Expected> {
+    let path = |make: fn(String) -> Check| value::path(text).map(|path| Answer::Guest(make(path)));
+    let guest = |make: fn(String) -> Check| Ok(Answer::Guest(make(text.to_owned())));
+    let manager = &keys.facts.manager;
+    let known = match kind {
+        "Architecture" => text == "native" || text == keys.facts.input.architecture.systemd_name(),
         "Host" if text.contains(['*', '?', '[']) => {
-            Err(Expected::Other("the whole host name: patterns are not supported"))
+            return Err(Expected::Other("the whole host name: patterns are not supported"));
         }
-        "Host" => Ok(text == keys.facts.input.name),
-        "User" => Ok(matches!(text, "root" | "0" | "@system")),
-        "Group" => Ok(matches!(text, "root" | "0")),
-        "Virtualization" => virtualization(text),
-        "PathExists" => path_exists(keys, text),
-        _ => Ok(true),
-    }
+        "Host" => text == keys.facts.input.name,
+        "User" => manager.is_user(text),
+        "Group" => manager.is_in_group(&keys.facts.accounts, text),
+        "Virtualization" => virtualization(text)?,
+        "Security" => security(text)?,
+        // The mains, as far as the guest can see.
+        "ACPower" => value::boolean(text)?,
+        // An image is made anew instead.
+        "NeedsUpdate" => false,
+        // Nothing is on an encrypted device: the root is in memory.
+        "PathIsEncrypted" => false,
+        "PathExists" => return path_exists(keys, text),
+        "PathExistsGlob" => return path(Check::PathExistsGlob),
+        "PathIsDirectory" => return path(Check::PathIsDirectory),
+        "PathIsSymbolicLink" => return path(Check::PathIsSymbolicLink),
+        "PathIsMountPoint" => return path(Check::PathIsMountPoint),
+        "PathIsReadWrite" => return path(Check::PathIsReadWrite),
+        "PathIsSocket" => return path(Check::PathIsSocket),
+        "DirectoryNotEmpty" => return path(Check::DirectoryNotEmpty),
+        "FileNotEmpty" => return path(Check::FileNotEmpty),
+        "FileIsExecutable" => return path(Check::FileIsExecutable),
+        "KernelCommandLine" => return guest(Check::KernelCommandLine),
+        "KernelModuleLoaded" => return guest(Check::KernelModuleLoaded),
+        "KernelVersion" => return guest(Check::KernelVersion),
+        "Environment" => return guest(Check::Environment),
+        "Capability" => return guest(Check::Capability),
+        "Memory" => return guest(Check::Memory),
+        "CPUs" => return guest(Check::Cpus),
+        "ControlGroupController" => return guest(Check::ControlGroupController),
+        "Credential" => return guest(Check::Credential),
+        "FirstBoot" => return guest(Check::FirstBoot),
+        "OSRelease" => return guest(Check::OsRelease),
+        _ => return Ok(Answer::NotYet),
+    };
+    Ok(Answer::Known(known))
 }
 
 /// The guest is a virtual machine; under which accelerator is decided at each start.
@@ -113,11 +181,35 @@ fn virtualization(text: &str) -> Result<bool, Expected> {
     }
 }
 
-fn path_exists(keys: &Keys<'_>, text: &str) -> Result<bool, Expected> {
-    let path = value::path(text)?;
-    if !FIXED.iter().any(|folder| path.starts_with(folder)) {
-        return Err(Expected::Other("a path that only the image decides, below /etc or /usr"));
+/// Debian's kernel has AppArmor and the audit system, which nothing in the guest sets up.
+fn security(text: &str) -> Result<bool, Expected> {
+    match text {
+        "selinux" | "smack" | "tomoyo" | "ima" | "uefi-secureboot" | "tpm2" | "cvm"
+        | "measured-uki" | "measured-os" => Ok(false),
+        "apparmor" | "audit" => {
+            Err(Expected::Other("a condition that does not ask for AppArmor or auditing"))
+        }
+        _ => Err(Expected::OneOf(&[
+            "selinux",
+            "smack",
+            "tomoyo",
+            "ima",
+            "uefi-secureboot",
+            "tpm2",
+            "cvm",
+            "measured-uki",
+        ])),
     }
-    // Before the image is there, nothing is known against it.
-    Ok(keys.facts.has_file(&path).unwrap_or(true))
+}
+
+fn path_exists(keys: &Keys<'_>, text: &str) -> Result<Answer, Expected> {
+    let path = value::path(text)?;
+    let below = |folder: &str| {
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let homes = keys.facts.input.config.users.iter().map(|user| user.home());
+    if VOLATILE.into_iter().any(below) || homes.into_iter().any(|home| below(&home)) {
+        return Ok(Answer::Guest(Check::PathExists(path)));
+    }
+    Ok(keys.facts.has_file(&path).map_or(Answer::NotYet, Answer::Known))
 }

@@ -26,9 +26,10 @@ pub(crate) struct Definition {
 }
 
 impl Definition {
-    /// Joins the files of a systemd unit.
+    /// Joins the files of a systemd unit. `names` are its other names.
     pub(crate) fn unit(
         name: &Name,
+        names: &[String],
         entry: &Entry,
         files: &Files,
         findings: &mut Vec<Finding>,
@@ -36,7 +37,9 @@ impl Definition {
         let mut unit = Self::empty(name, entry);
         unit.masked = entry.is_mask();
         unit.add(entry, Dialect::Systemd, findings);
-        for entry in drop_in::of(files, &[name.as_str()], Nearest::Place) {
+        let names: Vec<&str> =
+            std::iter::once(name.as_str()).chain(names.iter().map(String::as_str)).collect();
+        for entry in drop_in::of(files, &names, Nearest::Place) {
             unit.add(entry, Dialect::Systemd, findings);
         }
         unit

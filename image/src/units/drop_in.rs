@@ -20,7 +20,7 @@ pub(crate) enum Nearest {
 /// The drop-ins of a unit or Quadlet file, in the order to apply them.
 pub(crate) fn of<'a>(files: &'a Files, names: &[&str], nearest: Nearest) -> Vec<&'a Entry> {
     const PLACES: [Place; 4] = [Place::Folder, Place::Etc, Place::Local, Place::Vendor];
-    let folders: Vec<String> = names.iter().flat_map(|name| folders(name)).collect();
+    let folders = folders_of(names);
     let mut order: Vec<(Place, String)> = vec![];
     match nearest {
         Nearest::Place => {
@@ -41,6 +41,20 @@ pub(crate) fn of<'a>(files: &'a Files, names: &[&str], nearest: Nearest) -> Vec<
         }
     }
     chosen.into_values().filter(|entry| !entry.is_mask()).collect()
+}
+
+/// Folders of drop-ins of a unit with several names: those of each name, and at last that of the
+/// type.
+fn folders_of(names: &[&str]) -> Vec<String> {
+    let mut all: Vec<String> = vec![];
+    let mut of_the_type = None;
+    for name in names {
+        let mut folders = folders(name);
+        of_the_type = folders.pop();
+        all.extend(folders);
+    }
+    all.extend(of_the_type);
+    all
 }
 
 /// Folders of drop-ins, the most specific first.
@@ -76,6 +90,12 @@ mod tests {
         let expected =
             ["a-b@x.socket.d", "a-b@.socket.d", "a-.socket.d", "socket.d"].map(String::from);
         assert_eq!(folders("a-b@x.socket"), expected);
+    }
+
+    #[test]
+    fn other_names_come_before_the_type() {
+        let expected = ["ssh.service.d", "sshd.service.d", "service.d"].map(String::from);
+        assert_eq!(folders_of(&["ssh.service", "sshd.service"]), expected);
     }
 
     #[test]

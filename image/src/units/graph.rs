@@ -3,17 +3,17 @@
 //! Edges that nobody writes: a service comes after its sockets, and gets the fds of every socket
 //! unit that names it, in the order of their names. Edges to well-known units are dropped.
 
-use super::addresses;
 use super::cycle;
+use super::manager::Manager;
 use super::name::{Kind, Name};
 use super::pairing;
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use super::suggest;
-use super::unit_section::{Install, Reference, UnitSection};
+use super::unit_section::{Install, Reference, Relation, UnitSection};
 use super::well_known;
 use crate::finding::{Finding, Span};
-use activator::manifest::{Unit, UnitId, UnitKind};
+use activator::manifest::{INSTANCE, Unit, UnitId, UnitKind};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One unit that was read.
@@ -25,6 +25,8 @@ pub(crate) struct Node {
     pub(crate) enabled: bool,
     /// It lies in the appliance's folder: its author reads the findings.
     pub(crate) ours: bool,
+    /// A link in the folder of a target that the boot reaches wants it.
+    pub(crate) at_boot: bool,
     pub(crate) masked: bool,
     pub(crate) broken: bool,
     /// The main file.
@@ -34,8 +36,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// Whether it is a unit of the guest.
-    fn lives(&self) -> bool {
-        !self.masked && !self.broken && self.section.starts_here
+    pub(crate) fn lives(&self) -> bool {
+        !self.masked && !self.broken && !self.section.conditions.never
     }
 }
 
@@ -53,7 +55,10 @@ pub(crate) struct Graph<'a> {
     pub(crate) nodes: &'a BTreeMap<Name, Node>,
     /// Link or `Alias=` to the unit's own name.
     pub(crate) aliases: &'a BTreeMap<String, Name>,
+    /// Whose units these are.
+    pub(crate) manager: &'a Manager,
     pub(crate) findings: &'a mut Vec<Finding>,
+    /// Counted from the first of these units, whatever stands before them in the manifest.
     ids: BTreeMap<&'a Name, UnitId>,
     /// Indexed as `ids`.
     edges: Vec<Edges>,
@@ -64,14 +69,26 @@ pub(crate) struct Graph<'a> {
 #[derive(Debug, Default, Clone)]
 struct Edges {
     start_at_boot: bool,
-    requires: BTreeSet<UnitId>,
-    wants: BTreeSet<UnitId>,
-    after: BTreeSet<UnitId>,
-    conflicts: BTreeSet<UnitId>,
+    /// Without the relations that are turned round: Before and the two ...From.
+    related: BTreeMap<Relation, BTreeSet<UnitId>>,
     /// Of a service.
     sockets: BTreeSet<UnitId>,
     /// Of a socket.
     service: Option<UnitId>,
+}
+
+impl Edges {
+    fn add(&mut self, relation: Relation, other: UnitId) {
+        self.related.entry(relation).or_default().insert(other);
+    }
+
+    fn of(&self, relation: Relation) -> impl Iterator<Item = UnitId> {
+        self.related.get(&relation).into_iter().flatten().copied()
+    }
+
+    fn has(&self, relation: Relation, other: UnitId) -> bool {
+        self.related.get(&relation).is_some_and(|others| others.contains(&other))
+    }
 }
 
 /// What a name turned out to be.
@@ -88,6 +105,7 @@ impl<'a> Graph<'a> {
     pub(crate) fn new(
         nodes: &'a BTreeMap<Name, Node>,
         aliases: &'a BTreeMap<String, Name>,
+        manager: &'a Manager,
         findings: &'a mut Vec<Finding>,
     ) -> Self {
         let living = nodes.iter().filter(|(_, node)| node.lives());
@@ -95,11 +113,12 @@ impl<'a> Graph<'a> {
         let ids: BTreeMap<_, _> =
             living.zip(0u16..=u16::MAX).map(|((name, _), id)| (name, UnitId(id))).collect();
         let edges = vec![Edges::default(); ids.len()];
-        Self { nodes, aliases, findings, ids, edges, order: BTreeMap::new() }
+        Self { nodes, aliases, manager, findings, ids, edges, order: BTreeMap::new() }
     }
 
-    /// Resolves everything. Empty if a socket has no service: findings say so.
-    pub(crate) fn units(mut self) -> Vec<Unit> {
+    /// Resolves everything; `first` is the index of the first unit in the manifest. Empty if a
+    /// socket has no service: findings say so.
+    pub(crate) fn units(mut self, first: usize) -> Vec<Unit> {
         let nodes = self.nodes;
         let living: Vec<(&Name, &Node, UnitId)> = nodes
             .iter()
@@ -115,14 +134,14 @@ impl<'a> Graph<'a> {
         for (_, node, id) in &living {
             self.pairing(node, *id);
         }
+        for (_, node, id) in &living {
+            self.targets(node, *id);
+        }
         self.cycles();
-        let sockets = living.iter().filter_map(|(name, node, _)| match &node.body {
-            Body::Socket(socket) => Some((*name, socket)),
-            _ => None,
-        });
-        addresses::check(sockets, self.findings);
         self.unreachable(&living);
-        living.into_iter().filter_map(|(name, node, id)| self.unit(name, node, id)).collect()
+        let units = living.into_iter();
+        let units = units.filter_map(|(name, node, id)| self.unit(name, node, id)).collect();
+        moved(units, first)
     }
 
     fn find(&self, name: &Name) -> Target {
@@ -169,7 +188,7 @@ impl<'a> Graph<'a> {
                 for (socket, span) in &service.sockets {
                     match self.find(socket) {
                         Target::Unit(socket) => {
-                            self.edges[id.index()].wants.insert(socket);
+                            self.edges[id.index()].add(Relation::Wants, socket);
                             self.pair(socket, id, span);
                         }
                         Target::Nothing => {}
@@ -185,12 +204,21 @@ impl<'a> Graph<'a> {
 
     fn pair(&mut self, socket: UnitId, service: UnitId, span: &Span) {
         self.edges[socket.index()].service.get_or_insert(service);
-        self.edges[service.index()].sockets.insert(socket);
+        // With Accept=yes an instance gets its connection, and no listener.
+        if !self.accepts(socket) {
+            self.edges[service.index()].sockets.insert(socket);
+        }
         self.order(service, socket, span);
     }
 
+    fn accepts(&self, socket: UnitId) -> bool {
+        let name = self.ids.iter().find(|(_, id)| **id == socket).map(|(name, _)| *name);
+        let body = name.and_then(|name| self.nodes.get(name)).map(|node| &node.body);
+        matches!(body, Some(Body::Socket(socket)) if socket.socket.accept.is_some())
+    }
+
     fn order(&mut self, later: UnitId, earlier: UnitId, span: &Span) {
-        self.edges[later.index()].after.insert(earlier);
+        self.edges[later.index()].add(Relation::After, earlier);
         self.order.entry((later, earlier)).or_insert_with(|| span.clone());
     }
 
@@ -201,104 +229,144 @@ impl<'a> Graph<'a> {
         {
             self.no_service(name, service, span);
         }
-        let section = &node.section;
-        for reference in &section.requires {
-            match self.find(&reference.name) {
-                Target::Unit(other) if other != id => {
-                    self.edges[id.index()].requires.insert(other);
-                }
-                Target::Unit(_) | Target::Nothing => {}
-                Target::Masked => {
-                    let message =
-                        format!("`{}=` names `{}`, which is masked", reference.key, reference.name);
-                    self.findings.push(
-                        Finding::error(reference.span.clone(), message)
-                            .label("this unit could never start")
-                            .help("take away the empty file or link of that name"),
-                    );
-                }
-                Target::Missing => {
-                    self.missing(reference.key, name, &reference.name, &reference.span);
-                }
+        for (relation, reference) in &node.section.relations {
+            let found = self.find(&reference.name);
+            match found {
+                Target::Unit(other) => self.relate(id, *relation, other, &reference.span),
+                _ => self.unmet(name, node, *relation, reference, &found),
             }
         }
-        for reference in &section.wants {
-            match self.find(&reference.name) {
-                Target::Unit(other) if other != id => {
-                    self.edges[id.index()].wants.insert(other);
-                }
-                Target::Missing if node.ours => self.absent(reference),
-                _ => {}
+    }
+
+    /// Writes down what one unit is to another, from the side that acts on it.
+    fn relate(&mut self, id: UnitId, relation: Relation, other: UnitId, span: &Span) {
+        use Relation::*;
+        match relation {
+            // An order of a unit with itself is a circle.
+            After => self.order(id, other, span),
+            Before => self.order(other, id, span),
+            _ if id == other => {}
+            ReloadPropagatedFrom => self.edges[other.index()].add(PropagatesReloadTo, id),
+            StopPropagatedFrom => self.edges[other.index()].add(PropagatesStopTo, id),
+            BindsTo => {
+                self.edges[id.index()].add(BindsTo, other);
+                self.edges[id.index()].add(Requires, other);
             }
+            relation => self.edges[id.index()].add(relation, other),
         }
-        for reference in &section.after {
-            match self.find(&reference.name) {
-                Target::Unit(other) => self.order(id, other, &reference.span),
-                Target::Missing if node.ours => self.absent(reference),
-                _ => {}
-            }
+    }
+
+    /// What becomes of a relation to something that is no unit of the guest.
+    fn unmet(
+        &mut self,
+        name: &Name,
+        node: &Node,
+        relation: Relation,
+        reference: &Reference,
+        found: &Target,
+    ) {
+        use Relation::*;
+        let Reference { name: other, span, key } = reference;
+        if other.as_str().contains(INSTANCE) {
+            let message = format!("`{key}=` of a template names a unit by its connection");
+            self.findings.push(
+                Finding::error(span.clone(), message)
+                    .label("there is no unit for each connection beside the service")
+                    .help("name a unit without `%i` or `%I`"),
+            );
+            return;
         }
-        for reference in &section.before {
-            match self.find(&reference.name) {
-                Target::Unit(other) => self.order(other, id, &reference.span),
-                Target::Missing if node.ours => self.absent(reference),
-                _ => {}
-            }
-        }
-        for reference in &section.conflicts {
-            if let Target::Unit(other) = self.find(&reference.name)
-                && other != id
-            {
-                self.edges[id.index()].conflicts.insert(other);
-            }
-        }
-        for reference in &section.part_of {
-            if let Target::Unit(other) = self.find(&reference.name)
-                && !self.edges[id.index()].requires.contains(&other)
-            {
-                let message = format!(
-                    "`PartOf=` of `{}` is not supported by this version without `Requires=`",
-                    reference.name
-                );
+        match (found, relation) {
+            (Target::Masked, Requires | Requisite | BindsTo) => {
+                let message = format!("`{key}=` names `{other}`, which is masked");
                 self.findings.push(
-                    Finding::warning(reference.span.clone(), message)
-                        .label("a stop there does not stop this unit")
-                        .help(format!(
-                            "add `Requires={}` if the unit cannot do without it",
-                            reference.name
-                        )),
+                    Finding::error(span.clone(), message)
+                        .label("this unit could never start")
+                        .help("take away the empty file or link of that name"),
                 );
+            }
+            (Target::Missing, Requires | Requisite | BindsTo) => {
+                self.missing(key, name, other, span);
+            }
+            (Target::Missing, OnFailure | OnSuccess | Upholds) if node.ours => {
+                self.missing(key, name, other, span);
+            }
+            // It would end or restart the guest.
+            (Target::Nothing, OnFailure | OnSuccess)
+                if well_known::is_always_there(other.as_str()) =>
+            {
+                let message = format!("`{key}={other}` is not supported by this version");
+                self.findings.push(
+                    Finding::error(span.clone(), message)
+                        .label("refused")
+                        .help("name a unit of the appliance"),
+                );
+            }
+            (Target::Missing, Wants | After | Before) if node.ours => self.absent(reference),
+            _ => {}
+        }
+    }
+
+    /// What a target wants comes before it, unless it says otherwise, systemd.target(5).
+    fn targets(&mut self, node: &Node, id: UnitId) {
+        if !matches!(node.body, Body::Target) || !node.section.default_dependencies {
+            return;
+        }
+        let edges = &self.edges[id.index()];
+        let relations = [Relation::Requires, Relation::Requisite, Relation::Wants];
+        let wanted: Vec<UnitId> = relations.into_iter().flat_map(|one| edges.of(one)).collect();
+        for other in wanted {
+            let plain = self.ids.iter().any(|(name, known)| {
+                *known == other
+                    && self.nodes.get(*name).is_some_and(|it| it.section.default_dependencies)
+            });
+            if plain && !self.edges[other.index()].has(Relation::After, id) {
+                self.order(id, other, &node.span);
             }
         }
     }
 
     fn install(&mut self, name: &Name, node: &Node, id: UnitId) {
+        self.edges[id.index()].start_at_boot |= node.at_boot;
         if !node.enabled {
             return;
         }
-        let install = &node.install;
-        for reference in install.wanted_by.iter().chain(&install.required_by) {
+        for (relation, reference) in &node.install.wanted_by {
             let wanting = reference.name.as_str();
-            if well_known::is_boot_target(wanting) {
+            if well_known::is_boot_target(wanting, self.manager) {
+                if *relation == Relation::Upholds {
+                    let message = format!("`UpheldBy={wanting}` is not supported by this version");
+                    self.findings.push(
+                        Finding::error(reference.span.clone(), message)
+                            .label("refused: the boot starts units once")
+                            .help("write `WantedBy=` here and `Restart=always` in [Service]"),
+                    );
+                }
                 self.edges[id.index()].start_at_boot = true;
                 continue;
             }
             match self.find(&reference.name) {
                 Target::Unit(other) if other != id => {
-                    let edges = &mut self.edges[other.index()];
-                    match reference.key {
-                        "RequiredBy" => edges.requires.insert(id),
-                        _ => edges.wants.insert(id),
-                    };
+                    self.edges[other.index()].add(*relation, id);
+                }
+                _ if well_known::is_of_the_system(wanting, self.manager) && node.ours => {
+                    let message =
+                        format!("`{}=` names `{wanting}`, which users do not have", reference.key);
+                    self.findings.push(
+                        Finding::warning(reference.span.clone(), message)
+                            .label("starts nothing")
+                            .help(format!("write `{}=default.target`", reference.key)),
+                    );
                 }
                 Target::Missing if node.ours => {
                     let message =
                         format!("`{}=` names `{wanting}`, which does not exist", reference.key);
                     let help = self.nearest(&reference.name).unwrap_or_else(|| {
-                        format!(
-                            "write `{}=multi-user.target` to start `{name}` at boot",
-                            reference.key
-                        )
+                        let target = match self.manager {
+                            Manager::System => "multi-user.target",
+                            Manager::User(..) => "default.target",
+                        };
+                        format!("write `{}={target}` to start `{name}` at boot", reference.key)
                     });
                     self.findings.push(
                         Finding::warning(reference.span.clone(), message)
@@ -375,7 +443,7 @@ impl<'a> Graph<'a> {
     }
 
     fn nearest(&self, name: &Name) -> Option<String> {
-        let targets = well_known::targets().map(|target| -> &str { target });
+        let targets = well_known::targets(self.manager).map(|target| -> &str { target });
         let known = self.nodes.keys().map(|name| name.as_str()).chain(targets);
         let near = suggest::nearest_unit(name.as_str(), known)?;
         Some(format!("did you mean `{near}`?"))
@@ -384,7 +452,7 @@ impl<'a> Graph<'a> {
     /// One cycle at a time: others may go away with it.
     fn cycles(&mut self) {
         let after: Vec<Vec<UnitId>> =
-            self.edges.iter().map(|edges| edges.after.iter().copied().collect()).collect();
+            self.edges.iter().map(|edges| edges.of(Relation::After).collect()).collect();
         if let Some(cycle) = cycle::find(&after) {
             self.report(&cycle);
         }
@@ -417,22 +485,27 @@ impl<'a> Graph<'a> {
         if crate::finding::forbids(self.findings, false) {
             return;
         }
-        let wanted: BTreeSet<UnitId> = self
-            .edges
-            .iter()
-            .flat_map(|edges| edges.requires.iter().chain(&edges.wants).chain(&edges.service))
-            .copied()
-            .collect();
+        let mut wanted: BTreeSet<UnitId> = BTreeSet::new();
+        for edges in &self.edges {
+            wanted.extend(edges.service);
+            let pulled = edges.related.iter().filter(|(relation, _)| relation.pulls_in());
+            wanted.extend(pulled.flat_map(|(_, others)| others));
+        }
         for (name, node, id) in living {
             let started = self.edges[id.index()].start_at_boot || wanted.contains(id);
             if started || !node.ours {
                 continue;
             }
-            let help = match name.kind() {
-                Kind::Socket => {
+            let help = match (name.kind(), self.manager) {
+                (Kind::Socket, _) => {
                     "add `[Install]` and `WantedBy=sockets.target` to listen from boot on"
                 }
-                _ => "add `[Install]` and `WantedBy=multi-user.target` to start it at boot",
+                (_, Manager::System) => {
+                    "add `[Install]` and `WantedBy=multi-user.target` to start it at boot"
+                }
+                (_, Manager::User(..)) => {
+                    "add `[Install]` and `WantedBy=default.target` to start it at boot"
+                }
             };
             let message = format!("nothing starts `{name}`, but `rouse start` can");
             self.findings.push(Finding::note(node.span.clone(), message).help(help));
@@ -441,7 +514,7 @@ impl<'a> Graph<'a> {
 
     fn unit(&self, name: &Name, node: &Node, id: UnitId) -> Option<Unit> {
         let edges = &self.edges[id.index()];
-        let list = |ids: &BTreeSet<UnitId>| ids.iter().copied().collect::<Vec<_>>();
+        let list = |relation| edges.of(relation).collect::<Vec<_>>();
         let kind = match &node.body {
             Body::Socket(socket) => {
                 let mut socket = socket.socket.clone();
@@ -450,21 +523,61 @@ impl<'a> Graph<'a> {
             }
             Body::Service(service) => {
                 let mut service = service.service.clone();
-                service.sockets = list(&edges.sockets);
+                service.sockets = edges.sockets.iter().copied().collect();
                 UnitKind::Service(service)
             }
             Body::Target => UnitKind::Target,
         };
         Some(Unit {
             name: name.to_string(),
+            owner: self.manager.owner(),
             description: node.section.description.clone(),
             start_at_boot: edges.start_at_boot,
-            requires: list(&edges.requires),
-            wants: list(&edges.wants),
-            after: list(&edges.after),
-            conflicts: list(&edges.conflicts),
+            requires: list(Relation::Requires),
+            requisite: list(Relation::Requisite),
+            wants: list(Relation::Wants),
+            binds_to: list(Relation::BindsTo),
+            part_of: list(Relation::PartOf),
+            upholds: list(Relation::Upholds),
+            after: list(Relation::After),
+            conflicts: list(Relation::Conflicts),
+            on_failure: list(Relation::OnFailure),
+            on_success: list(Relation::OnSuccess),
+            reloads: list(Relation::PropagatesReloadTo),
+            stops: list(Relation::PropagatesStopTo),
+            stop_when_unneeded: node.section.stop_when_unneeded,
+            conditions: node.section.conditions.later.clone(),
             kind,
-            ..Unit::default()
         })
     }
+}
+
+/// The units with all ids counted from the first unit of the manifest.
+fn moved(mut units: Vec<Unit>, first: usize) -> Vec<Unit> {
+    // More units than ids are refused when the manifest is made.
+    let by = u16::try_from(first).unwrap_or(u16::MAX);
+    let shift = |id: &mut UnitId| id.0 = id.0.saturating_add(by);
+    for unit in &mut units {
+        let lists = [
+            &mut unit.requires,
+            &mut unit.requisite,
+            &mut unit.wants,
+            &mut unit.binds_to,
+            &mut unit.part_of,
+            &mut unit.upholds,
+            &mut unit.after,
+            &mut unit.conflicts,
+            &mut unit.on_failure,
+            &mut unit.on_success,
+            &mut unit.reloads,
+            &mut unit.stops,
+        ];
+        lists.into_iter().flatten().for_each(shift);
+        match &mut unit.kind {
+            UnitKind::Socket(socket) => shift(&mut socket.service),
+            UnitKind::Service(service) => service.sockets.iter_mut().for_each(shift),
+            UnitKind::Target => {}
+        }
+    }
+    units
 }

@@ -4,6 +4,7 @@
 use super::Facts;
 use super::accounts::User;
 use super::definition::Definition;
+use super::files::Place;
 use super::name::Name;
 use super::quoting::{self, Escapes, Word, Words};
 use super::specifier::{Reason, Specifiers};
@@ -46,7 +47,11 @@ impl<'a> Keys<'a> {
         facts: &'a Facts<'a>,
         findings: &'a mut Vec<Finding>,
     ) -> Self {
-        Self { unit, facts, specifiers: facts.specifiers(&unit.name), findings }
+        let mut specifiers = facts.specifiers(&unit.name);
+        if let Some(main) = unit.sources.first().filter(|_| unit.place != Place::Folder) {
+            specifiers.fragment = Some(main.path.clone());
+        }
+        Self { unit, facts, specifiers, findings }
     }
 
     /// All values since the last empty one.

@@ -17,7 +17,7 @@
 //! | an unknown specifier drops the assignment | an error |
 //! | a `Requires=` of a unit that is not there fails at the start | an error |
 //! | an ordering cycle is broken up at random | an error that names the cycle |
-//! | conditions are checked at every start | those that the image decides are checked here, others refused |
+//! | conditions are checked at every start | those that the image decides are checked here |
 //! | several sockets of one service: random order of the fds | order of the unit names |
 
 mod accounts;
@@ -37,6 +37,7 @@ mod graph;
 mod idle;
 mod keys;
 mod kill;
+mod manager;
 mod name;
 mod pairing;
 mod quadlet;
@@ -50,16 +51,19 @@ mod suggest;
 mod syntax;
 mod table;
 mod unit_section;
+mod users;
 mod value;
 mod variables;
 mod well_known;
 
+use crate::base;
 use crate::config::Config;
 use crate::container::Container;
 use crate::finding::{Finding, Source};
 use accounts::Accounts;
 use activator::manifest;
 pub use describe::describe;
+use manager::Manager;
 use name::Name;
 use specifier::Specifiers;
 use std::collections::BTreeMap;
@@ -74,6 +78,9 @@ pub struct Input<'a> {
     /// `/` (`usr/lib/systemd/system/podman.socket`), and text. A symlink to /dev/null is an
     /// empty text, which masks. Compiled only if they are enabled or another unit needs them.
     pub packaged: &'a [(String, String)],
+    /// Links among them that lead elsewhere than to /dev/null: path in the image as above, and
+    /// what they lead to. Other names of units, and `A.target.wants/b.service`.
+    pub links: &'a [(String, String)],
     /// The appliance's name, which is its host name (`%H`).
     pub name: &'a str,
     /// `enable` and `engine` are used.
@@ -112,32 +119,38 @@ impl Architecture {
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Compiled {
-    /// The units of a manifest, sorted by name. Empty if a finding is an error.
+    /// The users of a manifest, sorted by name.
+    pub users: Vec<manifest::Lingering>,
+    /// The units of a manifest, sorted by owner and name. Empty if a finding is an error.
     pub units: Vec<manifest::Unit>,
-    /// The service's name and the container of each `.container`, sorted by name.
+    /// The service's name and the container of each `.container`, sorted by owner and name.
     pub containers: Vec<(String, Container)>,
     /// Everything that was found, sorted by file and place.
     pub findings: Vec<Finding>,
-    /// See [`Compiled::cat`].
-    texts: BTreeMap<String, String>,
+    /// See [`Compiled::cat`]; by user and name.
+    texts: BTreeMap<(Option<String>, String), String>,
 }
 
 impl Compiled {
     /// A unit's files as `systemctl cat` shows them: each with its path in a comment, drop-ins
-    /// last; for a Quadlet the service that it became.
-    pub fn cat(&self, unit: &str) -> Option<&str> {
-        self.texts.get(unit).map(String::as_str)
+    /// last; for a Quadlet the service that it became. Of a user, or of the system.
+    pub fn cat(&self, user: Option<&str>, unit: &str) -> Option<&str> {
+        let key = (user.map(str::to_owned), unit.to_owned());
+        self.texts.get(&key).map(String::as_str)
     }
 
     /// Names that [`Compiled::cat`] knows, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.texts.keys().map(String::as_str)
+    pub fn names(&self, user: Option<&str>) -> impl Iterator<Item = &str> {
+        let of_the_user = move |(owner, _): &&(Option<String>, String)| owner.as_deref() == user;
+        self.texts.keys().filter(of_the_user).map(|(_, name)| name.as_str())
     }
 }
 
 /// What all readers need beside the unit.
 struct Facts<'a> {
     input: &'a Input<'a>,
+    /// Whose units are being read.
+    manager: Manager,
     accounts: Accounts,
     /// Service to the `.container` file that becomes it.
     quadlets: BTreeMap<Name, String>,
@@ -153,15 +166,21 @@ impl Facts<'_> {
     }
 
     fn specifiers(&self, name: &Name) -> Specifiers {
-        let root = self.accounts.user("root");
-        let (home, shell) =
-            root.map_or(("/root".into(), "/bin/sh".into()), |root| (root.home, root.shell));
+        let user = self.manager.account(&self.accounts);
+        // A template that is a unit itself is that of connections.
+        let name = match name.is_template() {
+            true => name.instantiate(manifest::INSTANCE).unwrap_or_else(|| name.clone()),
+            false => name.clone(),
+        };
         Specifiers {
-            name: name.clone(),
+            name,
             host: self.input.name.to_owned(),
             architecture: self.input.architecture.systemd_name(),
-            home,
-            shell,
+            group: self.accounts.group_name(user.gid),
+            user,
+            directories: self.manager.directories(),
+            os_release: base::OS_RELEASE,
+            fragment: None,
         }
     }
 }
@@ -170,7 +189,7 @@ impl Facts<'_> {
 pub fn compile(input: &Input<'_>) -> Compiled {
     let mut compiled = Compiled::default();
     let accounts = Accounts::parse(input.passwd, input.group);
-    let mut facts = Facts { input, accounts, quadlets: BTreeMap::new() };
+    let mut facts = Facts { input, manager: Manager::System, accounts, quadlets: BTreeMap::new() };
     compile::run(&mut facts, &mut compiled);
     compiled.findings.sort_by_cached_key(place);
     compiled.findings.dedup();

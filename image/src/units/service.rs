@@ -204,7 +204,8 @@ fn timeouts(keys: &mut Keys<'_>, service: &mut Service) {
         .unwrap_or(service.stop_timeout_us);
     let mut time = |key| keys.setting(SECTION, key, time::timeout);
     service.abort_timeout_us = time("TimeoutAbortSec").unwrap_or(service.stop_timeout_us);
-    service.runtime_max_us = time("RuntimeMaxSec").unwrap_or(0);
+    // A oneshot service that has started runs no more.
+    service.runtime_max_us = time("RuntimeMaxSec").filter(|_| !oneshot).unwrap_or(0);
     service.runtime_extra_us = time("RuntimeRandomizedExtraSec").unwrap_or(0);
     service.watchdog_us = time("WatchdogSec").unwrap_or(0);
     let mode = |text: &str| value::one_of(text, WORDS, &MODES);

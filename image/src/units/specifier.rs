@@ -1,20 +1,40 @@
-//! `%` specifiers of the system manager, systemd.unit(5).
+//! `%` specifiers of the system and of user managers, systemd.unit(5).
 //!
 //! `%` before anything but a letter or digit stays as it is; an unknown one spoils the value.
 
+use super::accounts::User;
 use super::name::{Name, unescape};
+use activator::manifest::{INSTANCE, INSTANCE_UNESCAPED};
 use std::ops::Range;
 
 /// What the specifiers of one unit stand for.
 #[derive(Debug, Clone)]
 pub(crate) struct Specifiers {
+    /// With [`INSTANCE`] as its instance, if it is the template of connections.
     pub(crate) name: Name,
     pub(crate) host: String,
     /// systemd's name of the architecture.
     pub(crate) architecture: &'static str,
-    /// root's, from the image's passwd.
-    pub(crate) home: String,
-    pub(crate) shell: String,
+    /// Whoever the manager runs as: root, or the user.
+    pub(crate) user: User,
+    /// The name of its group.
+    pub(crate) group: String,
+    pub(crate) directories: Directories,
+    /// os-release(5) of the image.
+    pub(crate) os_release: &'static str,
+    /// Where the unit's file is in the image, if a package brings it.
+    pub(crate) fragment: Option<String>,
+}
+
+/// `%t %S %C %L %E %D`
+#[derive(Debug, Clone)]
+pub(crate) struct Directories {
+    pub(crate) runtime: String,
+    pub(crate) state: String,
+    pub(crate) cache: String,
+    pub(crate) logs: String,
+    pub(crate) configuration: String,
+    pub(crate) shared: String,
 }
 
 /// A specifier that has no value here.
@@ -72,51 +92,88 @@ impl Specifiers {
             'p' => name.prefix().to_owned(),
             'P' => unescape(name.prefix()),
             'i' => instance().to_owned(),
-            'I' => unescape(instance()),
+            'I' => unescape_instance(instance()),
             'j' => last().to_owned(),
             'J' => unescape(last()),
-            'f' => {
-                let path = name.instance().filter(|i| !i.is_empty()).unwrap_or(name.prefix());
-                format!("/{}", unescape(path).trim_start_matches('/'))
-            }
-            't' => "/run".into(),
-            'S' => "/var/lib".into(),
-            'C' => "/var/cache".into(),
-            'L' => "/var/log".into(),
-            'E' => "/etc".into(),
-            'D' => "/usr/share".into(),
+            'f' => match instance() {
+                "" => format!("/{}", unescape(name.prefix()).trim_start_matches('/')),
+                some => format!("/{}", unescape_instance(some).trim_start_matches('/')),
+            },
+            't' => self.directories.runtime.clone(),
+            'S' => self.directories.state.clone(),
+            'C' => self.directories.cache.clone(),
+            'L' => self.directories.logs.clone(),
+            'E' => self.directories.configuration.clone(),
+            'D' => self.directories.shared.clone(),
             'T' => "/tmp".into(),
             'V' => "/var/tmp".into(),
-            'h' => self.home.clone(),
-            'u' | 'g' => "root".into(),
-            'U' | 'G' => "0".into(),
-            's' => self.shell.clone(),
+            'h' => self.user.home.clone(),
+            'u' => self.user.name.clone(),
+            'U' => self.user.uid.to_string(),
+            'g' => self.group.clone(),
+            'G' => self.user.gid.to_string(),
+            's' => self.user.shell.clone(),
             'H' => self.host.clone(),
             'l' => self.host.split('.').next().unwrap_or_default().to_owned(),
             'q' => self.host.clone(),
             'a' => self.architecture.to_owned(),
-            'm' | 'b' | 'v' | 'o' | 'w' | 'W' | 'B' | 'A' | 'M' | 'd' | 'y' | 'Y' => {
-                return Err(Reason::OnlyInTheGuest);
+            'o' => self.release("ID"),
+            'w' => self.release("VERSION_ID"),
+            'W' => self.release("VARIANT_ID"),
+            'B' => self.release("BUILD_ID"),
+            'A' => self.release("IMAGE_VERSION"),
+            'M' => self.release("IMAGE_ID"),
+            'd' => format!("{}/credentials/{}", self.directories.runtime, name.as_str()),
+            'y' => self.fragment.clone().ok_or(Reason::OnlyInTheGuest)?,
+            'Y' => {
+                let fragment = self.fragment.as_deref().ok_or(Reason::OnlyInTheGuest)?;
+                fragment.rsplit_once('/').map_or("/", |(folder, _)| folder).to_owned()
             }
+            'm' | 'b' | 'v' => return Err(Reason::OnlyInTheGuest),
             _ => return Err(Reason::Unknown),
         };
         Ok(value)
     }
+
+    /// A field of os-release(5); empty if it is not there.
+    fn release(&self, field: &str) -> String {
+        let line =
+            self.os_release.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    }
+}
+
+fn unescape_instance(instance: &str) -> String {
+    if instance == INSTANCE { INSTANCE_UNESCAPED.to_owned() } else { unescape(instance) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::manager::Manager;
 
-    fn expand(name: &str, text: &str) -> Result<String, Unresolved> {
+    fn specifiers(name: &str, user: User, directories: Directories) -> Specifiers {
         Specifiers {
             name: Name::parse(name).unwrap(),
             host: "echo.example".into(),
             architecture: "x86-64",
+            group: user.name.clone(),
+            user,
+            directories,
+            os_release: "NAME=x\nID=rouse\nVERSION_ID=\"12\"\n",
+            fragment: Some("/usr/lib/systemd/system/a.service".into()),
+        }
+    }
+
+    fn expand(name: &str, text: &str) -> Result<String, Unresolved> {
+        let root = User {
+            name: "root".into(),
+            uid: 0,
+            gid: 0,
             home: "/root".into(),
             shell: "/bin/sh".into(),
-        }
-        .expand(text)
+        };
+        specifiers(name, root, Manager::System.directories()).expand(text)
     }
 
     #[test]
@@ -125,6 +182,44 @@ mod tests {
         let expected =
             "a-b@c-d.socket a-b@c-d a-b c-d c/d b /c/d /run /root 0 echo x86-64 100% 5% %-";
         assert_eq!(expand("a-b@c-d.socket", text).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_users_are_his_own() {
+        let config = crate::config::User { name: "ann".into(), uid: 1000, ..Default::default() };
+        let user = User {
+            name: "ann".into(),
+            uid: 1000,
+            gid: 1000,
+            home: "/home/ann".into(),
+            shell: "/bin/sh".into(),
+        };
+        let directories = Manager::User(0, config).directories();
+        let expanded = specifiers("a.service", user, directories)
+            .expand("%h %t %S %C %L %E %D %u %U %g %G %s %T %V %d");
+        let expected = "/home/ann /run/user/1000 /home/ann/.local/state /home/ann/.cache \
+                        /home/ann/.local/state/log /home/ann/.config /home/ann/.local/share \
+                        ann 1000 ann 1000 /bin/sh /tmp /var/tmp \
+                        /run/user/1000/credentials/a.service";
+        assert_eq!(expanded.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn the_image_is_known() {
+        let text = expand("a.service", "%o %w [%W%B%A%M] %y %Y");
+        let expected = "rouse 12 [] /usr/lib/systemd/system/a.service /usr/lib/systemd/system";
+        assert_eq!(text.as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn a_connections_instance_is_a_placeholder() {
+        let name = format!("a-b@{INSTANCE}.service");
+        let text = expand(&name, "%n %N %p %i %I %j %f").unwrap();
+        let expected = format!(
+            "a-b@{INSTANCE}.service a-b@{INSTANCE} a-b {INSTANCE} {INSTANCE_UNESCAPED} b \
+             /{INSTANCE_UNESCAPED}"
+        );
+        assert_eq!(text, expected);
     }
 
     #[test]

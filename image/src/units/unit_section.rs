@@ -1,6 +1,6 @@
 //! `[Unit]` and `[Install]`, systemd.unit(5): what a unit has to do with others.
 
-use super::condition;
+use super::condition::{self, Conditions};
 use super::keys::Keys;
 use super::name::Name;
 use super::value::Expected;
@@ -15,26 +15,70 @@ pub(crate) struct Reference {
     pub(crate) key: &'static str,
 }
 
+/// What one unit is to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Relation {
+    Requires,
+    Requisite,
+    Wants,
+    BindsTo,
+    PartOf,
+    Upholds,
+    After,
+    Before,
+    Conflicts,
+    OnFailure,
+    OnSuccess,
+    PropagatesReloadTo,
+    ReloadPropagatedFrom,
+    PropagatesStopTo,
+    StopPropagatedFrom,
+}
+
+/// Every key of `[Unit]` that names units; two have an older spelling.
+const RELATIONS: [(&str, Relation); 17] = [
+    ("Requires", Relation::Requires),
+    ("Requisite", Relation::Requisite),
+    ("Wants", Relation::Wants),
+    ("BindsTo", Relation::BindsTo),
+    ("PartOf", Relation::PartOf),
+    ("Upholds", Relation::Upholds),
+    ("After", Relation::After),
+    ("Before", Relation::Before),
+    ("Conflicts", Relation::Conflicts),
+    ("OnFailure", Relation::OnFailure),
+    ("OnSuccess", Relation::OnSuccess),
+    ("PropagatesReloadTo", Relation::PropagatesReloadTo),
+    ("PropagateReloadTo", Relation::PropagatesReloadTo),
+    ("ReloadPropagatedFrom", Relation::ReloadPropagatedFrom),
+    ("PropagateReloadFrom", Relation::ReloadPropagatedFrom),
+    ("PropagatesStopTo", Relation::PropagatesStopTo),
+    ("StopPropagatedFrom", Relation::StopPropagatedFrom),
+];
+
+impl Relation {
+    /// Whether the other unit may be started because of this one, and so has to be compiled.
+    pub(crate) fn pulls_in(self) -> bool {
+        use Relation::*;
+        matches!(self, Requires | Requisite | Wants | BindsTo | Upholds | OnFailure | OnSuccess)
+    }
+}
+
 /// `[Unit]`
 #[derive(Debug)]
 pub(crate) struct UnitSection {
     pub(crate) description: String,
-    /// `Requires=` and `BindsTo=`.
-    pub(crate) requires: Vec<Reference>,
-    pub(crate) wants: Vec<Reference>,
-    pub(crate) after: Vec<Reference>,
-    pub(crate) before: Vec<Reference>,
-    pub(crate) conflicts: Vec<Reference>,
-    pub(crate) part_of: Vec<Reference>,
-    /// All conditions hold in every guest of this image.
-    pub(crate) starts_here: bool,
+    pub(crate) relations: Vec<(Relation, Reference)>,
+    pub(crate) default_dependencies: bool,
+    pub(crate) stop_when_unneeded: bool,
+    pub(crate) conditions: Conditions,
 }
 
 /// `[Install]`
 #[derive(Debug)]
 pub(crate) struct Install {
-    pub(crate) wanted_by: Vec<Reference>,
-    pub(crate) required_by: Vec<Reference>,
+    /// `WantedBy=`, `RequiredBy=`, `UpheldBy=`: what this unit is to the others.
+    pub(crate) wanted_by: Vec<(Relation, Reference)>,
     pub(crate) also: Vec<Reference>,
     pub(crate) alias: Vec<Reference>,
     pub(crate) default_instance: Option<String>,
@@ -42,20 +86,19 @@ pub(crate) struct Install {
 
 /// Reads `[Unit]`.
 pub(crate) fn read(keys: &mut Keys<'_>) -> UnitSection {
-    let starts_here = condition::hold(keys);
+    let conditions = condition::read(keys);
     let name = keys.unit.name.to_string();
-    let mut references = |key| references(keys, "Unit", key);
-    let mut requires = references("Requires");
-    requires.extend(references("BindsTo"));
+    let mut relations = vec![];
+    for (key, relation) in RELATIONS {
+        let named = references(keys, "Unit", key);
+        relations.extend(named.into_iter().map(|reference| (relation, reference)));
+    }
     UnitSection {
-        requires,
-        wants: references("Wants"),
-        after: references("After"),
-        before: references("Before"),
-        conflicts: references("Conflicts"),
-        part_of: references("PartOf"),
+        relations,
+        default_dependencies: keys.boolean("Unit", "DefaultDependencies").unwrap_or(true),
+        stop_when_unneeded: keys.boolean("Unit", "StopWhenUnneeded").unwrap_or(false),
         description: keys.text("Unit", "Description").map_or(name, |text| text.text),
-        starts_here,
+        conditions,
     }
 }
 
@@ -69,14 +112,17 @@ pub(crate) fn read_install(keys: &mut Keys<'_>) -> Install {
         keys.bad(text.assignment, &Expected::Other("what stands between `@` and the type"));
         None
     });
-    let mut references = |key| references(keys, "Install", key);
-    Install {
-        wanted_by: references("WantedBy"),
-        required_by: references("RequiredBy"),
-        also: references("Also"),
-        alias: references("Alias"),
-        default_instance,
+    let mut wanted_by = vec![];
+    for (key, relation) in [
+        ("WantedBy", Relation::Wants),
+        ("RequiredBy", Relation::Requires),
+        ("UpheldBy", Relation::Upholds),
+    ] {
+        let named = references(keys, "Install", key);
+        wanted_by.extend(named.into_iter().map(|reference| (relation, reference)));
     }
+    let mut references = |key| references(keys, "Install", key);
+    Install { wanted_by, also: references("Also"), alias: references("Alias"), default_instance }
 }
 
 fn references(keys: &mut Keys<'_>, section: &str, key: &'static str) -> Vec<Reference> {

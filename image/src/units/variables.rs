@@ -1,12 +1,11 @@
 //! `$VARIABLES` in command lines (systemd.service(5), "Command lines").
 //!
-//! `$NAME` as a word of its own becomes the words of its value, `${NAME}` anywhere becomes its
-//! value, `$$` is one `$`. All is done here, but for `$MAINPID`, which the guest replaces; a
-//! command with a variable that only the guest knows is left to the guest as a whole.
+//! The rules are [`activator::variables`]. All is done here, but for `$MAINPID`, which the guest
+//! replaces; a command with a variable that only the guest knows is left to the guest as a whole.
 
 use super::exec::Environment;
-use super::quoting::{self, Escapes};
 use activator::manifest::INSTANCE;
+pub(crate) use activator::variables::is_name;
 use std::collections::BTreeMap;
 
 /// Name of the variable that stays.
@@ -85,59 +84,16 @@ pub(crate) fn expand(
     variables: &BTreeMap<String, String>,
     unset: &mut Vec<String>,
 ) -> Vec<String> {
-    if let Some(name) = argument.strip_prefix('$').filter(|name| is_name(name)) {
-        return match lookup(name, variables, unset) {
-            Some(value) if name == MAIN_PID => vec![value],
-            Some(value) => {
-                let words = quoting::split(&value, Escapes::Decode).words;
-                words.into_iter().map(|word| word.text).collect()
-            }
-            None => vec![],
+    activator::variables::expand(argument, &mut |name| {
+        let value = match name {
+            MAIN_PID => Some(format!("${MAIN_PID}")),
+            name => variables.get(name).cloned(),
         };
-    }
-    let mut expanded = String::with_capacity(argument.len());
-    let mut rest = argument;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(tail) = rest.strip_prefix('$') {
-            expanded.push('$');
-            rest = tail;
-            continue;
+        if value.is_none() {
+            unset.push(name.to_owned());
         }
-        let braced = rest.strip_prefix('{').and_then(|tail| tail.split_once('}'));
-        match braced.filter(|(name, _)| is_name(name)) {
-            Some((name, tail)) => {
-                expanded.push_str(&lookup(name, variables, unset).unwrap_or_default());
-                rest = tail;
-            }
-            None => expanded.push('$'),
-        }
-    }
-    expanded.push_str(rest);
-    vec![expanded]
-}
-
-fn lookup(
-    name: &str,
-    variables: &BTreeMap<String, String>,
-    unset: &mut Vec<String>,
-) -> Option<String> {
-    if name == MAIN_PID {
-        return Some(format!("${MAIN_PID}"));
-    }
-    if let Some(value) = variables.get(name) {
-        return Some(value.clone());
-    }
-    unset.push(name.to_owned());
-    None
-}
-
-/// Whether a text is the name of a variable.
-pub(crate) fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && !text.starts_with(|c: char| c.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        value
+    })
 }
 
 #[cfg(test)]

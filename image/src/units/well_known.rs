@@ -3,6 +3,8 @@
 //! The guest starts its units when everything that these stand for is done: mounts, modules,
 //! the loopback, a log. So an order after one of them is always kept, and needs no edge.
 
+use super::manager::Manager;
+
 /// Targets that the boot reaches: what they want is started at boot.
 const BOOT: [&str; 18] = [
     "basic.target",
@@ -55,20 +57,51 @@ const OTHERS: [&str; 26] = [
     "podman-user-wait-network-online.service",
 ];
 
+/// Those of a user's manager. What wants one that only the system has is never started.
+const BOOT_OF_USERS: [&str; 5] =
+    ["basic.target", "default.target", "paths.target", "sockets.target", "timers.target"];
+
+/// Targets of a user's session, which a lingering user without a login does not have.
+const SESSION: [&str; 6] = [
+    "app.slice",
+    "bluetooth.target",
+    "graphical-session-pre.target",
+    "graphical-session.target",
+    "printer.target",
+    "sound.target",
+];
+
 /// Their names, for "did you mean".
-pub(crate) fn targets() -> impl Iterator<Item = &'static str> {
-    BOOT.into_iter()
+pub(crate) fn targets(manager: &Manager) -> impl Iterator<Item = &'static str> {
+    boot_targets(manager).iter().copied()
+}
+
+fn boot_targets(manager: &Manager) -> &'static [&'static str] {
+    match manager {
+        Manager::System => &BOOT,
+        Manager::User(..) => &BOOT_OF_USERS,
+    }
 }
 
 /// Whether what a target wants is started at boot.
-pub(crate) fn is_boot_target(name: &str) -> bool {
-    BOOT.contains(&name)
+pub(crate) fn is_boot_target(name: &str, manager: &Manager) -> bool {
+    boot_targets(manager).contains(&name)
 }
 
-/// Whether an order or a dependency on a unit is always met.
+/// Whether it is a target of the system alone: what a user's unit wants of it never happens.
+pub(crate) fn is_of_the_system(name: &str, manager: &Manager) -> bool {
+    matches!(manager, Manager::User(..)) && BOOT.contains(&name) && !BOOT_OF_USERS.contains(&name)
+}
+
+/// Whether an order or a dependency on a unit is always met. A user's units may name targets of
+/// the system: systemd does not find them, and keeps the order of what is not there.
 pub(crate) fn is_always_there(name: &str) -> bool {
     let part_of_systemd = name.starts_with("systemd-")
         && [".service", ".socket", ".target"].iter().any(|suffix| name.ends_with(suffix));
     let of_the_kernel = [".mount", ".slice", ".swap"].iter().any(|suffix| name.ends_with(suffix));
-    is_boot_target(name) || OTHERS.contains(&name) || part_of_systemd || of_the_kernel
+    BOOT.contains(&name)
+        || OTHERS.contains(&name)
+        || SESSION.contains(&name)
+        || part_of_systemd
+        || of_the_kernel
 }

@@ -188,7 +188,13 @@ fn drop_hidden(prepared: &mut Vec<Prepared>) {
 
 fn carry_out(base: BorrowedFd, it: &Prepared) -> Done<()> {
     // Again, since another may lie over it by now; it is a path without links.
-    let over = reopen(base, it)?;
+    let over = match (reopen(base, it), &it.source) {
+        // What was there lies under another mount now.
+        (Err(Errno::NOENT), Source::Tree(tree)) => {
+            make_target(base, &inside(base, it)?, is_directory(tree.as_fd()))?
+        }
+        (over, _) => over?,
+    };
     match (&it.entry.what, &it.source) {
         (_, Source::Tree(tree)) => place(tree, over.as_fd()),
         (_, Source::Devices(nodes)) => nodes.mount(over.as_fd()),
@@ -208,12 +214,14 @@ fn carry_out(base: BorrowedFd, it: &Prepared) -> Done<()> {
 }
 
 fn reopen(base: BorrowedFd, it: &Prepared) -> Done<OwnedFd> {
+    find(base, &inside(base, it)?)
+}
+
+/// The entry's path as it is in the root.
+fn inside(base: BorrowedFd, it: &Prepared) -> Done<PathBuf> {
     let root = path_of(base)?;
     let inside = it.path.strip_prefix(&root).map_err(|_| Errno::NOENT)?;
-    match inside.as_os_str().is_empty() {
-        true => find(base, Path::new("/")),
-        false => find(base, inside),
-    }
+    Ok(Path::new("/").join(inside))
 }
 
 fn is_mount(fd: BorrowedFd) -> Done<bool> {

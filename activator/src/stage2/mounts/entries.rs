@@ -32,7 +32,9 @@ pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], private_tmp: &Path) ->
         list.bind("/tmp", &private_tmp.join("tmp"), false);
         list.bind("/var/tmp", &private_tmp.join("var-tmp"), false);
     }
-    list.directories(places);
+    if sandbox.root_directory.is_none() {
+        list.directories(places);
+    }
     sandbox.mounts.iter().for_each(|mount| list.mount(mount));
     list.0
 }

@@ -45,8 +45,7 @@ impl Filters {
     }
 }
 
-/// An errno in the manifest that kills instead (`name:kill`).
-const KILL: u16 = u16::MAX;
+const KILL: u16 = SystemCallFilter::KILL;
 
 fn list(filter: &SystemCallFilter) -> Program {
     let refuse = |errno: Option<u16>| match errno {

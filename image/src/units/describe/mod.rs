@@ -77,6 +77,7 @@ fn relations(text: &mut String, unit: &Unit, names: &Names<'_>) {
         ("on failure", &unit.on_failure),
         ("on success", &unit.on_success),
         ("reloads", &unit.reloads),
+        ("stops", &unit.stops),
     ] {
         if !ids.is_empty() {
             line(text, word, &names.list(ids));

@@ -94,8 +94,10 @@ fn show(mount: &Mount) -> (&'static str, String) {
 
 /// Numbers say little to people, and names would fill pages.
 fn calls(filter: &SystemCallFilter) -> String {
-    let count = filter.calls.len();
-    let only = if filter.allow { "only" } else { "all but" };
+    let (only, count) = match filter.allow {
+        true => ("only", filter.calls.iter().filter(|(_, errno)| errno.is_none()).count()),
+        false => ("all but", filter.calls.len()),
+    };
     let end = match filter.errno {
         None => "others kill it".to_owned(),
         Some(errno) => format!("others fail with error {errno}"),

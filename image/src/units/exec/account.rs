@@ -2,6 +2,7 @@
 
 use super::dynamic_user;
 use crate::units::keys::{Keys, Text};
+use crate::units::users;
 use crate::units::value::Expected;
 use activator::manifest::{DynamicUser, User};
 
@@ -16,8 +17,19 @@ pub(super) struct Account {
     pub(super) dynamic: Option<DynamicUser>,
 }
 
-/// None is root, with no groups of its own.
+/// None is root, with no groups of its own. Of a user's manager it is always the user.
 pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Option<Account> {
+    if let Some(user) = keys.facts.manager.user() {
+        users::refuse_others(keys, section);
+        return Some(Account {
+            ids: users::lingering(keys.facts, user).ids,
+            name: user.name.clone(),
+            home: user.home(),
+            shell: user.shell().to_owned(),
+            named: true,
+            dynamic: None,
+        });
+    }
     let name = keys.text(section, "User");
     let dynamic = keys.flag(section, "DynamicUser");
     let known = name.as_ref().map(|text| keys.facts.accounts.user(&text.text));

@@ -1,6 +1,9 @@
 //! `RuntimeDirectory=` and its kin: directories that are made for a service.
 
+use crate::finding::Finding;
 use crate::units::keys::Keys;
+use crate::units::quoting::Word;
+use crate::units::syntax::Assignment;
 use crate::units::value::{self, Expected};
 use activator::manifest::{Directory, DirectoryKind};
 
@@ -26,6 +29,9 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Vec<Directory> {
                     continue;
                 }
             };
+            if kind == DirectoryKind::Configuration {
+                in_the_image(keys, line, &word, &parsed.path);
+            }
             let same = |old: &&mut Directory| old.kind == kind && old.path == parsed.path;
             match directories.iter_mut().find(same) {
                 Some(old) => {
@@ -37,6 +43,20 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Vec<Directory> {
         }
     }
     directories
+}
+
+/// The guest's /etc is read-only: what is not there cannot be made.
+fn in_the_image(keys: &mut Keys<'_>, line: &Assignment, word: &Word, path: &str) {
+    let path = format!("/etc/{path}");
+    if keys.facts.has_file(&path) != Some(false) {
+        return;
+    }
+    let message = format!("`{}=` needs `{path}`, which the image has not", line.key);
+    keys.findings.push(
+        Finding::error(line.value.span_of(word.range.clone()), message)
+            .label("the guest's /etc is read-only")
+            .help("add a file below it to `files` in appliance.toml, or the package that has it"),
+    );
 }
 
 /// `path`, `path:link`, `path:link:ro`, `path::ro`.

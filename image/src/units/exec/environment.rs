@@ -53,6 +53,9 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str, login: Option<&Account>) 
             variables.insert("SHELL".into(), account.shell.clone());
         }
     }
+    if let Some(user) = keys.facts.manager.user() {
+        variables.insert("XDG_RUNTIME_DIR".into(), user.runtime_directory());
+    }
     for (line, word) in keys.list_words(section, "Environment") {
         match word.text.split_once('=').filter(|(name, _)| variables::is_name(name)) {
             Some((name, value)) => {

@@ -41,7 +41,7 @@ impl Exec {
 pub(crate) fn read(keys: &mut Keys<'_>, section: &'static str) -> Exec {
     let account = account::read(keys, section);
     let home =
-        account.as_ref().map_or(keys.specifiers.home.clone(), |account| account.home.clone());
+        account.as_ref().map_or(keys.specifiers.user.home.clone(), |account| account.home.clone());
     let login = account.as_ref().filter(|account| account.named);
     let environment = environment::read(keys, section, login);
     let (streams, terminal, stdin_data) = streams::read(keys, section);
@@ -107,7 +107,10 @@ pub(crate) fn has_instance(unit: &impl serde::Serialize) -> bool {
 
 /// `WorkingDirectory=`, and whether it may be missing.
 fn working_directory(keys: &mut Keys<'_>, section: &str, home: &str) -> (String, bool) {
-    let Some(mut text) = keys.text(section, "WorkingDirectory") else { return ("/".into(), false) };
+    let Some(mut text) = keys.text(section, "WorkingDirectory") else {
+        let users = keys.facts.manager.user().is_some();
+        return (if users { home.to_owned() } else { "/".into() }, false);
+    };
     let optional = text.text.starts_with('-');
     if optional {
         text.text.remove(0);

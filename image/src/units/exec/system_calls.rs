@@ -91,10 +91,50 @@ impl Table {
     }
 }
 
+/// The lines so far.
+#[derive(Default)]
+struct Filter {
+    /// The first line decides.
+    allow: Option<bool>,
+    calls: BTreeMap<u32, Option<u16>>,
+}
+
+/// What the words of a line do.
+#[derive(Clone, Copy)]
+struct Line {
+    invert: bool,
+    /// They are of the kind of the first line; else they take back.
+    adds: bool,
+}
+
+impl Filter {
+    fn line(&mut self, invert: bool, table: &Table) -> Line {
+        let allow = *self.allow.get_or_insert_with(|| {
+            // What a program needs to begin at all.
+            let first = if invert { BTreeSet::new() } else { table.set("@default") };
+            self.calls = first.into_iter().map(|number| (number, None)).collect();
+            !invert
+        });
+        Line { invert, adds: allow != invert }
+    }
+
+    /// An errno counts where the calls are refused, `kill` everywhere.
+    fn add(&mut self, line: Line, numbers: BTreeSet<u32>, errno: Option<u16>) {
+        let refused = errno.filter(|errno| line.invert || *errno == SystemCallFilter::KILL);
+        for number in numbers {
+            match (line.adds, refused) {
+                (true, refused) => _ = self.calls.insert(number, refused),
+                (false, Some(errno)) => _ = self.calls.insert(number, Some(errno)),
+                (false, None) => _ = self.calls.remove(&number),
+            }
+        }
+    }
+}
+
 /// Reads the filter; None filters nothing.
 ///
 /// The first line decides whether it lists what is allowed or, with `~`, what is not; a later
-/// line of the other kind takes back. What a program needs to begin at all is always allowed.
+/// line of the other kind takes back.
 pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Option<SystemCallFilter> {
     let errno = errno_of_all(keys, section);
     let lines = keys.list(section, "SystemCallFilter");
@@ -102,27 +142,19 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Option<SystemCallFilte
         return None;
     }
     let table = Table::new(keys.facts.input.architecture);
-    let mut filter: Option<(bool, BTreeMap<u32, Option<u16>>)> = None;
+    let mut filter = Filter::default();
     for line in lines {
         let Some(words) = keys.raw_words(line) else { continue };
         let (invert, words) = inverted(words.words);
-        let (allow, calls) = filter.get_or_insert_with(|| {
-            let first = if invert { BTreeSet::new() } else { table.set("@default") };
-            (!invert, first.into_iter().map(|number| (number, None)).collect())
-        });
-        let adds = *allow != invert;
+        let kind = filter.line(invert, &table);
         for word in words {
-            let Some((numbers, errno)) = parse(keys, &table, line, &word) else { continue };
-            for number in numbers {
-                match adds {
-                    true => _ = calls.insert(number, errno.filter(|_| !*allow)),
-                    false => _ = calls.remove(&number),
-                }
+            if let Some((numbers, errno)) = parse(keys, &table, line, &word) {
+                filter.add(kind, numbers, errno);
             }
         }
     }
-    let (allow, calls) = filter?;
-    Some(SystemCallFilter { allow, calls: calls.into_iter().collect(), errno })
+    let calls = filter.calls.into_iter().collect();
+    Some(SystemCallFilter { allow: filter.allow?, calls, errno })
 }
 
 /// `SystemCallErrorNumber=`; `kill` is the default.
@@ -145,7 +177,7 @@ fn parse(
         Some((name, number)) => (name, Some(number)),
         None => (word.text.as_str(), None),
     };
-    let number = match number.map(errno::number) {
+    let number = match number.map(refusal) {
         Some(Ok(number)) => Some(number),
         Some(Err(expected)) => {
             keys.bad_word(line, word, &expected);
@@ -169,6 +201,14 @@ fn parse(
     let span = line.value.span_of(word.range.clone());
     keys.findings.push(Finding::warning(span, message).label("left out").help(help));
     None
+}
+
+/// What stands behind `name:`.
+fn refusal(text: &str) -> Result<u16, Expected> {
+    match text {
+        "kill" => Ok(SystemCallFilter::KILL),
+        other => errno::number(other),
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +236,47 @@ mod tests {
         }
         assert_eq!(Table::new(Architecture::X86_64).find("flyaway"), None);
         assert_eq!(Table::new(Architecture::X86_64).find("@flyaway"), None);
+    }
+
+    #[test]
+    fn later_lines_add_and_take_back() {
+        const KILL: u16 = SystemCallFilter::KILL;
+        let table = Table::new(Architecture::X86_64);
+        let read = |lines: &[&[&str]]| {
+            let mut filter = Filter::default();
+            for line in lines {
+                let (invert, words) = match line[0].strip_prefix('~') {
+                    Some(first) => (true, [&[first], &line[1..]].concat()),
+                    None => (false, line.to_vec()),
+                };
+                let line = filter.line(invert, &table);
+                for word in words {
+                    let (name, errno) = match word.split_once(':') {
+                        Some((name, errno)) => (name, refusal(errno).ok()),
+                        None => (word, None),
+                    };
+                    filter.add(line, table.find(name).unwrap_or_default(), errno);
+                }
+            }
+            filter
+        };
+        let of = |filter: &Filter, name: &str| {
+            let number = table.find(name).and_then(|numbers| numbers.into_iter().next());
+            filter.calls.get(&number.unwrap()).copied()
+        };
+        let filter = read(&[&["@file-system", "mount"], &["~open", "chdir:EPERM"], &["bpf:kill"]]);
+        assert!(filter.allow == Some(true));
+        assert_eq!(of(&filter, "execve"), Some(None), "always allowed");
+        assert_eq!(of(&filter, "mount"), Some(None));
+        assert_eq!(of(&filter, "open"), None, "taken back");
+        assert_eq!(of(&filter, "chdir"), Some(Some(1)), "refused by its own error");
+        assert_eq!(of(&filter, "bpf"), Some(Some(KILL)));
+        let filter = read(&[&["~@mount:ENOSYS", "bpf"], &["umount2"]]);
+        assert!(filter.allow == Some(false));
+        assert_eq!(of(&filter, "mount"), Some(Some(38)));
+        assert_eq!(of(&filter, "bpf"), Some(None));
+        assert_eq!(of(&filter, "umount2"), None, "allowed again");
+        assert_eq!(of(&filter, "execve"), None);
     }
 
     #[test]

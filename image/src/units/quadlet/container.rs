@@ -43,6 +43,7 @@ impl<'a> Reader<'_, 'a> {
         let image = self.last("Image");
         let user = self.user();
         let container = Container {
+            owner: self.keys.facts.manager.rootless(self.keys.facts.input),
             span: unit.section_span(SECTION),
             service: unit.name.to_string(),
             image: String::new(),
@@ -505,9 +506,9 @@ fn comma_list(text: &str) -> Vec<String> {
 
 /// Two containers must not have one name: crun knows them by it.
 pub(crate) fn same_names(containers: &[(String, Container)], findings: &mut Vec<Finding>) {
-    let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
+    let mut seen: BTreeMap<String, &Span> = BTreeMap::new();
     for (service, container) in containers {
-        if let Some(first) = seen.insert(&container.name, &container.span) {
+        if let Some(first) = seen.insert(container.id(), &container.span) {
             let message = format!("two containers have the name `{}`", container.name);
             findings.push(
                 Finding::error(container.span.clone(), message)

@@ -76,13 +76,13 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     if !definition.has("Service", "TimeoutAbortSec") {
         service.abort_timeout_us = service.stop_timeout_us;
     }
-    service.start = vec![start(&container.name)];
+    service.start = vec![start(&container.id())];
     service.stop.clear();
     service.reload.clear();
     service.execution.user = None;
     service.container = Some(manifest::Container {
-        id: container.name.clone(),
-        template: format!("{BUNDLES}/{}/config.json", container.name),
+        id: container.id(),
+        template: format!("{BUNDLES}/{}/config.json", container.id()),
     });
 }
 

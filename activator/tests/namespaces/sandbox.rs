@@ -1,0 +1,723 @@
+//! Each key of systemd.exec(5) that stage 2 carries out, as seen by a service that is under it.
+
+use crate::Test;
+use crate::bench::{self, Bench};
+use crate::build::{Units, service};
+use activator::manifest::*;
+use std::path::{Path, PathBuf};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("sandbox::environment_files_and_variables", variables),
+    ("sandbox::an_environment_file_that_is_missing_fails_the_start", missing_file),
+    ("sandbox::the_shell_expands_a_command_with_a_bar", shell),
+    ("sandbox::directories_belong_to_the_user_and_are_named", directories),
+    ("sandbox::a_dynamic_user_has_private_directories", dynamic_user),
+    ("sandbox::credentials_are_for_the_user_alone", credentials),
+    ("sandbox::capabilities_are_kept_over_the_change_of_user", capabilities),
+    ("sandbox::plus_keeps_all_and_exclamation_mark_root", prefixes),
+    ("sandbox::scheduling_and_slack", scheduling),
+    ("sandbox::strict_is_read_only_but_where_it_says", strict),
+    ("sandbox::home_tmp_and_devices_are_private", private),
+    ("sandbox::a_private_tmp_is_shared_by_the_commands_of_a_unit", shared_tmp),
+    ("sandbox::kernel_files_are_out_of_reach", kernel),
+    ("sandbox::binds_temporary_files_and_no_exec", binds),
+    ("sandbox::a_root_of_its_own", root),
+    ("sandbox::namespaces_of_its_own", namespaces),
+    ("sandbox::a_path_that_is_missing_is_226", missing_path),
+    ("sandbox::system_calls_are_refused_by_feature", features),
+    ("sandbox::system_calls_are_refused_by_list", list),
+    ("sandbox::another_abi_is_no_way_around_a_filter", other_abi),
+    ("sandbox::standard_streams", streams),
+];
+
+/// A bench whose /run, /var and /home are its own, with the probe where no key hides it.
+struct Room<'a> {
+    bench: &'a mut Bench,
+    probe: String,
+}
+
+const OUT: &str = "/run/out";
+
+impl<'a> Room<'a> {
+    fn new(bench: &'a mut Bench) -> Self {
+        bench.open_to_all();
+        let flags = rustix::mount::MountFlags::empty();
+        for path in ["/run", "/var", "/home"] {
+            rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, Some(c"mode=755")).unwrap();
+        }
+        for path in ["/var/lib", "/var/cache", "/var/log", "/var/tmp", "/home/joe", "/run/user"] {
+            std::fs::create_dir(path).unwrap();
+        }
+        std::fs::write(OUT, "").unwrap();
+        let probe = "/var/probe".to_owned();
+        std::fs::copy(std::env::current_exe().unwrap(), &probe).unwrap();
+        Self { bench, probe }
+    }
+
+    /// A command that asks the probe.
+    fn ask(&self, asks: &[&str]) -> Command {
+        let all = [&["probe", "probe"], asks].concat();
+        let arguments = all.into_iter().map(str::to_owned).collect();
+        Command { program: self.probe.clone(), arguments, ..Command::default() }
+    }
+
+    fn service(&self, asks: &[&str], stage2: Stage2) -> Service {
+        let mut it = service(self.bench.path(), &[]);
+        it.kind = ServiceKind::Oneshot;
+        it.start = vec![self.ask(asks)];
+        let out = || Output::File { path: OUT.into(), append: true, truncate: false };
+        (it.execution.stdout, it.execution.stderr) = (out(), Output::Inherit);
+        it.execution.stage2 = Some(Box::new(stage2));
+        it
+    }
+
+    /// Runs it once, and gives back all lines.
+    fn run(&mut self, service: Service) -> Vec<String> {
+        self.start(service);
+        self.bench.wait("it has ended", |status| {
+            let it = bench::service(status, "a.service");
+            it.starts == 1 && matches!(it.state.as_str(), "dead" | "failed")
+        });
+        self.bench.stop();
+        let text = std::fs::read_to_string(OUT).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn start(&mut self, service: Service) {
+        let units = Units::default().service("a.service", service).at_boot("a.service");
+        self.bench.start(&units.build());
+    }
+
+    /// Runs the probe under these keys; each ask must get its answer.
+    #[track_caller]
+    fn check(&mut self, service: Service, expected: &[(&str, &str)]) {
+        let lines = self.run(service);
+        let mut wanted: Vec<String> =
+            expected.iter().map(|(ask, answer)| format!("{ask} -> {answer}")).collect();
+        wanted.push("done".into());
+        assert_eq!(lines, wanted, "{}", self.bench.log());
+    }
+
+    /// The same with a service that asks exactly this.
+    #[track_caller]
+    fn check_stage2(&mut self, stage2: Stage2, expected: &[(&str, &str)]) {
+        let asks: Vec<&str> = expected.iter().map(|(ask, _)| *ask).collect();
+        let service = self.service(&asks, stage2);
+        self.check(service, expected);
+    }
+}
+
+fn sandboxed(sandbox: Sandbox) -> Stage2 {
+    Stage2 { sandbox, ..Stage2::default() }
+}
+
+fn rule(path: &str) -> PathRule {
+    PathRule { path: path.into(), optional: false }
+}
+
+const NOBODY: u32 = 65534;
+
+fn user() -> Option<User> {
+    Some(User { uid: NOBODY, gid: NOBODY, groups: vec![] })
+}
+
+/// Whether there is another user than root here.
+fn has_users() -> bool {
+    !bench::is_mapped_alone()
+}
+
+fn variables(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    std::fs::write("/run/one.env", "A=from one\nB='x y' \n").unwrap();
+    let file = |path: &str, optional| EnvironmentFile { path: path.into(), optional };
+    let stage2 = Stage2 {
+        environment_files: vec![file("/run/*.env", false), file("/run/none", true)],
+        pass_environment: vec!["PATH".into(), "NONE".into()],
+        unset_environment: vec!["C".into()],
+        ..Stage2::default()
+    };
+    let mut it = room.service(&["args", "env:A", "env:B", "env:C", "$B", "${A}!", "$$A"], stage2);
+    it.execution.environment.extend(["A=0".into(), "C=1".into()]);
+    it.start[0].expand = true;
+    it.start[0].arguments.truncate(6);
+    it.start[0].arguments[2] = "args".into();
+    it.start[0].arguments.extend(["env:${B}".into(), "env:$$A".into()]);
+    let args = "args|env:A|env:B|env:C|env:x y|env:$A";
+    room.check(
+        it,
+        &[
+            ("args", args),
+            ("env:A", "from one"),
+            ("env:B", "x y"),
+            ("env:C", "none"),
+            ("env:x y", "none"),
+            ("env:$A", "none"),
+        ],
+    );
+}
+
+fn missing_file(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let file = EnvironmentFile { path: "/run/none".into(), optional: false };
+    let stage2 = Stage2 { environment_files: vec![file], ..Stage2::default() };
+    let it = room.service(&[], stage2);
+    let lines = room.run(it);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert!(line.contains("cannot read the environment file /run/none"), "{line}");
+}
+
+fn shell(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let mut it = room.service(&[], Stage2::default());
+    it.start[0].arguments = vec!["echo".into(), "one;".into(), "echo two | tr w W".into()];
+    it.start[0].shell = true;
+    assert_eq!(room.run(it), ["one", "tWo"]);
+}
+
+fn directory(kind: DirectoryKind, path: &str, mode: u32) -> Directory {
+    Directory { kind, path: path.into(), links: vec![], mode, read_only: false }
+}
+
+fn directories(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    std::fs::create_dir("/var/lib/deep").unwrap();
+    std::fs::write("/var/lib/deep/file", "").unwrap();
+    use DirectoryKind::{Cache, Logs, Runtime, State};
+    let mut linked = directory(Cache, "c", 0o755);
+    linked.links.push("other".into());
+    let stage2 = Stage2 {
+        directories: vec![
+            directory(Runtime, "r", 0o750),
+            directory(Runtime, "s/t", 0o755),
+            directory(State, "deep", 0o700),
+            linked,
+            directory(Logs, "l", 0o755),
+        ],
+        sandbox: Sandbox { protect_system: ProtectSystem::Strict, ..Sandbox::default() },
+        ..Stage2::default()
+    };
+    let expected = [
+        ("env:RUNTIME_DIRECTORY", "/run/r:/run/s/t"),
+        ("env:STATE_DIRECTORY", "/var/lib/deep"),
+        ("env:CACHE_DIRECTORY", "/var/cache/c"),
+        ("env:LOGS_DIRECTORY", "/var/log/l"),
+        ("stat:/run/r", "750 65534 65534"),
+        ("stat:/run/s", "755 0 0"),
+        ("stat:/run/s/t", "755 65534 65534"),
+        ("stat:/var/lib/deep/file", "644 65534 65534"),
+        ("write:/var/lib/deep/new", "ok"),
+        ("write:/var/cache/other/new", "ok"),
+        ("write:/var/cache/new", "EROFS"),
+    ];
+    let asks: Vec<&str> = expected.iter().map(|(ask, _)| *ask).collect();
+    let mut it = room.service(&asks, stage2);
+    it.execution.user = user();
+    room.check(it, &expected);
+}
+
+fn dynamic_user(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        dynamic_user: Some(DynamicUser { name: "dyn".into(), uid: 61234 }),
+        directories: vec![directory(DirectoryKind::State, "d", 0o755)],
+        sandbox: Sandbox {
+            protect_system: ProtectSystem::Strict,
+            private_tmp: true,
+            ..Sandbox::default()
+        },
+        ..Stage2::default()
+    };
+    room.check_stage2(
+        stage2,
+        &[
+            ("status:Uid", "61234 61234 61234 61234"),
+            ("status:Gid", "61234 61234 61234 61234"),
+            ("env:USER", "dyn"),
+            ("env:HOME", "/"),
+            ("env:STATE_DIRECTORY", "/var/lib/d"),
+            ("write:/var/lib/d/file", "ok"),
+            ("list:/var/lib/private", "d"),
+            ("write:/var/lib/file", "EROFS"),
+            ("write:/tmp/file", "ok"),
+        ],
+    );
+    let private = std::fs::metadata("/var/lib/private").unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&private) & 0o7777, 0o700);
+    assert_eq!(std::fs::read_link("/var/lib/d").unwrap(), Path::new("/var/lib/private/d"));
+    assert!(Path::new("/var/lib/private/d/file").exists());
+}
+
+fn credentials(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    std::fs::write("/run/secret", "of a file").unwrap();
+    let stage2 = Stage2 {
+        credentials: vec![
+            Credential { name: "a".into(), source: CredentialSource::Path("/run/secret".into()) },
+            Credential { name: "b".into(), source: CredentialSource::Text(b"of text".into()) },
+        ],
+        ..Stage2::default()
+    };
+    let directory = "/run/credentials/a.service";
+    let expected = [
+        ("env:CREDENTIALS_DIRECTORY", directory),
+        ("stat:/run/credentials/a.service", "500 65534 65534"),
+        ("read:/run/credentials/a.service/a", "of a file"),
+        ("read:/run/credentials/a.service/b", "of text"),
+        ("write:/run/credentials/a.service/b", "EACCES"),
+    ];
+    let asks: Vec<&str> = expected.iter().map(|(ask, _)| *ask).collect();
+    let mut it = room.service(&asks, stage2);
+    it.execution.user = user();
+    room.check(it, &expected);
+}
+
+const NET_BIND: u64 = 1 << 10;
+const CHOWN: u64 = 1;
+
+fn capabilities(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        bounding: Some(NET_BIND | CHOWN),
+        ambient: NET_BIND,
+        // SECBIT_NOROOT
+        secure_bits: 1,
+        ..Stage2::default()
+    };
+    let (one, both) = ("0000000000000400", "0000000000000401");
+    let expected = [
+        ("status:Uid", "65534 65534 65534 65534"),
+        ("status:CapEff", one),
+        ("status:CapPrm", one),
+        ("status:CapInh", one),
+        ("status:CapAmb", one),
+        ("status:CapBnd", both),
+        ("status:NoNewPrivs", "1"),
+    ];
+    let asks: Vec<&str> = expected.iter().map(|(ask, _)| *ask).collect();
+    let mut it = room.service(&asks, stage2);
+    it.execution.user = user();
+    it.execution.no_new_privileges = true;
+    room.check(it, &expected);
+}
+
+fn prefixes(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        bounding: Some(CHOWN),
+        sandbox: Sandbox { protect_system: ProtectSystem::Strict, ..Sandbox::default() },
+        ..Stage2::default()
+    };
+    let asks = ["status:Uid", "status:NoNewPrivs", "write:/var/lib/x"];
+    let mut it = room.service(&asks, stage2);
+    it.execution.user = user();
+    it.execution.no_new_privileges = true;
+    let mut full = room.ask(&asks);
+    full.privileged = true;
+    let mut root = room.ask(&[asks[0], asks[1], "status:CapBnd"]);
+    root.privileged_user = true;
+    it.start.extend([full, root]);
+    let lines = room.run(it);
+    let (nobody, zero) = ("65534 65534 65534 65534", "0 0 0 0");
+    let expected = [
+        format!("status:Uid -> {nobody}"),
+        "status:NoNewPrivs -> 1".into(),
+        "write:/var/lib/x -> EROFS".into(),
+        "done".into(),
+        format!("status:Uid -> {zero}"),
+        "status:NoNewPrivs -> 0".into(),
+        "write:/var/lib/x -> ok".into(),
+        "done".into(),
+        format!("status:Uid -> {zero}"),
+        "status:NoNewPrivs -> 1".into(),
+    ];
+    assert_eq!(lines[..10], expected, "{}", room.bench.log());
+    // Not the one that the unit leaves to its user.
+    assert_ne!(lines[10], "status:CapBnd -> 0000000000000001");
+}
+
+fn scheduling(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        scheduling: Scheduling {
+            policy: Some(libc::SCHED_BATCH as u32),
+            affinity: vec![0],
+            // Class best effort (2), priority 6.
+            io_priority: Some(2 << 13 | 6),
+            timer_slack_ns: Some(1234),
+            ..Scheduling::default()
+        },
+        ..Stage2::default()
+    };
+    room.check_stage2(
+        stage2,
+        &[
+            ("call:scheduler", "3"),
+            ("status:Cpus_allowed_list", "0"),
+            ("call:io-priority", "16390"),
+            ("call:slack", "1234"),
+        ],
+    );
+}
+
+fn strict(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    for path in ["/var/lib/rw", "/var/lib/rw/ro", "/var/lib/rw/ro/rw"] {
+        std::fs::create_dir(path).unwrap();
+    }
+    let optional = PathRule { path: "/var/none".into(), optional: true };
+    let sandbox = Sandbox {
+        protect_system: ProtectSystem::Strict,
+        // Whatever their order.
+        mounts: vec![
+            Mount::ReadWrite(rule("/var/lib/rw/ro/rw")),
+            Mount::ReadOnly(rule("/var/lib/rw/ro")),
+            Mount::ReadWrite(rule("/var/lib/rw")),
+            Mount::ReadWrite(optional),
+            Mount::Inaccessible(rule("/var/cache")),
+            Mount::Inaccessible(rule("/run/out")),
+        ],
+        ..Sandbox::default()
+    };
+    room.check_stage2(
+        sandboxed(sandbox),
+        &[
+            ("write:/usr/file", "EROFS"),
+            ("write:/etc/file", "EROFS"),
+            ("write:/var/lib/file", "EROFS"),
+            ("write:/run/file", "EROFS"),
+            ("write:/var/lib/rw/file", "ok"),
+            ("write:/var/lib/rw/ro/file", "EROFS"),
+            ("write:/var/lib/rw/ro/rw/file", "ok"),
+            ("write:/dev/null", "ok"),
+            ("write:/home/file", "ok"),
+            ("stat:/var/cache", "0 0 0"),
+            ("write:/var/cache/file", "EROFS"),
+            ("read:/run/out", ""),
+        ],
+    );
+    assert!(!Path::new("/var/lib/rw/ro/file").exists());
+}
+
+fn private(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    std::fs::write("/home/joe/file", "joe").unwrap();
+    std::fs::write("/var/tmp/file", "").unwrap();
+    let sandbox = Sandbox {
+        protect_home: ProtectHome::Tmpfs,
+        private_tmp: true,
+        private_devices: true,
+        mounts: vec![Mount::Bind(Bind {
+            source: rule("/home/joe"),
+            target: "/home/joe".into(),
+            read_only: true,
+            recursive: true,
+        })],
+        ..Sandbox::default()
+    };
+    let lines = {
+        let asks = [
+            "list:/home",
+            "read:/home/joe/file",
+            "write:/home/joe/file",
+            "write:/home/file",
+            "list:/tmp",
+            "list:/var/tmp",
+            "write:/tmp/file",
+            "stat:/tmp",
+            "stat:/dev/null",
+            "write:/dev/null",
+            "write:/dev/file",
+            "list:/dev",
+        ];
+        let it = room.service(&asks, sandboxed(sandbox));
+        room.run(it)
+    };
+    let expected = [
+        "list:/home -> joe",
+        "read:/home/joe/file -> joe",
+        "write:/home/joe/file -> EROFS",
+        "write:/home/file -> EROFS",
+        "list:/tmp -> ",
+        "list:/var/tmp -> ",
+        "write:/tmp/file -> ok",
+        "stat:/tmp -> 1777 0 0",
+        "stat:/dev/null -> c666 0 0",
+        "write:/dev/null -> ok",
+        "write:/dev/file -> EROFS",
+    ];
+    let found: Vec<String> = lines.iter().map(|line| line.replace("65534", "0")).collect();
+    assert_eq!(found[..expected.len()], expected, "{}", room.bench.log());
+    let devices = &lines[expected.len()];
+    assert!(devices.contains("full") && devices.contains("urandom"), "{devices}");
+    assert!(!devices.contains("kmsg") && !devices.contains("vda"), "{devices}");
+}
+
+fn shared_tmp(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let sandbox = Sandbox { private_tmp: true, ..Sandbox::default() };
+    let mut it = room.service(&["list:/tmp"], sandboxed(sandbox));
+    it.start_pre = vec![room.ask(&["write:/tmp/of-pre"])];
+    let lines = room.run(it);
+    let expected = ["write:/tmp/of-pre -> ok", "done", "list:/tmp -> of-pre", "done"];
+    assert_eq!(lines, expected, "{}", room.bench.log());
+}
+
+fn kernel(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let on = true;
+    let sandbox = Sandbox {
+        protect_kernel_tunables: on,
+        protect_kernel_modules: on,
+        protect_kernel_logs: on,
+        protect_control_groups: on,
+        protect_clock: on,
+        protect_hostname: on,
+        ..Sandbox::default()
+    };
+    room.check_stage2(
+        sandboxed(sandbox),
+        &[
+            ("write:/proc/sys/kernel/domainname", "EROFS"),
+            ("write:/sys/kernel/file", "EROFS"),
+            ("write:/sys/fs/cgroup/cgroup.procs", "EROFS"),
+            ("read:/proc/kallsyms", ""),
+            ("call:kernel-log", "EPERM"),
+            ("call:module", "EPERM"),
+            ("call:clock", "EPERM"),
+            ("call:hostname", "EPERM"),
+        ],
+    );
+}
+
+fn binds(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    std::fs::create_dir("/var/lib/source").unwrap();
+    std::fs::write("/var/lib/source/file", "bound").unwrap();
+    for path in ["/var/lib/programs", "/var/lib/programs/good"] {
+        std::fs::create_dir(path).unwrap();
+        std::fs::copy("/bin/true", format!("{path}/true")).unwrap();
+    }
+    let bind = |target: &str, read_only| {
+        let source = rule("/var/lib/source");
+        Mount::Bind(Bind { source, target: target.into(), read_only, recursive: true })
+    };
+    let sandbox = Sandbox {
+        mounts: vec![
+            bind("/var/cache/new/one", false),
+            bind("/var/cache/new/two", true),
+            Mount::Temporary(rule("/var/log"), "size=64K,mode=0700".into()),
+            Mount::Temporary(rule("/home"), "ro".into()),
+            Mount::NoExec(rule("/var/lib/programs")),
+            Mount::Exec(rule("/var/lib/programs/good")),
+        ],
+        ..Sandbox::default()
+    };
+    std::fs::write("/var/log/file", "").unwrap();
+    room.check_stage2(
+        sandboxed(sandbox),
+        &[
+            ("read:/var/cache/new/one/file", "bound"),
+            ("write:/var/cache/new/one/file", "ok"),
+            ("write:/var/cache/new/two/file", "EROFS"),
+            ("list:/var/log", ""),
+            ("stat:/var/log", "700 0 0"),
+            ("write:/var/log/file", "ok"),
+            ("write:/home/file", "EROFS"),
+            ("run:/var/lib/programs/true", "EACCES"),
+            ("run:/var/lib/programs/good/true", "exit status: 0"),
+        ],
+    );
+}
+
+fn root(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let root = Path::new("/var/root");
+    for path in ["proc", "sys", "dev", "run"] {
+        std::fs::create_dir_all(root.join(path)).unwrap();
+    }
+    // What the dynamic linker mapped for us is what the probe needs.
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let libraries = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let libraries = libraries.filter(|path| path.contains(".so")).map(PathBuf::from);
+    let linkers = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let linkers = linkers.into_iter().map(PathBuf::from).filter(|path| path.exists());
+    for file in libraries.chain(linkers).chain([room.probe.clone().into()]) {
+        // Where it is looked for, with and without merged /usr.
+        let other = file.strip_prefix("/usr").unwrap_or(&file).to_owned();
+        for place in [file.strip_prefix("/").unwrap(), other.strip_prefix("/").unwrap_or(&other)] {
+            let to = root.join(place);
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(&file, to).unwrap();
+        }
+    }
+    let sandbox = Sandbox {
+        root_directory: Some("/var/root".into()),
+        mount_api_vfs: true,
+        mounts: vec![Mount::ReadOnly(rule("/var"))],
+        ..Sandbox::default()
+    };
+    let stage2 = Stage2 {
+        directories: vec![directory(DirectoryKind::State, "s", 0o755)],
+        ..sandboxed(sandbox)
+    };
+    let mut expected = vec![
+        ("list:/var", "lib probe"),
+        ("write:/var/lib/s/file", "ok"),
+        ("write:/var/file", "EROFS"),
+        ("write:/dev/null", "ok"),
+        ("list:/run", ""),
+    ];
+    // Only to see that it is there.
+    expected.push(("stat:/proc/self/status", "444 0 0"));
+    room.check_stage2(stage2, &expected);
+    assert!(Path::new("/var/lib/s/file").exists());
+}
+
+fn namespaces(bench: &mut Bench) {
+    let own = |kind: &str| {
+        let link = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        format!("namespace:{kind} -> {}", link.display())
+    };
+    let here = ["net", "ipc", "uts", "user"].map(own);
+    let _listener = std::net::TcpListener::bind("127.0.0.1:3000").unwrap();
+    let mut room = Room::new(bench);
+    let sandbox = Sandbox {
+        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true, pids: false },
+        protect_hostname: true,
+        ..Sandbox::default()
+    };
+    let asks = [
+        "namespace:net",
+        "namespace:ipc",
+        "namespace:uts",
+        "namespace:user",
+        "connect:127.0.0.1:3000",
+        "loopback",
+        "read:/proc/self/uid_map",
+    ];
+    let mut it = room.service(&asks, sandboxed(sandbox));
+    let mapped = match has_users() {
+        true => {
+            it.execution.user = user();
+            2
+        }
+        false => 1,
+    };
+    let lines = room.run(it);
+    assert!(lines.len() >= 7, "{lines:?}");
+    for (index, here) in here.iter().enumerate() {
+        assert_ne!(lines[index], *here);
+        assert!(lines[index].contains(":["), "{lines:?}");
+    }
+    assert_eq!(lines[4..6], ["connect:127.0.0.1:3000 -> ECONNREFUSED", "loopback -> ok"]);
+    assert_eq!(lines[6..].len() - 1, mapped, "{lines:?}");
+}
+
+fn missing_path(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let mounts = vec![Mount::ReadOnly(rule("/var/none"))];
+    let it = room.service(&["pid"], sandboxed(Sandbox { mounts, ..Sandbox::default() }));
+    let lines = room.run(it);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let expected = "activator stage2: cannot find /var/none: No such file or directory";
+    assert!(line.starts_with(expected), "{line}");
+}
+
+fn features(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let on = true;
+    let sandbox = Sandbox {
+        address_families: Some((true, vec![libc::AF_UNIX as u32])),
+        restrict_namespaces: libc::CLONE_NEWNET as u64,
+        restrict_realtime: on,
+        restrict_suid_sgid: on,
+        lock_personality: on,
+        memory_deny_write_execute: on,
+        ..Sandbox::default()
+    };
+    let expected = [
+        ("call:unix", "ok"),
+        ("call:inet", "EAFNOSUPPORT"),
+        ("call:unshare-net", "EPERM"),
+        ("call:fifo", "EPERM"),
+        ("call:suid", "EPERM"),
+        ("call:personality", "EPERM"),
+        ("call:write-execute", "EACCES"),
+        ("call:mkdir", "ok"),
+        ("status:NoNewPrivs", "0"),
+    ];
+    let asks: Vec<&str> = expected.iter().map(|(ask, _)| *ask).collect();
+    let it = room.service(&asks, sandboxed(sandbox));
+    let mut lines = room.run(it);
+    // Refused by the kernel itself from 6.3 on, by a filter before.
+    lines.iter_mut().for_each(|line| {
+        *line = line.replace("call:write-execute -> EPERM", "call:write-execute -> EACCES");
+    });
+    let mut wanted: Vec<String> = expected.iter().map(|(a, b)| format!("{a} -> {b}")).collect();
+    wanted.push("done".into());
+    assert_eq!(lines, wanted, "{}", room.bench.log());
+}
+
+#[cfg(target_arch = "x86_64")]
+const MKDIR: u32 = libc::SYS_mkdir as u32;
+#[cfg(not(target_arch = "x86_64"))]
+const MKDIR: u32 = libc::SYS_mkdirat as u32;
+
+fn list(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let filter = SystemCallFilter {
+        allow: false,
+        calls: vec![(MKDIR, Some(libc::ENOSYS as u16)), (libc::SYS_unshare as u32, None)],
+        errno: None,
+    };
+    let sandbox = Sandbox { system_calls: Some(filter), ..Sandbox::default() };
+    let asks = ["call:unix", "call:mkdir", "status:NoNewPrivs", "call:unshare-net", "call:unix"];
+    let mut it = room.service(&asks, sandboxed(sandbox));
+    let privileges = match has_users() {
+        true => {
+            it.execution.user = user();
+            "status:NoNewPrivs -> 1"
+        }
+        false => "status:NoNewPrivs -> 0",
+    };
+    // SIGSYS ends it there.
+    let expected = ["call:unix -> ok", "call:mkdir -> ENOSYS", privileges];
+    assert_eq!(room.run(it), expected, "{}", room.bench.log());
+}
+
+fn other_abi(bench: &mut Bench) {
+    if cfg!(not(target_arch = "x86_64")) {
+        return eprintln!("SKIPPED: this machine has no other ABI");
+    }
+    let mut room = Room::new(bench);
+    let sandbox = Sandbox { native_only: true, ..Sandbox::default() };
+    let it = room.service(&["call:unix", "call:i386", "call:unix"], sandboxed(sandbox));
+    assert_eq!(room.run(it), ["call:unix -> ok"], "{}", room.bench.log());
+}
+
+fn streams(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 { stdin_data: b"some\ndata".into(), ..Stage2::default() };
+    let mut it = room.service(&["stdin", "stderr"], stage2);
+    it.execution.stdin = Input::Data;
+    it.execution.stderr =
+        Output::File { path: "/run/errors".into(), append: false, truncate: true };
+    std::fs::write("/run/errors", "old text that is longer than the new one").unwrap();
+    assert_eq!(room.run(it), ["stdin -> some", "data", "stderr -> ok", "done"]);
+    assert_eq!(std::fs::read_to_string("/run/errors").unwrap(), "to stderr\n");
+}
