@@ -204,6 +204,46 @@ pub(crate) fn peer_credentials(fd: BorrowedFd) -> Result<(u32, u32), Errno> {
     Ok((u32::try_from(credentials.pid).unwrap_or(0), credentials.uid))
 }
 
+/// mq_open(3) for reading, non-blocking; one that is missing is made with that mode and these
+/// attributes (messages at most, bytes of one at most).
+pub(crate) fn open_queue(
+    name: &CStr,
+    mode: u32,
+    attributes: Option<(u32, u32)>,
+) -> Result<OwnedFd, Errno> {
+    let flags = libc::O_RDONLY | libc::O_CREAT | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: all zeroes is a valid mq_attr.
+    let mut attribute: libc::mq_attr = unsafe { std::mem::zeroed() };
+    let pointer = match attributes {
+        Some((messages, size)) => {
+            attribute.mq_maxmsg = messages.into();
+            attribute.mq_msgsize = size.into();
+            &raw const attribute
+        }
+        None => std::ptr::null(),
+    };
+    // SAFETY: a C string, and a live mq_attr or NULL; the fd that comes back is new and ours.
+    unsafe {
+        let fd = check(libc::mq_open(name.as_ptr(), flags, mode as libc::mode_t, pointer))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// mq_unlink(3).
+pub(crate) fn unlink_queue(name: &CStr) -> Result<(), Errno> {
+    // SAFETY: a C string.
+    check(unsafe { libc::mq_unlink(name.as_ptr()) }).map(drop)
+}
+
+/// mq_receive(3); the buffer must be as long as the queue's messages can be.
+pub(crate) fn receive_from_queue(fd: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let nothing = std::ptr::null_mut();
+    let (at, length) = (buffer.as_mut_ptr().cast(), buffer.len());
+    // SAFETY: pointer and length are those of a live slice, and NULL asks for no priority.
+    let received = unsafe { libc::mq_receive(fd.as_raw_fd(), at, length, nothing) };
+    check(received as c_int).map(|length| length as usize)
+}
+
 /// The index of a network interface.
 pub(crate) fn interface_index(name: &CStr) -> Result<u32, Errno> {
     // SAFETY: the name is a C string.

@@ -6,8 +6,12 @@ use crate::sys;
 use activator::manifest::{Address, Scope, Socket};
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::Errno;
-use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{
+    self, AddressFamily, Protocol, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Makes a socket, sets its options, binds it. Not listening yet.
@@ -45,8 +49,17 @@ pub(super) fn bind(socket: &Socket, kind: SocketType, address: &Address) -> Resu
             sys::bind_vsock(fd.as_fd(), *cid, *port)?;
             Ok(fd)
         }
-        Address::Netlink(..) | Address::Queue(_) => Err(Errno::OPNOTSUPP),
+        Address::Netlink(..) | Address::Queue(_) => Err(Errno::INVAL),
     }
+}
+
+/// A raw netlink socket of that family, in these groups (a mask), netlink(7).
+pub(super) fn bind_netlink(socket: &Socket, family: i32, groups: u32) -> Result<OwnedFd, Errno> {
+    let protocol = u32::try_from(family).map_err(|_| Errno::PROTONOSUPPORT)?;
+    let protocol = NonZeroU32::new(protocol).map(Protocol::from_raw);
+    let fd = make_with(socket, AddressFamily::NETLINK, SocketType::RAW, protocol)?;
+    net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+    Ok(fd)
 }
 
 fn bind_path(socket: &Socket, kind: SocketType, path: &str) -> Result<OwnedFd, Errno> {
@@ -83,8 +96,24 @@ fn bind_v6(socket: &Socket, kind: SocketType, address: SocketAddrV6) -> Result<O
 }
 
 fn make(socket: &Socket, family: AddressFamily, kind: SocketType) -> Result<OwnedFd, Errno> {
+    // `SocketProtocol=` is left out where it means nothing, as in systemd.
+    let fits = matches!(family, AddressFamily::INET | AddressFamily::INET6)
+        && match socket.protocol {
+            libc::IPPROTO_UDPLITE => kind == SocketType::DGRAM,
+            _ => kind == SocketType::STREAM,
+        };
+    let protocol = u32::try_from(socket.protocol).ok().filter(|_| fits);
+    make_with(socket, family, kind, protocol.and_then(NonZeroU32::new).map(Protocol::from_raw))
+}
+
+fn make_with(
+    socket: &Socket,
+    family: AddressFamily,
+    kind: SocketType,
+    protocol: Option<Protocol>,
+) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = net::socket_with(family, kind, flags, None)?;
+    let fd = net::socket_with(family, kind, flags, protocol)?;
     sockopt::set_socket_reuseaddr(&fd, true)?;
     for option in &socket.options {
         options::set(fd.as_fd(), family, option)?;

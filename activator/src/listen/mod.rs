@@ -9,13 +9,15 @@
 //! * An IPv6 address on a kernel without IPv6 is skipped, and is then no fd of the unit.
 
 mod address;
+mod node;
 pub(crate) mod options;
 mod path;
 
 use crate::supervise::OpenFailed;
+use crate::sys;
 use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitId, UnitKind};
 use path::PathBuffer;
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SocketFlags, SocketType};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -98,13 +100,21 @@ impl Listeners {
             return;
         }
         let paths = socket.listeners.iter().filter_map(|listener| match &listener.address {
-            Address::Path(path) => Some(path),
+            // A special file was there before.
+            Address::Path(path) if listener.kind != ListenKind::Special => Some(path),
             _ => None,
         });
         for path in paths.chain(&socket.symlinks) {
             if let Ok(path) = PathBuffer::new(path) {
                 // Gone already is as good.
                 let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
+            }
+        }
+        for listener in &socket.listeners {
+            if let Address::Queue(name) = &listener.address
+                && let Ok(name) = PathBuffer::new(name)
+            {
+                let _ = sys::unlink_queue(name.as_c_str());
             }
         }
     }
@@ -146,16 +156,14 @@ fn flush(fd: BorrowedFd, kind: ListenKind) {
             ListenKind::Stream | ListenKind::SequentialPacket => {
                 net::accept_with(fd, SocketFlags::CLOEXEC).map(drop)
             }
-            ListenKind::Datagram => {
+            ListenKind::Datagram | ListenKind::Netlink => {
                 net::recv(fd, &mut scrap[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT).map(drop)
             }
-            ListenKind::Fifo => match rustix::io::read(fd, &mut scrap) {
+            ListenKind::Fifo | ListenKind::Special => match rustix::io::read(fd, &mut scrap) {
                 Ok(0) => Err(Errno::AGAIN),
                 other => other.map(drop),
             },
-            ListenKind::Special | ListenKind::Netlink | ListenKind::MessageQueue => {
-                Err(Errno::OPNOTSUPP)
-            }
+            ListenKind::MessageQueue => return node::flush_queue(fd, FLUSH_AT_MOST),
         };
         if matches!(more, Err(errno) if errno != Errno::INTR && errno != Errno::CONNABORTED) {
             return;
@@ -214,8 +222,15 @@ pub(crate) fn remove_node(path: &str) {
 
 /// Opens one listener.
 pub(crate) fn open(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
-    if listener.kind == ListenKind::Fifo {
-        return open_fifo(socket, listener);
+    match (listener.kind, &listener.address) {
+        (ListenKind::Fifo, Address::Path(path)) => return node::fifo(socket, path),
+        (ListenKind::Special, Address::Path(path)) => return node::special(socket, path),
+        (ListenKind::MessageQueue, Address::Queue(name)) => return node::queue(socket, name),
+        (ListenKind::Netlink, Address::Netlink(family, groups)) => {
+            return address::bind_netlink(socket, *family, *groups);
+        }
+        (ListenKind::Stream | ListenKind::Datagram | ListenKind::SequentialPacket, _) => {}
+        _ => return Err(Errno::INVAL),
     }
     let kind = match listener.kind {
         ListenKind::Stream => SocketType::STREAM,
@@ -227,29 +242,13 @@ pub(crate) fn open(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errn
         net::listen(&fd, i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;
     }
     if let Address::Path(path) = &listener.address {
-        own(socket, &PathBuffer::new(path)?)?;
+        let path = PathBuffer::new(path)?;
+        own(socket, &path)?;
+        // Who waits with inotify(7) for a socket to connect to looks again, as in systemd.
+        let now = fs::Timespec { tv_sec: 0, tv_nsec: fs::UTIME_NOW };
+        let times = fs::Timestamps { last_access: now, last_modification: now };
+        let _ = fs::utimensat(CWD, path.as_c_str(), &times, AtFlags::SYMLINK_NOFOLLOW);
     }
-    Ok(fd)
-}
-
-fn open_fifo(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
-    let Address::Path(path) = &listener.address else { return Err(Errno::INVAL) };
-    let mut path = PathBuffer::new(path)?;
-    path.make_parents(socket.directory_mode);
-    let mode = Mode::from_raw_mode(socket.mode);
-    let made =
-        with_umask(Mode::empty(), || fs::mknodat(CWD, path.as_c_str(), FileType::Fifo, mode, 0));
-    match made {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
-    }
-    // Read-write, so that the last writer's close is no end of file, as in systemd.
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
-    if FileType::from_raw_mode(fs::fstat(&fd)?.st_mode) != FileType::Fifo {
-        return Err(Errno::EXIST);
-    }
-    own(socket, &path)?;
     Ok(fd)
 }
 
@@ -269,7 +268,14 @@ fn link(socket: &Socket) {
     for link in &socket.symlinks {
         let Ok(mut link) = PathBuffer::new(link) else { continue };
         link.make_parents(socket.directory_mode);
-        let _ = fs::symlinkat(target.as_c_str(), CWD, link.as_c_str());
+        let make = || fs::symlinkat(target.as_c_str(), CWD, link.as_c_str());
+        // What is there in its place is replaced only by a unit that would remove it anyway.
+        if make() == Err(Errno::EXIST)
+            && socket.remove_on_stop
+            && fs::unlinkat(CWD, link.as_c_str(), AtFlags::empty()).is_ok()
+        {
+            let _ = make();
+        }
     }
 }
 

@@ -60,6 +60,9 @@ pub(super) fn set(
         PassSecurity => int(SOL_SOCKET, libc::SO_PASSSEC, 1),
         PassPidFd => int(SOL_SOCKET, SO_PASSPIDFD, 1),
         RefuseFileDescriptors => int(SOL_SOCKET, SO_PASSRIGHTS, 0),
+        PassPacketInfo if family == AddressFamily::NETLINK => {
+            int(libc::SOL_NETLINK, libc::NETLINK_PKTINFO, 1)
+        }
         PassPacketInfo => by_family(libc::IP_PKTINFO, libc::IPV6_RECVPKTINFO, 1),
         TimestampingMicroseconds => int(SOL_SOCKET, libc::SO_TIMESTAMP, 1),
         TimestampingNanoseconds => int(SOL_SOCKET, libc::SO_TIMESTAMPNS, 1),

@@ -12,7 +12,7 @@ use std::net::TcpStream;
 
 pub(crate) const TESTS: &[Test] = &[
     ("lifecycle::the_start_limit_pauses_and_recovers_and_the_client_is_served", limit),
-    ("lifecycle::an_address_that_is_not_there_yet_is_tried_again", not_there_yet),
+    ("lifecycle::an_address_that_is_not_there_yet_is_tried_again_systemd_19198", not_there_yet),
     ("lifecycle::restart_on_failure", restart),
     (
         "lifecycle::what_the_main_process_leaves_behind_is_stopped_before_the_socket_listens",
