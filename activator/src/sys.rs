@@ -55,6 +55,24 @@ pub(crate) fn reap() -> Option<(u32, c_int)> {
     u32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| (pid, status))
 }
 
+/// Runs with the rights of a user and group to the file system, setfsuid(2): what is made is the
+/// user's, and nothing is reached that the user could not reach. None is root.
+pub(crate) fn with_file_rights<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T) -> T {
+    let Some((uid, gid)) = ids else { return run() };
+    let set = |uid: u32, gid: u32| {
+        // SAFETY: both take numbers, and change nothing but the rights of this thread, which is
+        // the only one.
+        unsafe {
+            libc::setfsgid(gid);
+            libc::setfsuid(uid);
+        }
+    };
+    set(uid, gid);
+    let result = run();
+    set(0, 0);
+    result
+}
+
 /// kill(2), with its meaning of negative numbers.
 pub(crate) fn kill(pid: i32, signal: c_int) -> Result<(), Errno> {
     // SAFETY: kill takes numbers only.

@@ -52,6 +52,13 @@ impl World {
     }
 
     /// The service's settings, or those of an instance's template.
+    /// User and group of the nodes that a user's socket unit makes; None is root.
+    fn file_rights(&self, unit: UnitId) -> Option<(u32, u32)> {
+        let user = self.manifest.user_of(self.manifest.unit(unit)?)?;
+        // Without privileges nobody else's rights can be taken.
+        rustix::process::geteuid().is_root().then_some((user.ids.uid, user.ids.gid))
+    }
+
     fn service(&self, unit: UnitId) -> Option<&'static Service> {
         match &self.manifest.unit(self.slots.source(unit))?.kind {
             UnitKind::Service(service) => Some(service),
@@ -93,12 +100,13 @@ impl World {
 impl Hands for World {
     fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
         let Some(socket) = self.socket(unit) else { return Ok(()) };
-        self.listeners.open(unit, socket)
+        sys::with_file_rights(self.file_rights(unit), || self.listeners.open(unit, socket))
     }
 
     fn close(&mut self, unit: UnitId) {
         if let Some(socket) = self.socket(unit) {
-            self.listeners.close(unit, socket);
+            let rights = self.file_rights(unit);
+            sys::with_file_rights(rights, || self.listeners.close(unit, socket));
         }
     }
 

@@ -2,7 +2,8 @@
 //! left for it in a template's texts.
 
 use crate::manifest::{
-    Command, CredentialSource, Execution, INSTANCE, Input, Mount, Output, Unit, UnitKind,
+    Command, CredentialSource, Execution, INSTANCE, INSTANCE_UNESCAPED, Input, Mount, Output, Unit,
+    UnitKind,
 };
 
 /// Puts the instance's name into all texts of a unit that its processes use.
@@ -25,11 +26,32 @@ pub(super) fn fill(unit: &mut Unit, instance: &str) {
         }
         _ => return,
     };
+    let unescaped = unescape(instance);
     for text in texts {
         if text.contains(INSTANCE) {
             *text = text.replace(INSTANCE, instance);
         }
+        if text.contains(INSTANCE_UNESCAPED) {
+            *text = text.replace(INSTANCE_UNESCAPED, &unescaped);
+        }
     }
+}
+
+/// `systemd-escape --unescape`: `-` is a slash, `\xHH` a byte. What is no escape stays.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.split_first_chunk::<3>().filter(|_| *first == b'\\');
+        let escaped = escaped.and_then(|([x, digits @ ..], tail)| {
+            let digits = std::str::from_utf8(digits).ok().filter(|_| *x == b'x')?;
+            Some((u8::from_str_radix(digits, 16).ok()?, tail))
+        });
+        let (byte, tail) = escaped.unwrap_or((if *first == b'-' { b'/' } else { *first }, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn command(command: &mut Command) -> impl Iterator<Item = &mut String> {
@@ -81,6 +103,13 @@ fn execution(execution: &mut Execution) -> Vec<&mut String> {
 mod tests {
     use super::*;
     use crate::manifest::*;
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(r"0-1-\x2frun\x2da-b"), "0/1//run-a/b");
+        assert_eq!(unescape(r"a\x2"), r"a\x2");
+        assert_eq!(unescape(r"a\xzz"), r"a\xzz");
+    }
 
     #[test]
     fn no_text_is_forgotten() {
@@ -141,8 +170,12 @@ mod tests {
             ..Service::default()
         };
         let mut unit = Unit { kind: UnitKind::Service(service), ..Unit::default() };
+        if let UnitKind::Service(service) = &mut unit.kind {
+            service.execution.environment.push(format!("PATH_OF={INSTANCE_UNESCAPED}"));
+        }
         fill(&mut unit, "1-2");
         let text = format!("{unit:?}");
+        assert!(text.contains("PATH_OF=1/2\""), "{text}");
         assert!(!text.contains(INSTANCE), "{text}");
         assert!(text.contains("/x/1-2/1-2"));
     }

@@ -18,6 +18,7 @@ mod probe;
 mod reload;
 mod sandbox;
 mod sockets;
+mod users;
 
 use std::process::{Command, ExitCode};
 
@@ -33,6 +34,7 @@ fn tests() -> Vec<Test> {
         init::TESTS,
         sandbox::TESTS,
         reload::TESTS,
+        users::TESTS,
     ]
     .concat()
 }
