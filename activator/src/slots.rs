@@ -6,11 +6,11 @@
 //! settings are those of the template. Each socket unit has `MaxConnections=` slots in a row; the
 //! layout follows from the manifest alone.
 
-use activator::manifest::{Manifest, Unit, UnitId, UnitKind};
+use activator::manifest::{Accept, Manifest, Unit, UnitId, UnitKind};
 use std::ops::Range;
 
-/// Slots of all units together. One costs some kilobytes, used or not.
-pub(crate) const MOST: usize = 4096;
+/// Slots of all units together.
+pub(crate) const MOST: usize = Accept::MOST as usize;
 
 /// The layout.
 #[derive(Debug)]

@@ -110,6 +110,12 @@ pub struct Accept {
     pub max_per_source: u32,
 }
 
+impl Accept {
+    /// Connections of all socket units together that a guest has room for: a place costs some
+    /// kilobytes, used or not.
+    pub const MOST: u32 = 4096;
+}
+
 /// What `MaxConnectionsPerSource=` counts by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceKind {

@@ -179,11 +179,12 @@ fn exit_type(keys: &mut Keys<'_>, kind: ServiceKind) -> ExitType {
     found
 }
 
-/// Absolute, or below /run; systemd moves what is below /var/run, too.
+/// Absolute, or below `%t`; systemd moves what is below /var/run, too.
 fn pid_file(keys: &mut Keys<'_>) -> Option<String> {
     let mut text = keys.text(SECTION, "PIDFile")?;
     if !text.text.starts_with('/') {
-        text.text.insert_str(0, "/run/");
+        let runtime = &keys.specifiers.directories.runtime;
+        text.text = format!("{runtime}/{}", text.text);
     }
     let path = keys.path(&text)?;
     Some(match path.strip_prefix("/var/run/") {

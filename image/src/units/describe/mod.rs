@@ -8,7 +8,8 @@ mod socket;
 use super::quoting::quote;
 use super::value::time;
 use activator::manifest::{
-    Check, Command, Condition, Group, Manifest, RateLimit, Unit, UnitId, UnitKind,
+    Check, Command, Condition, Group, INSTANCE, INSTANCE_UNESCAPED, Manifest, RateLimit, Unit,
+    UnitId, UnitKind,
 };
 use std::fmt::Write;
 
@@ -60,7 +61,8 @@ pub fn describe(manifest: &Manifest) -> String {
         }
         relations(&mut text, unit, &names);
     }
-    text
+    // What the guest knows of a connection, as its template says it.
+    text.replace(INSTANCE, "%i").replace(INSTANCE_UNESCAPED, "%I")
 }
 
 /// What a unit has to do with others.

@@ -9,14 +9,11 @@ use activator::manifest::{Accept, Address, ListenKind, Listener};
 const CIDS: &str = "X-AllowCID";
 /// systemd's default of MaxConnections=.
 const CONNECTIONS: u32 = 64;
-/// The activator has a table of so many places.
-const MOST_CONNECTIONS: i64 = 65_535;
-
 /// What `Accept=yes` says; refuses what systemd's code refuses, which is more than its manual
 /// says.
 pub(super) fn read(keys: &mut Keys<'_>, listeners: &[Listener]) -> Option<Accept> {
     // 0 is refused whether it matters or not, as in systemd.
-    let connections = |text: &str| value::number(text, 1, MOST_CONNECTIONS).map(|n| n as u32);
+    let connections = |text: &str| value::number(text, 1, i64::from(u32::MAX)).map(|n| n as u32);
     let max_connections = keys.setting(SECTION, "MaxConnections", connections);
     let max_per_source = keys.setting(SECTION, "MaxConnectionsPerSource", value::unsigned);
     if !keys.flag(SECTION, "Accept") {
@@ -28,6 +25,19 @@ pub(super) fn read(keys: &mut Keys<'_>, listeners: &[Listener]) -> Option<Accept
             let message = format!("`Accept=yes` is for connections, and a {kind} has none");
             refuse(keys, "Accept", message, "put it into a socket unit of its own");
         }
+    }
+    if let Some(line) = keys.unit.all(SECTION, "MaxConnections").next_back()
+        && max_connections.is_some_and(|number| number > Accept::MOST)
+    {
+        let message = format!(
+            "`MaxConnections=` is more than the {} that a guest has room for",
+            Accept::MOST
+        );
+        keys.findings.push(
+            Finding::warning(line.value.span(), message)
+                .label("for all sockets together")
+                .help(format!("write a number up to {}", Accept::MOST)),
+        );
     }
     Some(Accept {
         max_connections: max_connections.unwrap_or(CONNECTIONS),
