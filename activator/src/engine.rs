@@ -9,7 +9,7 @@ use crate::link::{Link, Taken};
 use crate::listen::Listeners;
 use crate::logger::Logger;
 use crate::notify::Notify;
-use crate::program::{Program, Setting, Surroundings};
+use crate::program::{Program, Setting, Surroundings, needs_stage2};
 use crate::reload::kept::Kept;
 use crate::reload::state::Place;
 use crate::seal;
@@ -147,8 +147,10 @@ impl Engine {
         };
         let is_first = kept.is_empty();
         let logs = manifest.units.iter().enumerate().map(|(index, unit)| {
-            let wants =
-                execution(unit).is_some_and(|it| [&it.stdout, &it.stderr].contains(&&Output::Log));
+            // What stage 2 has to say is said there, whatever the program's streams are.
+            let wants = execution(unit).is_some_and(|it| {
+                [&it.stdout, &it.stderr].contains(&&Output::Log) || needs_stage2(unit, it)
+            });
             let old = kept.log(UnitId(index as u16));
             match old.is_none() && wants {
                 true => pipe_with(PipeFlags::CLOEXEC).map(Some),

@@ -26,6 +26,7 @@ mod remote;
 mod run;
 mod seal;
 mod slots;
+mod sources;
 mod spawn;
 mod supervise;
 mod sys;

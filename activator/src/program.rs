@@ -422,7 +422,7 @@ fn place(step: Step) -> Option<(List, u16)> {
 /// Whether PID 1 cannot execute a unit's programs itself. It never takes another user's identity:
 /// from then on other processes of that user could send SIGSTOP, and PID 1 sleeps until the
 /// child has executed.
-fn needs_stage2(unit: &Unit, execution: &Execution) -> bool {
+pub(crate) fn needs_stage2(unit: &Unit, execution: &Execution) -> bool {
     let container = matches!(&unit.kind, UnitKind::Service(service) if service.container.is_some());
     let commands = || List::ALL.into_iter().flat_map(|list| list.of(unit));
     let has_hole = |text: &String| text.contains(INSTANCE);

@@ -7,7 +7,8 @@ use crate::listen::{self, Listeners};
 use crate::notify::Notify;
 use crate::program::{Moment, Program, Surroundings};
 use crate::slots::Slots;
-use crate::spawn::{Plan, Spawner, Stream, output_flags};
+use crate::sources::Sources;
+use crate::spawn::{Plan, Spawner};
 use crate::supervise::{Accepted, Hands, OpenFailed, Spawned, Step, Told, Whom};
 use crate::sys;
 use crate::token::Token;
@@ -15,8 +16,7 @@ use activator::control::Event;
 use activator::manifest::{Input, Manifest, Output, Service, Socket, UnitId, UnitKind};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A pipe for a service's log: the end to read, which logd gets, and the end to write.
 pub(crate) type LogPipe = (OwnedFd, OwnedFd);
@@ -193,14 +193,21 @@ impl Hands for World {
         }
         let log = self.logs.get(index).and_then(Option::as_ref).map(|(_, write)| write.as_fd());
         let null = self.null.as_fd();
-        let from = Sources { null, log, socket };
+        let named = |name: &str| {
+            let of_name = |id: &UnitId| is_named(self.manifest, *id, name);
+            match owner {
+                Some(slot) => connected.filter(|_| of_name(&slot.socket)),
+                None => from_sockets
+                    .iter()
+                    .filter(|id| of_name(id))
+                    .find_map(|id| listeners.fds(*id).next()),
+            }
+        };
+        let from = Sources { null, log, socket, named: &named, staged: ready.staged };
+        let streams = from.streams(execution, surroundings).ok_or(libc::ENOENT)?;
         let plan = Plan {
             ready,
-            streams: [
-                from.input(&execution.stdin, surroundings.stdin.as_deref()),
-                from.output(&execution.stdout, surroundings.stdout.as_deref()),
-                from.output(&execution.stderr, surroundings.stderr.as_deref()),
-            ],
+            streams,
             non_blocking,
             cgroup: self.groups.get(unit.index()).and_then(Option::as_ref).map(Group::directory),
             directory: &surroundings.directory,
@@ -291,35 +298,7 @@ fn is_last(service: &Service, step: Step, streams_use_socket: bool) -> bool {
     last && !(streams_use_socket && later.into_iter().any(|commands| !commands.is_empty()))
 }
 
-/// What the standard streams may come from.
-struct Sources<'a> {
-    null: BorrowedFd<'a>,
-    log: Option<BorrowedFd<'a>>,
-    socket: Option<BorrowedFd<'a>>,
-}
-
-impl<'a> Sources<'a> {
-    fn input(&self, input: &Input, file: Option<&'a CStr>) -> Stream<'a> {
-        let null = Stream::Fd(self.null.as_raw_fd());
-        match input {
-            Input::Null | Input::Fd(_) | Input::Terminal | Input::Data => null,
-            Input::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
-            Input::File(_) => file.map_or(null, |path| {
-                Stream::Open(path, libc::O_RDONLY | libc::O_NOCTTY | libc::O_CLOEXEC)
-            }),
-        }
-    }
-
-    fn output(&self, output: &Output, file: Option<&'a CStr>) -> Stream<'a> {
-        let null = Stream::Fd(self.null.as_raw_fd());
-        match output {
-            Output::Null | Output::Fd(_) | Output::Terminal | Output::Kmsg => null,
-            Output::Log => self.log.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
-            Output::Inherit => Stream::Inherit,
-            Output::Socket => self.socket.map_or(null, |fd| Stream::Fd(fd.as_raw_fd())),
-            Output::File { .. } => {
-                file.map_or(null, |path| Stream::Open(path, output_flags(output)))
-            }
-        }
-    }
+fn is_named(manifest: &Manifest, socket: UnitId, name: &str) -> bool {
+    matches!(manifest.unit(socket).map(|unit| &unit.kind),
+        Some(UnitKind::Socket(socket)) if socket.fd_name == name)
 }

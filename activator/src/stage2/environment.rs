@@ -86,7 +86,7 @@ impl Environment {
         };
         let paths = glob::find(&file.path);
         if paths.is_empty() {
-            return failed(&file.path, io::ErrorKind::NotFound.into());
+            return failed(&file.path, io::Error::from_raw_os_error(libc::ENOENT));
         }
         for path in paths {
             let text = match std::fs::read_to_string(&path) {

@@ -56,6 +56,15 @@ fn answer(ask: &str) -> Answer {
             Ok(line.split_ascii_whitespace().skip(1).collect::<Vec<_>>().join(" "))
         }
         "call" => call(what),
+        "socket" => {
+            let number = what.parse().unwrap();
+            // SAFETY: it is only asked for its name, and stays open.
+            #[allow(unsafe_code)]
+            let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(number) };
+            let name = rustix::net::getsockname(fd).map_err(|errno| errno.to_string())?;
+            let name = std::net::SocketAddr::try_from(name).map_err(|errno| errno.to_string())?;
+            Ok(name.to_string())
+        }
         "stdin" => std::io::read_to_string(std::io::stdin()).map_err(said),
         "stderr" => {
             std::io::stderr().write_all(b"to stderr\n").map_err(said)?;

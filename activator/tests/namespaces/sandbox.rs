@@ -2,7 +2,7 @@
 
 use crate::Test;
 use crate::bench::{self, Bench};
-use crate::build::{Units, service};
+use crate::build::{Units, service, socket, tcp};
 use activator::manifest::*;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sandbox::system_calls_are_refused_by_list", list),
     ("sandbox::another_abi_is_no_way_around_a_filter", other_abi),
     ("sandbox::standard_streams", streams),
+    ("sandbox::a_listener_by_its_name_on_stdin", named),
 ];
 
 /// A bench whose /run, /var and /home are its own, with the probe where no key hides it.
@@ -86,6 +87,11 @@ impl<'a> Room<'a> {
     fn start(&mut self, service: Service) {
         let units = Units::default().service("a.service", service).at_boot("a.service");
         self.bench.start(&units.build());
+    }
+
+    /// Waits until the unit's log has such a line.
+    fn wait_log(&self, line: &str) {
+        bench::until(line, || self.bench.log().contains(line));
     }
 
     /// Runs the probe under these keys; each ask must get its answer.
@@ -161,9 +167,8 @@ fn missing_file(bench: &mut Bench) {
     let file = EnvironmentFile { path: "/run/none".into(), optional: false };
     let stage2 = Stage2 { environment_files: vec![file], ..Stage2::default() };
     let it = room.service(&[], stage2);
-    let lines = room.run(it);
-    let [line] = &lines[..] else { panic!("{lines:?}") };
-    assert!(line.contains("cannot read the environment file /run/none"), "{line}");
+    room.start(it);
+    room.wait_log("a.service: activator stage2: cannot read the environment file /run/none: No");
 }
 
 fn shell(bench: &mut Bench) {
@@ -632,10 +637,13 @@ fn missing_path(bench: &mut Bench) {
     let mut room = Room::new(bench);
     let mounts = vec![Mount::ReadOnly(rule("/var/none"))];
     let it = room.service(&["pid"], sandboxed(Sandbox { mounts, ..Sandbox::default() }));
-    let lines = room.run(it);
-    let [line] = &lines[..] else { panic!("{lines:?}") };
-    let expected = "activator stage2: cannot find /var/none: No such file or directory";
-    assert!(line.starts_with(expected), "{line}");
+    room.start(it);
+    room.wait_log("a.service: activator stage2: cannot find /var/none: No such file or directory");
+    let ended = room
+        .bench
+        .wait("it has ended", |status| bench::service(status, "a.service").last_exit.is_some());
+    let exit = format!("{:?}", bench::service(&ended, "a.service").last_exit);
+    assert!(exit.contains("226"), "{exit}");
 }
 
 fn features(bench: &mut Bench) {
@@ -708,6 +716,31 @@ fn other_abi(bench: &mut Bench) {
     let sandbox = Sandbox { native_only: true, ..Sandbox::default() };
     let it = room.service(&["call:unix", "call:i386", "call:unix"], sandboxed(sandbox));
     assert_eq!(room.run(it), ["call:unix -> ok"], "{}", room.bench.log());
+}
+
+/// A listener by its name is on stdin, and still handed over; stderr goes where stdout goes.
+fn named(bench: &mut Bench) {
+    let room = Room::new(bench);
+    let socket = |name: &str, port| socket(name, vec![tcp(port)]);
+    let mut it = room.service(&["socket:0", "socket:3", "socket:4", "stderr"], Stage2::default());
+    it.kind = ServiceKind::Simple;
+    it.execution.stdin = Input::Fd("second".into());
+    let units = Units::default()
+        .service("a.service", it)
+        .socket("a.socket", "a.service", socket("first", 3000))
+        .socket("b.socket", "a.service", socket("second", 3001));
+    room.bench.start(&units.build());
+    let _client = std::net::TcpStream::connect("127.0.0.1:3000").unwrap();
+    let expected = [
+        "socket:0 -> 127.0.0.1:3001",
+        "socket:3 -> 127.0.0.1:3000",
+        "socket:4 -> 127.0.0.1:3001",
+        "to stderr",
+        "stderr -> ok",
+        "done",
+    ];
+    let out = || std::fs::read_to_string(OUT).unwrap();
+    bench::until("it has said all", || out().starts_with(&expected.join("\n")));
 }
 
 fn streams(bench: &mut Bench) {
