@@ -51,8 +51,8 @@ use std::time::{Duration, Instant};
 const TURN: usize = 64;
 /// How long nothing is accepted when there are no fds or no memory left.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Two sockets and two pipes, and a few of our own.
-const FDS_PER_CONNECTION: u64 = 6;
+/// Two sockets and two pipes of a connection, the socket of a flow; and a few of our own.
+const FDS_PER_CONNECTION: u64 = 7;
 const FDS_OF_OURS: u64 = 64;
 
 /// `arguments` is what stands behind `relay`.
@@ -158,7 +158,7 @@ struct Entry {
 }
 
 impl Relay {
-    fn new(target: Target, settings: Settings) -> Result<Self, Error> {
+    fn new(target: Target, mut settings: Settings) -> Result<Self, Error> {
         let mut listeners = vec![];
         for (_, fd) in inherit::take_own() {
             listeners.push(Listener::new(fd)?);
@@ -174,7 +174,7 @@ impl Relay {
                 return Err(Error::NoDatagrams("--proxy-protocol"));
             }
         }
-        raise_limit(settings.connections_max);
+        settings.connections_max = raise_limit(settings.connections_max);
         let poll = Poll::new()?;
         let signals = sys::signal_fd(&Signals::new(&[libc::SIGTERM, libc::SIGINT]))?;
         let registry = poll.registry();
@@ -422,14 +422,24 @@ impl Listener {
     }
 }
 
-/// Room for all connections and flows, as far as the hard limit goes.
-fn raise_limit(connections: usize) {
+/// Room for all connections and flows, as far as the hard limit goes; how many that is. Were there
+/// more, each could hold some of its fds and none get its last.
+fn raise_limit(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = (FDS_PER_CONNECTION + 1) * connections as u64 + FDS_OF_OURS;
+    let wanted = FDS_PER_CONNECTION * connections as u64 + FDS_OF_OURS;
     let wanted = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
     if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        // Without them it waits when they are used up.
-        let _ = setrlimit(Resource::Nofile, raised);
+        // What it really is, is looked at next.
+        let _ =
+            setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
     }
+    let Some(current) = getrlimit(Resource::Nofile).current else { return connections };
+    let fitting = current.saturating_sub(FDS_OF_OURS) / FDS_PER_CONNECTION;
+    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX).max(1);
+    if fitting < connections {
+        eprintln!(
+            "activator relay: {fitting} connections at a time, since {current} files may be open"
+        );
+    }
+    fitting.min(connections)
 }

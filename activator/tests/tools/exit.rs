@@ -1,6 +1,8 @@
 //! How the relay comes and goes.
 
-use crate::{ACTIVATOR, Process, accept, connect, count, listen, relay, spawn};
+use crate::{
+    ACTIVATOR, Process, accept, connect, count, free_address, listen, relay, spawn, until,
+};
 use rustix::process::Signal;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -97,6 +99,39 @@ fn it_says_ready_and_alive_and_stopping() {
     assert_eq!(relay.wait().code(), Some(0));
     let last = std::iter::repeat_with(next).find(|it| it != "WATCHDOG=1").unwrap();
     assert_eq!(last, "STOPPING=1");
+}
+
+/// systemd#11553: no fds left is no end.
+#[test]
+fn with_few_fds_it_serves_few_at_a_time_and_all_in_the_end() {
+    let (back, target) = listen();
+    let address = free_address();
+    let line = format!(
+        "ulimit -n 100; exec {ACTIVATOR} activate -l {address} \
+         {ACTIVATOR} relay --connect-timeout=60s {target}"
+    );
+    let _relay = Process::start(Command::new("sh").args(["-c", &line]));
+    let mut clients = vec![];
+    until("it listens", || {
+        clients.extend(TcpStream::connect(address));
+        !clients.is_empty()
+    });
+    clients.extend((0..40).map(|_| connect(address)));
+    for client in &mut clients {
+        client.write_all(b"x").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    for _ in 0..clients.len() {
+        let mut server = accept(&back);
+        let mut text = String::new();
+        server.read_to_string(&mut text).unwrap();
+        server.write_all(b"served").unwrap();
+    }
+    for mut client in clients {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "served");
+    }
 }
 
 #[test]
