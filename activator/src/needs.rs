@@ -10,7 +10,7 @@
 
 use crate::control::Unfit;
 use crate::exit;
-use crate::manifest::{Command, Execution, Manifest, Unit, UnitKind};
+use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
@@ -113,7 +113,7 @@ fn lacking(root: &Path, manifest: &Manifest, unit: &Unit) -> Vec<String> {
                 &service.stop_post,
             ];
             if let Some(container) = &service.container {
-                lacking.extend(lacking_container(root, name, &container.template));
+                lacking.extend(lacking_container(root, name, container));
             }
             (lists.map(Vec::as_slice).to_vec(), &service.execution)
         }
@@ -144,10 +144,14 @@ fn lacking(root: &Path, manifest: &Manifest, unit: &Unit) -> Vec<String> {
 }
 
 /// The template of crun's config.json, and the root file system that it names.
-fn lacking_container(root: &Path, name: &str, template: &str) -> Option<String> {
+fn lacking_container(root: &Path, name: &str, container: &Container) -> Option<String> {
+    let template = &container.template;
     let Ok(text) = std::fs::read(below(root, template)) else {
         return Some(format!("{template} ({name})"));
     };
+    if container.digest.is_some_and(|digest| Container::digest_of(&text) != digest) {
+        return Some(format!("the new {template} ({name})"));
+    }
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let path = config.pointer("/root/path")?.as_str()?.to_owned();
     let there = !path.starts_with('/') || below(root, &path).is_dir();
@@ -165,7 +169,7 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Container, Lingering, Service, Writable};
+    use crate::manifest::{Lingering, Service, Writable};
 
     fn unit(name: &str, kind: UnitKind) -> Unit {
         Unit { name: name.into(), kind, ..Unit::default() }
@@ -203,11 +207,12 @@ mod tests {
     #[test]
     fn a_container_needs_its_template_and_its_root() {
         let root = tempfile::tempdir().unwrap();
-        let service = Service {
-            container: Some(Container { id: "a".into(), template: "/a.json".into() }),
-            ..Service::default()
+        let with = |digest| {
+            let container = Container { id: "a".into(), template: "/a.json".into(), digest };
+            let service = Service { container: Some(container), ..Service::default() };
+            manifest(vec![unit("a.service", UnitKind::Service(service))])
         };
-        let new = manifest(vec![unit("a.service", UnitKind::Service(service))]);
+        let new = with(None);
         let lacks = |what: &str| Err(Unfit::Lacks(vec![format!("{what} (a.service)")]));
         assert_eq!(check(root.path(), None, &new), lacks("/a.json"));
         let text = r#"{"root": {"path": "/images/a"}}"#;
@@ -215,6 +220,10 @@ mod tests {
         assert_eq!(check(root.path(), None, &new), lacks("/images/a"));
         std::fs::create_dir_all(root.path().join("images/a")).unwrap();
         assert_eq!(check(root.path(), None, &new), Ok(()));
+        // The Quadlet has changed, and the image has not.
+        let digest = Container::digest_of(text.as_bytes());
+        assert_eq!(check(root.path(), None, &with(Some(digest))), Ok(()));
+        assert_eq!(check(root.path(), None, &with(Some(digest ^ 1))), lacks("the new /a.json"));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub enum Verb {
     Stop(UnitOf),
     /// Stop a unit and start it again
     Restart(UnitOf),
+    /// Have a running appliance take its units anew, without a boot and without losing a client
+    Reload(Reload),
     /// Have a service of a running VM read its configuration anew
     ReloadUnit(UnitOf),
     /// Stop all services in order and switch off
@@ -265,6 +267,19 @@ pub struct UnitOf {
     /// A unit of that user; without a name, of the only one
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub user: Option<String>,
+}
+
+/// `rouse reload`
+#[derive(Debug, clap::Args)]
+pub struct Reload {
+    /// Name of the VM
+    pub name: String,
+    /// The appliance
+    #[command(flatten)]
+    pub appliance: Appliance,
+    /// Have it take this program's activator, too
+    #[arg(long)]
+    pub activator: bool,
 }
 
 /// `rouse poweroff`

@@ -82,7 +82,11 @@ impl Bundle {
 
     /// What the manifest says about it.
     pub fn manifest(&self) -> activator::manifest::Container {
-        activator::manifest::Container { id: self.id.clone(), template: self.path("config.json") }
+        activator::manifest::Container {
+            id: self.id.clone(),
+            template: self.path("config.json"),
+            digest: None,
+        }
     }
 
     /// Puts the bundle's files into the guest's tree, and into its image the places to mount

@@ -266,6 +266,9 @@ pub struct Container {
     /// config.json in the image. In it, stage 2 replaces [`Container::LISTEN_FDS`] and
     /// [`Container::LISTEN_FDNAMES`] by what it knows.
     pub template: String,
+    /// CRC-32 (ISO-HDLC) of that file, so that a reload does not take one that has stayed the
+    /// same for one that has changed; None if nobody has laid out the image.
+    pub digest: Option<u32>,
 }
 
 impl Container {
@@ -277,4 +280,9 @@ impl Container {
     pub const BUNDLES: &str = "/run/rouse/bundles";
     /// crun's `--root`.
     pub const STATE: &str = "/run/crun";
+
+    /// What [`Container::digest`] is of a template.
+    pub fn digest_of(template: &[u8]) -> u32 {
+        super::CRC.checksum(template)
+    }
 }

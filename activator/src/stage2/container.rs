@@ -132,6 +132,7 @@ mod tests {
                 container: Container {
                     id: "systemd-echo".into(),
                     template: template.to_str().unwrap().into(),
+                    digest: None,
                 },
                 dir,
             }

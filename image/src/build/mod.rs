@@ -29,7 +29,7 @@ use crate::output::{self, description::Description};
 use crate::terminal::{Measure, Task};
 use crate::tree::Node;
 use crate::units::Compiled;
-use activator::manifest::{self, Module};
+use activator::manifest::{self, Module, UnitKind};
 use packages::{Containers, Packages};
 use std::path::{Path, PathBuf};
 
@@ -136,6 +136,14 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         .map_err(|error| of_debian("fetch the kernel", error))?;
     let kernel = kernel(appliance, &cache, &kernel_package[0], &section)?;
     let mut manifest = appliance.manifest(&compiled);
+    for unit in &mut manifest.units {
+        if let UnitKind::Service(service) = &mut unit.kind
+            && let Some(container) = &mut service.container
+        {
+            let template = tree.content(&container.template);
+            container.digest = template.map(|text| manifest::Container::digest_of(text));
+        }
+    }
     for module in &kernel.modules {
         let path = format!("/{}", module.path.display());
         tree.insert(&path, Node::file(module.bytes.as_slice(), 0o644, section.kernel.to_string()))

@@ -59,7 +59,7 @@ fn reach(entry: &Entry, port: u32, patience: Patience) -> Result<Stream, Failure
 }
 
 /// What the guest's refusal means for a person.
-fn refused(name: &str, what: String, error: ClientError) -> Failure {
+pub(super) fn refused(name: &str, what: String, error: ClientError) -> Failure {
     use io::ErrorKind::{TimedOut, WouldBlock};
     let (code, hint) = match &error {
         ClientError::Refused(Refusal::NoSuchUnit(_)) => {
@@ -87,7 +87,7 @@ fn refused(name: &str, what: String, error: ClientError) -> Failure {
     hinted(Failure::new(code, what).because(error), hint)
 }
 
-fn hinted(failure: Failure, hint: Option<String>) -> Failure {
+pub(super) fn hinted(failure: Failure, hint: Option<String>) -> Failure {
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,

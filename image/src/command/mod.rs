@@ -3,6 +3,7 @@
 pub mod build;
 pub mod check;
 pub mod guest;
+pub mod reload;
 pub mod run;
 
 use crate::command_line::{CommandLine, Verb};
@@ -27,6 +28,7 @@ pub fn run(command_line: &CommandLine) -> Result<(), Failure> {
         Verb::Start(arguments) => guest::change(arguments, Change::Start),
         Verb::Stop(arguments) => guest::change(arguments, Change::Stop),
         Verb::Restart(arguments) => guest::change(arguments, Change::Restart),
+        Verb::Reload(arguments) => reload::reload(arguments),
         Verb::ReloadUnit(arguments) => guest::change(arguments, Change::Reload),
         Verb::Poweroff(arguments) => guest::poweroff(arguments),
         Verb::Completions { shell } => completions(*shell),

@@ -1,0 +1,90 @@
+//! `rouse reload`: a running guest takes an appliance's units as they are now.
+//!
+//! The image is built as for a boot, so that the next one has the same; what the running guest
+//! gets of it is the manifest, and with `--activator` the activator. It refuses a manifest that
+//! needs files which the image that it has booted from lacks.
+
+use super::guest::{control, find, hinted};
+use crate::appliance::Appliance;
+use crate::build;
+use crate::command_line::{Arch, Reload};
+use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::guest;
+use crate::output;
+use crate::terminal::{Measure, Task};
+use activator::client::{self, Error as ClientError};
+use activator::control::{Failure as Refusal, Unfit};
+use rouse_qemu::connect::Patience;
+use rouse_qemu::machine;
+use std::time::Duration;
+
+/// How long a guest may take: without hardware acceleration it looks through its files slowly.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `rouse reload`
+pub fn reload(arguments: &Reload) -> Result<(), Failure> {
+    let name = &arguments.name;
+    let entry = find(name)?;
+    let appliance = Appliance::open(&arguments.appliance)?;
+    let arch = match entry.record.arch {
+        machine::Arch::X86_64 => Arch::X86_64,
+        machine::Arch::Aarch64 => Arch::Aarch64,
+    };
+    let built = build::build(&appliance, arch, None)?;
+    let path = built.folder.join(output::MANIFEST);
+    let manifest = std::fs::read(&path)
+        .map_err(|error| Failure::new(FAILED, format!("read {}", path.display())).because(error))?;
+    let activator = match arguments.activator {
+        true => Some(
+            guest::activator(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?,
+        ),
+        false => None,
+    };
+    let (stream, token) = control(&entry, Patience::ONCE)?;
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .map_err(|error| Failure::new(BUG, "prepare a connection").because(error))?;
+    let size = manifest.len() + activator.map_or(0, <[u8]>::len);
+    let task = Task::begin(format!("reloading {name}"), Measure::Bytes, size as u64);
+    client::replace(stream, &token, &manifest, activator, |sent| task.advance(sent as u64))
+        .map_err(|error| refused(name, error))
+}
+
+/// What a refusal means for a person.
+fn refused(name: &str, error: ClientError) -> Failure {
+    let what = format!("reload {name}");
+    let ClientError::Refused(Refusal::Replace(why)) = &error else {
+        return super::guest::refused(name, what, error);
+    };
+    let (code, hint) = match why {
+        Unfit::Lacks(_) | Unfit::NeedsBoot(_) => {
+            (FAILED, Some("the image with it is built: power the VM off and run it again".into()))
+        }
+        Unfit::Manifest(_) => {
+            (FAILED, Some("--activator sends the activator that can read it as well".into()))
+        }
+        Unfit::Busy => (TRY_AGAIN, None),
+        Unfit::NotTaken => (BUG, Some(format!("`rouse logs {name} activator` tells why"))),
+        Unfit::TooLarge | Unfit::Damaged | Unfit::Activator(_) => (FAILED, None),
+    };
+    hinted(Failure::new(code, what).because(error), hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_names_what_is_to_be_done() {
+        let refused = |why| refused("x", ClientError::Refused(Refusal::Replace(why)));
+        let lacks = refused(Unfit::Lacks(vec!["/usr/bin/x (x.service)".into()]));
+        let text = format!("{lacks:?}");
+        assert!(text.contains("/usr/bin/x (x.service)"), "{text}");
+        assert!(text.contains("run it again"), "{text}");
+        assert_eq!(lacks.code(), FAILED);
+        let version = refused(Unfit::Manifest("version 1".into()));
+        assert!(format!("{version:?}").contains("--activator"));
+        assert_eq!(refused(Unfit::Busy).code(), TRY_AGAIN);
+        assert_eq!(refused(Unfit::NotTaken).code(), BUG);
+    }
+}
