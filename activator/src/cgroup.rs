@@ -9,9 +9,10 @@
 use crate::program::decimal;
 use crate::slots::Slots;
 use activator::manifest::{Manifest, Service, Unit, UnitKind};
-use rustix::fs::{self, CWD, Mode, OFlags};
+use rustix::fs::{self, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::{self, Errno};
 use std::ffi::CStr;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where cgroup2 is mounted.
@@ -23,6 +24,9 @@ const MAGIC: i64 = 0x6367_7270;
 
 /// Reads of cgroup.procs at most, each of some seventy pids: more than PID_MAX_DEFAULT.
 const READS: usize = 1024;
+/// Cgroups below a service's that are looked into at most, and how deep.
+const GROUPS: usize = 256;
+const DEPTH: usize = 8;
 
 /// One service's cgroup, all of its fds open.
 #[derive(Debug)]
@@ -31,8 +35,8 @@ pub(crate) struct Group {
     directory: OwnedFd,
     /// cgroup.events: `populated 1` while any process is in it or below.
     events: OwnedFd,
-    /// cgroup.procs of where children are born.
-    processes: OwnedFd,
+    /// The whole of it, with what its processes have made below.
+    root: OwnedFd,
     /// cgroup.kill, Linux 5.14.
     kill: Option<OwnedFd>,
 }
@@ -103,7 +107,7 @@ impl Group {
         let group = Self {
             directory: open(inner.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
             events: open(format!("{path}/cgroup.events"), OFlags::RDONLY)?,
-            processes: open(format!("{inner}/cgroup.procs"), OFlags::RDONLY)?,
+            root: open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
             kill: open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok(),
         };
         Ok((group, refused))
@@ -136,8 +140,8 @@ impl Group {
         }
         let events = open(outer.as_fd(), b"cgroup.events", OFlags::RDONLY)?;
         let kill = open(outer.as_fd(), b"cgroup.kill", OFlags::WRONLY).ok();
-        let processes = open(outer.as_fd(), b"cgroup.procs", OFlags::RDONLY)?;
-        Ok(Self { directory: outer, events, processes, kill })
+        let root = open(outer.as_fd(), b".", within)?;
+        Ok(Self { directory: outer, root, events, kill })
     }
 
     /// Where a child is to be born.
@@ -164,24 +168,58 @@ impl Group {
         self.kill.as_ref().is_some_and(|kill| io::write(kill, b"1").is_ok())
     }
 
-    /// Calls for each process of ours in it (not below). One that forks faster than we read is
-    /// not followed for ever.
+    /// Calls for each process in it and below. One that forks faster than we read, or makes more
+    /// cgroups than that, is not followed for ever.
     pub(crate) fn each_process(&self, mut call: impl FnMut(i32)) {
-        if fs::seek(&self.processes, fs::SeekFrom::Start(0)).is_err() {
-            return;
+        each_in(self.root.as_fd(), &mut Budget { reads: READS, groups: GROUPS }, 0, &mut call);
+    }
+}
+
+/// How much is read at most.
+struct Budget {
+    reads: usize,
+    groups: usize,
+}
+
+fn each_in(group: BorrowedFd, budget: &mut Budget, depth: usize, call: &mut impl FnMut(i32)) {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    if let Ok(processes) = fs::openat(group, c"cgroup.procs", flags, Mode::empty()) {
+        each_listed(&processes, budget, call);
+    }
+    if depth == DEPTH {
+        return;
+    }
+    // Afresh, so that the place in the directory is ours.
+    let flags = flags | OFlags::DIRECTORY;
+    let Ok(directory) = fs::openat(group, c".", flags, Mode::empty()) else { return };
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name();
+        let below = entry.file_type() == FileType::Directory && name != c"." && name != c"..";
+        if !below || budget.groups == 0 {
+            continue;
         }
-        let mut text = [0; 512];
-        let mut pid: i32 = 0;
-        for _ in 0..READS {
-            let Ok(length @ 1..) = io::read(&self.processes, &mut text) else { return };
-            for byte in text.get(..length).unwrap_or_default() {
-                match byte {
-                    b'0'..=b'9' => {
-                        pid = pid.wrapping_mul(10).wrapping_add(i32::from(byte - b'0'));
-                    }
-                    _ if pid > 0 => call(std::mem::take(&mut pid)),
-                    _ => pid = 0,
+        budget.groups -= 1;
+        if let Ok(group) = fs::openat(&directory, name, flags, Mode::empty()) {
+            each_in(group.as_fd(), budget, depth + 1, call);
+        }
+    }
+}
+
+fn each_listed(processes: &OwnedFd, budget: &mut Budget, call: &mut impl FnMut(i32)) {
+    let mut text = [0; 512];
+    let mut pid: i32 = 0;
+    while budget.reads > 0 {
+        budget.reads -= 1;
+        let Ok(length @ 1..) = io::read(processes, &mut text) else { return };
+        for byte in text.get(..length).unwrap_or_default() {
+            match byte {
+                b'0'..=b'9' => {
+                    pid = pid.wrapping_mul(10).wrapping_add(i32::from(byte - b'0'));
                 }
+                _ if pid > 0 => call(std::mem::take(&mut pid)),
+                _ => pid = 0,
             }
         }
     }

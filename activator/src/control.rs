@@ -328,6 +328,8 @@ pub struct ServiceStatus {
     pub memory: Option<u64>,
     /// `exited 0`, `killed 9`, ...; None if it never ran.
     pub last_exit: Option<String>,
+    /// What it says of itself (`STATUS=` of sd_notify(3)); empty if nothing.
+    pub text: String,
 }
 
 /// logd to PID 1; one packet of postcard.
@@ -401,8 +403,10 @@ pub enum Report {
         starts: u64,
         restarts: u64,
         last_exit: Option<Exit>,
-        /// A start or stop that was asked for has not ended yet.
+        /// A start, stop or reload that was asked for has not ended yet.
         job: bool,
+        /// `STATUS=` of sd_notify(3).
+        status: Text,
     },
     Target {
         unit: UnitId,
@@ -427,7 +431,7 @@ pub enum Report {
 
 impl Report {
     /// An upper bound of the encoded size in bytes.
-    pub const MAX: usize = 128;
+    pub const MAX: usize = 320;
 }
 
 /// What PID 1 tells of its own accord; logd makes a line of it.
@@ -456,6 +460,10 @@ pub enum Event {
     CommandFailed(Exit),
     /// A time-out ran out; the signal that was sent.
     TimedOut(i32),
+    /// A condition does not hold, so it was not started.
+    Skipped,
+    /// An fd that the service wanted to be stored was closed: `FileDescriptorStoreMax=`.
+    StoreFull,
     /// The unit is down.
     Stopped,
     /// The unit is down, not as it should be.
@@ -479,6 +487,37 @@ pub enum Refusal {
     Source,
     /// `X-AllowCID=`
     Cid,
+}
+
+/// As much of a text as a packet between logd and PID 1 has room for, in UTF-8.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// At most 128.
+    length: u8,
+    bytes: [[u8; 32]; 4],
+}
+
+impl Text {
+    /// The beginning of a text, up to the longest that has room; what is no UTF-8 is left out.
+    pub fn new(text: &[u8]) -> Self {
+        let text = text.get(..128).unwrap_or(text);
+        let valid = match core::str::from_utf8(text) {
+            Ok(_) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let mut new = Self::default();
+        for (to, from) in new.bytes.as_flattened_mut().iter_mut().zip(&text[..valid]) {
+            *to = *from;
+        }
+        new.length = valid as u8;
+        new
+    }
+
+    /// The text; empty if a peer has sent nonsense.
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.as_flattened().get(..usize::from(self.length));
+        core::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+    }
 }
 
 /// How a process ended.
@@ -631,6 +670,7 @@ mod tests {
             restarts: u64::MAX,
             last_exit: Some(Exit::Dumped(i32::MIN)),
             job: true,
+            status: Text::new(&[b'x'; 200]),
         };
         assert!(postcard::to_slice(&widest, &mut [0; Report::MAX]).is_ok());
         let instance = Report::Instance {

@@ -197,6 +197,9 @@ fn service(text: &mut String, service: &ServiceStatus) {
         let _ = write!(text, ", last {exit}");
     }
     text.push('\n');
+    if !service.text.is_empty() {
+        let _ = writeln!(text, "    \"{}\"", client::printable(&service.text));
+    }
 }
 
 fn instance(text: &mut String, instance: &InstanceStatus) {
@@ -278,6 +281,7 @@ mod tests {
                 restarts: 1,
                 memory: None,
                 last_exit: Some("exited 0".into()),
+                text: "at rest".into(),
             }],
             instances: vec![InstanceStatus {
                 name: "echo@6-1:3-2:9.service".into(),
@@ -301,6 +305,7 @@ mod tests {
              \x20   stream vsock:1:3\n\
              \n\
              echo.service: dead, 2 starts (1 by Restart=), last exited 0\n\
+             \x20   \"at rest\"\n\
              \n\
              echo@6-1:3-2:9.service: running, pid 50, for vsock:2:9\n"
         );

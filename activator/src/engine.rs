@@ -3,25 +3,28 @@
 //! In one round the order is: notify messages (a service that said READY=1 and ended did become
 //! ready), signals (children that ended), cgroups, listeners, orders, and time.
 
+use crate::adopted::Adopted;
 use crate::cgroup::{self, Tree};
 use crate::connection::{Connections, Variables};
 use crate::link::{Link, Taken};
 use crate::listen::Listeners;
 use crate::logger::Logger;
-use crate::notify::Notify;
-use crate::program::{Program, Setting, Surroundings, needs_stage2};
+use crate::notify::{self, Message, Notify};
+use crate::program::{OwnProgram, Program, Setting, Surroundings, needs_stage2};
 use crate::reload::kept::Kept;
 use crate::reload::state::Place;
 use crate::seal;
 use crate::slots::Slots;
 use crate::spawn::Spawner;
-use crate::supervise::{Fate, Notification, Supervisor};
+use crate::store::Store;
+use crate::supervise::{Fate, Supervisor};
 use crate::sys::{self, Signals};
 use crate::token::Token;
 use crate::users;
 use crate::world::World;
-use activator::control::{Exit, Order};
+use activator::control::{Event, Exit, Order};
 use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
+use activator::notification::{Keep, Notification};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -163,8 +166,22 @@ impl Engine {
         let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
         let copy = start.copy.try_clone().or_else(|e| fail_io("copy an fd", e))?;
         let logger = Logger::new(start, &logs, kept.logger.as_ref(), trouble)?;
-        let mut notify = |id: UnitId, place: &str, service: &Service| {
-            let wants = service.kind == activator::manifest::ServiceKind::Notify;
+        let store = |unit: &Unit| match &unit.kind {
+            UnitKind::Service(service) => Store::new(service),
+            _ => None,
+        };
+        let check = |unit: &Unit| match unit.conditions.is_empty() {
+            true => Ok(None),
+            false => OwnProgram::conditions(&setting, unit).map(Some),
+        };
+        let checks = manifest.units.iter().map(check).collect::<Result<_, _>>();
+        let checks = checks.or_else(|_: std::ffi::NulError| {
+            fail("prepare a check with a NUL in it", Errno::INVAL)
+        })?;
+        let adopted = Adopted::new(manifest, slots.len());
+        let adopted = adopted.or_else(|_| fail("use a PIDFile= with a NUL in it", Errno::INVAL))?;
+        let mut make_notify = |id: UnitId, place: &str, service: &Service| {
+            let wants = notify::is_wanted(service);
             // Without it the service is never ready, which is its own trouble and nobody else's.
             let notify = match kept.notify(id) {
                 Some(fd) => Ok(Some(Notify::of(fd, &directory, place, service))),
@@ -180,10 +197,12 @@ impl Engine {
             let source = manifest.unit(slots.source(unit))?;
             let place = manifest.place(source);
             match &source.kind {
-                UnitKind::Service(service) if slots.owner(unit).is_some() => {
-                    notify(unit, &Notify::instance_place(&place, slots.position(unit)), service)
-                }
-                UnitKind::Service(service) => notify(unit, &place, service),
+                UnitKind::Service(service) if slots.owner(unit).is_some() => make_notify(
+                    unit,
+                    &Notify::instance_place(&place, slots.position(unit)),
+                    service,
+                ),
+                UnitKind::Service(service) => make_notify(unit, &place, service),
                 _ => None,
             }
         });
@@ -201,6 +220,9 @@ impl Engine {
             registry,
             listeners: Listeners::new(manifest, |unit, listener| kept.listener(unit, listener)),
             programs,
+            checks,
+            adopted,
+            stores: manifest.units.iter().map(store).collect(),
             notifies,
             groups,
             sessions: sessions.collect(),
@@ -315,7 +337,7 @@ impl Engine {
             let fd = notify.fd().as_raw_fd();
             for left in (0..TURN).rev() {
                 let Some(Some(notify)) = self.world.notifies.get(unit.index()) else { break };
-                let Some(notification) = notify.receive() else { break };
+                let Some(message) = notify.receive() else { break };
                 if left == 0 {
                     // What waits still gives no new edge; this looks for it. It fails for no fd
                     // that is watched.
@@ -323,11 +345,9 @@ impl Engine {
                     let source = &mut SourceFd(&fd);
                     let _ = self.world.registry.reregister(source, token, Interest::READABLE);
                 }
-                let main_pid = notification.main_pid.filter(|pid| {
-                    may_be_main(*pid, self.world.manifest.unit(self.world.slots.source(unit)))
-                });
-                let notification = Notification { main_pid, ..notification };
-                self.supervisor.notified(now, &mut self.world, unit, notification);
+                if self.supervisor.hears(unit, message.sender) {
+                    hear_message(&mut self.supervisor, &mut self.world, now, unit, message);
+                }
             }
         }
     }
@@ -365,7 +385,12 @@ impl Engine {
         let mut emptied = false;
         for event in &self.events {
             match event.token().into() {
-                Token::Group(_) => emptied = true,
+                Token::Group(_) | Token::Adopted(_) => emptied = true,
+                Token::Stored(unit) => {
+                    if let Some(Some(store)) = self.world.stores.get_mut(unit.index()) {
+                        store.drop_hung_up();
+                    }
+                }
                 Token::Listener(unit, listener) => {
                     // EPOLLHUP or EPOLLRDHUP: shutdown(2) was called on it, so it is readable for
                     // ever, with nothing to accept. (EPOLLERR alone is an ICMP error on a UDP
@@ -438,9 +463,45 @@ impl Engine {
     }
 }
 
+/// One message of a service that may speak.
+fn hear_message(
+    supervisor: &mut Supervisor,
+    world: &mut World,
+    now: u64,
+    unit: UnitId,
+    message: Message,
+) {
+    if let (Some(keep), Some(Some(store))) = (message.keep, world.stores.get_mut(unit.index())) {
+        match keep {
+            Keep::Remove(name) => store.remove(&name),
+            Keep::Add(name, watch) => {
+                for fd in message.fds {
+                    if !store.add(&world.registry, unit, fd, &name, watch) {
+                        world.link.tell(Some(unit), Event::StoreFull);
+                    }
+                }
+            }
+        }
+    }
+    let spec = world.manifest.unit(world.slots.source(unit));
+    let main_pid = message.said.main_pid.filter(|pid| may_be_main(*pid, spec));
+    let ours = |at: u64| at.saturating_add(sleep_us());
+    let reloading = message.said.reloading.map(|at| at.map(ours));
+    let said = Notification { main_pid, reloading, ..message.said };
+    supervisor.notified(now, world, unit, &said);
+}
+
+/// By how much CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC: the time that the machine has slept.
+fn sleep_us() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let monotonic =
+        (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_nsec as u64 / 1000);
+    now().saturating_sub(monotonic)
+}
+
 /// Whether a service may name that process as its main one: it exists, and belongs to the
 /// service's user if that is not root. Otherwise a service could have us kill anybody's.
-fn may_be_main(pid: u32, unit: Option<&Unit>) -> bool {
+pub(crate) fn may_be_main(pid: u32, unit: Option<&Unit>) -> bool {
     let Some(Unit { kind: UnitKind::Service(service), .. }) = unit else { return false };
     let mut path = [0; 24];
     let mut digits = [0; 10];
@@ -472,7 +533,7 @@ fn most_fds(manifest: &Manifest) -> usize {
                     Some(UnitKind::Socket(socket)) => socket.listeners.len(),
                     _ => 0,
                 });
-            listeners.sum()
+            listeners.sum::<usize>() + Store::room(service)
         }
         UnitKind::Socket(socket) => socket.listeners.len(),
         UnitKind::Target => 0,

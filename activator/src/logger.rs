@@ -1,7 +1,7 @@
 //! logd as a child: started first, restarted when it dies, stopped last.
 
 use crate::engine::{Start, StartError, Vsock, make_directories, parent};
-use crate::program::LogProgram;
+use crate::program::OwnProgram;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::spawn::{Plan, Stream};
 use crate::sys;
@@ -23,7 +23,7 @@ const GOOD_RUN_US: u64 = 60_000_000;
 /// logd and what it is given. PID 1 keeps every fd, so nothing is lost when logd dies.
 #[derive(Debug)]
 pub(crate) struct Logger {
-    program: LogProgram,
+    program: OwnProgram,
     vsock: Option<OwnedFd>,
     control: OwnedFd,
     console: OwnedFd,
@@ -77,7 +77,7 @@ impl Logger {
         let logged = logs.iter().enumerate().filter(|(_, log)| log.is_some());
         names.extend(logged.map(|(index, _)| format!("log-{index}")));
         names.push("console".to_owned());
-        let program = LogProgram::new(place, &names)
+        let program = OwnProgram::logd(place, &names)
             .map_err(|_| error("prepare a command with a NUL in it", Errno::INVAL))?;
         Ok(Self {
             program,
@@ -119,6 +119,7 @@ impl Logger {
             ready: self.program.ready(),
             streams: [null, console, console],
             non_blocking: None,
+            listeners: 0,
             cgroup: None,
             directory: c"/",
             oom_score: None,

@@ -7,9 +7,12 @@
 //! * [`slots`], [`connection`]: the instances of `Accept=yes`;
 //! * [`reload`]: how one process of it takes over from another;
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
+//! * [`adopted`]: main processes that are no children of ours, [`store`]: fds kept for services;
+//! * [`told`]: variables of the moment;
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
 mod activate;
+mod adopted;
 mod announce;
 mod boot;
 mod cgroup;
@@ -28,9 +31,11 @@ mod seal;
 mod slots;
 mod sources;
 mod spawn;
+mod store;
 mod supervise;
 mod sys;
 mod token;
+mod told;
 mod users;
 mod vsock;
 mod world;

@@ -1,28 +1,51 @@
-//! The receiving end of sd_notify(3): one private datagram socket for each `Type=notify` service,
+//! The receiving end of sd_notify(3): one private datagram socket for each service that may speak,
 //! and one for each slot of an instance of such a template.
 //!
-//! So a message is its service's, whoever of its processes sent it (`NotifyAccess=all`). The node
-//! belongs to the service's user with mode 0600: nobody else but root can speak for it.
+//! So a message is its service's, whoever of its processes sent it; which of them may is the
+//! supervisor's business, by the credentials that the kernel attaches. The node belongs to the
+//! service's user with mode 0600: nobody else but root can write to it.
 
 use crate::engine::{make_directories, parent};
-use activator::manifest::Service;
-use activator::notification::Notification;
+use activator::manifest::{NotifyAccess, Service, ServiceKind};
+use activator::notification::{Keep, Notification};
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{
-    self, AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SocketAddrUnix, SocketFlags,
-    SocketType,
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longer messages are dropped, as in systemd (PIPE_BUF).
 const LONGEST: usize = 4096;
+/// The most that the kernel lets through with one message (SCM_MAX_FD).
+const FDS: usize = 253;
 
 /// One service's socket.
 #[derive(Debug)]
 pub(crate) struct Notify {
     fd: OwnedFd,
+}
+
+/// One message.
+#[derive(Debug, Default)]
+pub(crate) struct Message {
+    /// What the supervisor hears.
+    pub(crate) said: Notification,
+    /// The process that sent it; 0 is one that our pid namespace does not know.
+    pub(crate) sender: u32,
+    pub(crate) keep: Option<Keep>,
+    /// What came with it. Dropping them is the answer to `BARRIER=1`.
+    pub(crate) fds: heapless::Vec<OwnedFd, FDS>,
+}
+
+/// Whether a service gets a socket: it has something to say, or anything of it is allowed to.
+pub(crate) fn is_wanted(service: &Service) -> bool {
+    matches!(service.kind, ServiceKind::Notify | ServiceKind::NotifyReload)
+        || service.notify_access != NotifyAccess::None
+        || service.watchdog_us > 0
+        || service.fd_store_max > 0
 }
 
 impl Notify {
@@ -40,6 +63,7 @@ impl Notify {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());
+        sockopt::set_socket_passcred(&fd, true)?;
         net::bind(&fd, &SocketAddrUnix::new(path.as_str())?)?;
         fs::chmodat(CWD, path.as_str(), Mode::from_raw_mode(0o600), AtFlags::empty())?;
         give(&path, service)?;
@@ -59,25 +83,37 @@ impl Notify {
     }
 
     /// The next message; None when there is no more.
-    pub(crate) fn receive(&self) -> Option<Notification> {
+    pub(crate) fn receive(&self) -> Option<Message> {
         let mut text = [0; LONGEST];
-        // Room for passed fds, so that they are closed: that is what BARRIER=1 waits for.
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut space =
+            [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS), ScmCredentials(1))];
         loop {
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let buffers = &mut [IoSliceMut::new(&mut text)];
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            let message = match net::recvmsg(&self.fd, buffers, &mut control, flags) {
-                Ok(message) => message,
+            let received = match net::recvmsg(&self.fd, buffers, &mut control, flags) {
+                Ok(received) => received,
                 Err(Errno::INTR) => continue,
                 Err(_) => return None,
             };
-            drop(control);
+            let mut message = Message::default();
+            for part in control.drain() {
+                match part {
+                    // What has no room, which cannot be, is dropped and so closed.
+                    RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds.take(FDS)),
+                    RecvAncillaryMessage::ScmCredentials(from) => {
+                        message.sender = from.pid.as_raw_nonzero().get().unsigned_abs();
+                    }
+                    _ => {}
+                }
+            }
             // One that is too long is a message all the same, so that the caller can count it.
-            return Some(match message.flags.contains(ReturnFlags::TRUNC) {
-                true => Notification::default(),
-                false => Notification::parse(text.get(..message.bytes).unwrap_or_default()),
-            });
+            if !received.flags.contains(ReturnFlags::TRUNC) {
+                let text = text.get(..received.bytes).unwrap_or_default();
+                message.said = Notification::parse(text);
+                message.keep = Keep::parse(text);
+            }
+            return Some(message);
         }
     }
 }

@@ -5,15 +5,18 @@
 
 use crate::connection::Variables;
 use crate::reload::state::Place;
+use crate::store::Store;
 use crate::supervise::{Step, Told};
+use crate::told;
 use activator::manifest::{
-    Command, Execution, INSTANCE, Input, Manifest, Output, ServiceKind, Unit, UnitId, UnitKind,
+    Command, Execution, INSTANCE, Input, Manifest, Output, Unit, UnitId, UnitKind,
 };
+use activator::notification::NAME;
 use activator::stage2::{self, List};
 use std::ffi::{CStr, CString, NulError, c_char};
 
 /// Digits of the largest pid.
-const PID_DIGITS: usize = 10;
+pub(crate) const PID_DIGITS: usize = 10;
 /// Digits of the largest number of fds.
 const COUNT_DIGITS: usize = 10;
 
@@ -56,8 +59,22 @@ impl Field {
         self.bytes.push(0);
     }
 
-    fn push_number(&mut self, number: u32) {
+    pub(crate) fn push_number(&mut self, number: u32) {
         self.push(decimal(number, &mut [0; 10]));
+    }
+
+    /// The same for a number of twenty digits at most.
+    pub(crate) fn push_long(&mut self, number: u64) {
+        // In two halves of nine digits, the second padded.
+        let (high, low) = (number / 1_000_000_000, (number % 1_000_000_000) as u32);
+        if high == 0 {
+            return self.push_number(low);
+        }
+        self.push_long(high);
+        let mut digits = [0; 10];
+        let length = decimal(low, &mut digits).len();
+        self.push(&b"000000000"[length..]);
+        self.push_number(low);
     }
 
     /// The whole as a C string; good until it is written to.
@@ -66,7 +83,7 @@ impl Field {
     }
 
     /// Where a number of ten digits and a NUL have room: behind the prefix.
-    fn hole(&mut self) -> &mut [u8] {
+    pub(crate) fn hole(&mut self) -> &mut [u8] {
         self.bytes.truncate(self.prefix);
         self.bytes.resize(self.prefix + PID_DIGITS + 1, 0);
         &mut self.bytes[self.prefix..]
@@ -116,12 +133,11 @@ pub(crate) struct Program {
     /// Whether all of them go by way of stage 2.
     staged: bool,
     environment: Box<[CString]>,
-    /// NOTIFY_SOCKET; an instance's has its slot's number behind it.
-    notify: Option<Field>,
+    /// None for a socket unit.
+    told: Option<told::Fields>,
     listen_pid: Field,
     listen_fds: Field,
     listen_names: Field,
-    main_pid: Field,
     /// argv of the next exec; capacity for the longest, with the NULL.
     argv: Vec<*const c_char>,
     /// envp of the next exec; the same.
@@ -175,6 +191,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) instance: Option<usize>,
     /// An instance's variables, ROUSE_INSTANCE first.
     pub(crate) variables: &'a [*const c_char],
+    /// The fds that it has stored, which come behind those.
+    pub(crate) store: Option<&'a Store>,
 }
 
 /// A command ready for execve(2). The pointers live as long as the borrow of the [`Program`].
@@ -186,6 +204,8 @@ pub(crate) struct Ready<'a> {
     pub(crate) envp: &'a [*const c_char],
     /// Where the child writes its pid, ten digits at most and a NUL; it is in `envp`.
     pub(crate) listen_pid: *mut u8,
+    /// The same for WATCHDOG_PID.
+    pub(crate) watchdog_pid: Option<*mut u8>,
     /// It is stage 2 that is executed: it does what may fail for many reasons, or wait.
     pub(crate) staged: bool,
 }
@@ -223,21 +243,15 @@ impl Program {
             }
         }
         let own = [UnitId(u16::try_from(index_of(setting.manifest, unit)).unwrap_or(u16::MAX))];
-        let (sockets, notifies) = match &unit.kind {
+        let (sockets, told, stored) = match &unit.kind {
             // For ExecStartPost= and its kin (PassFileDescriptorsToExec=).
-            UnitKind::Socket(_) => (&own[..], false),
+            UnitKind::Socket(_) => (&own[..], None, 0),
             UnitKind::Service(service) => {
-                (&service.sockets[..], service.kind == ServiceKind::Notify)
+                let socket = format!("{}/{}", setting.notify, setting.manifest.place(unit));
+                let told = told::Fields::new(service, &socket)?;
+                (&service.sockets[..], Some(told), Store::room(service))
             }
-            _ => (&[][..], false),
-        };
-        let notify = match notifies {
-            true => {
-                let place = setting.manifest.place(unit);
-                let text = CString::new(format!("NOTIFY_SOCKET={}/{place}", setting.notify))?;
-                Some(Field::new(text.as_bytes(), 1 + PID_DIGITS))
-            }
-            false => None,
+            _ => (&[][..], None, 0),
         };
         let names = sockets.iter().filter_map(|id| match &setting.manifest.unit(*id)?.kind {
             UnitKind::Socket(socket) => Some((socket.fd_name.len() + 1) * socket.listeners.len()),
@@ -252,17 +266,15 @@ impl Program {
         let longest = lists.iter().flatten().map(|line: &Line| line.arguments.len()).max();
         Ok(Self {
             argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
-            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, MAINPID, NOTIFY_SOCKET, NULL, and an
-            // instance's
-            envp: Vec::with_capacity(environment.len() + 6 + Variables::COUNT),
+            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, NULL, and an instance's
+            envp: Vec::with_capacity(environment.len() + told::Fields::MOST + 4 + Variables::COUNT),
             lists: lists.map(Into::into),
             staged,
             environment: environment.into(),
-            notify,
+            told,
             listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
             listen_fds: Field::new(b"LISTEN_FDS=", COUNT_DIGITS),
-            listen_names: Field::new(b"LISTEN_FDNAMES=", names),
-            main_pid: Field::new(b"MAINPID=", PID_DIGITS),
+            listen_names: Field::new(b"LISTEN_FDNAMES=", names + stored * (NAME + 1)),
         })
     }
 
@@ -297,19 +309,9 @@ impl Program {
         let skipped = usize::from(!self.staged);
         self.envp.extend(moment.variables.iter().skip(skipped));
         let listen_pid = self.listen_pid.hole().as_mut_ptr();
-        if matches!(step, Step::Start(_)) {
-            if let Some(field) = &mut self.notify {
-                field.clear();
-                if let Some(position) = moment.instance {
-                    field.push(b".");
-                    field.push_number(u32::try_from(position).unwrap_or(u32::MAX));
-                }
-                self.envp.push(field.pointer());
-            }
-        } else if let Some(pid) = moment.told.main {
-            self.main_pid.clear();
-            self.main_pid.push_number(pid);
-            self.envp.push(self.main_pid.pointer());
+        let watchdog_pid = self.told.as_mut().map(told::Fields::pid_hole);
+        if let Some(told) = &mut self.told {
+            told.fill(manifest, step, moment.told, moment.instance, &mut self.envp);
         }
         let mut count = 0;
         self.listen_names.clear();
@@ -326,6 +328,13 @@ impl Program {
                 count += 1;
             }
         }
+        for name in moment.store.into_iter().flat_map(Store::names) {
+            if count > 0 {
+                self.listen_names.push(b":");
+            }
+            self.listen_names.push(name);
+            count += 1;
+        }
         if count > 0 {
             self.listen_fds.clear();
             self.listen_fds.push_number(count);
@@ -339,14 +348,16 @@ impl Program {
             argv: &self.argv,
             envp: &self.envp,
             listen_pid,
+            watchdog_pid,
             staged: self.staged,
         })
     }
 }
 
-/// `activator logd MANIFEST`, with LISTEN_* of fixed names.
+/// A program of ours, always the same: `activator logd MANIFEST` with LISTEN_* of fixed names, or
+/// `activator stage2 conditions UNIT`.
 #[derive(Debug)]
-pub(crate) struct LogProgram {
+pub(crate) struct OwnProgram {
     program: CString,
     arguments: Box<[CString]>,
     environment: Box<[CString]>,
@@ -355,19 +366,28 @@ pub(crate) struct LogProgram {
     envp: Vec<*const c_char>,
 }
 
-impl LogProgram {
-    /// `names` is LISTEN_FDNAMES, one for each fd.
-    pub(crate) fn new(place: &Place, names: &[String]) -> Result<Self, NulError> {
-        let activator = place.activator.as_str();
-        let paths = std::iter::once(&place.path).chain(&place.source).cloned();
-        let arguments: Vec<_> =
-            [activator.into(), "logd".into()].into_iter().chain(paths).collect();
-        let arguments = strings(&arguments)?;
-        let environment = strings(&[
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".into(),
-            format!("LISTEN_FDS={}", names.len()),
-            format!("LISTEN_FDNAMES={}", names.join(":")),
-        ])?;
+impl OwnProgram {
+    /// The log process; `names` is LISTEN_FDNAMES, one for each fd.
+    pub(crate) fn logd(place: &Place, names: &[String]) -> Result<Self, NulError> {
+        let environment =
+            [format!("LISTEN_FDS={}", names.len()), format!("LISTEN_FDNAMES={}", names.join(":"))];
+        let paths = std::iter::once(&place.path).chain(&place.source).map(String::as_str);
+        let words: Vec<&str> = std::iter::once("logd").chain(paths).collect();
+        Self::new(&place.activator, &words, &environment)
+    }
+
+    /// The one that looks at a unit's conditions.
+    pub(crate) fn conditions(setting: &Setting, unit: &Unit) -> Result<Self, NulError> {
+        let name = stage2::unit_argument(setting.manifest, unit);
+        let environment = [format!("ROUSE_MANIFEST={}", setting.path)];
+        Self::new(setting.activator, &["stage2", "conditions", &name], &environment)
+    }
+
+    fn new(activator: &str, words: &[&str], variables: &[String]) -> Result<Self, NulError> {
+        let words = [activator].into_iter().chain(words.iter().copied());
+        let arguments = words.map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin".to_owned();
+        let environment = strings(&[&[path], variables].concat())?;
         Ok(Self {
             program: CString::new(activator)?,
             argv: Vec::with_capacity(arguments.len() + 1),
@@ -393,6 +413,7 @@ impl LogProgram {
             argv: &self.argv,
             envp: &self.envp,
             listen_pid,
+            watchdog_pid: None,
             staged: false,
         }
     }

@@ -57,8 +57,10 @@ pub(crate) enum Stream<'a> {
 pub(crate) struct Plan<'a> {
     pub(crate) ready: Ready<'a>,
     pub(crate) streams: [Stream<'a>; 3],
-    /// Whether the fds from 3 on are handed over with O_NONBLOCK; None leaves them as they are.
+    /// Whether the listeners are handed over with O_NONBLOCK; None leaves them as they are.
     pub(crate) non_blocking: Option<bool>,
+    /// How many of the fds from 3 on are listeners; those behind them are left as they are.
+    pub(crate) listeners: usize,
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     pub(crate) directory: &'a CStr,
     pub(crate) oom_score: Option<&'a CStr>,
@@ -292,6 +294,9 @@ impl Errand<'_> {
             set_limit(RLIMIT_NOFILE, files)?;
         }
         write_pid(self.plan.ready.listen_pid);
+        if let Some(hole) = self.plan.ready.watchdog_pid {
+            write_pid(hole);
+        }
         if self.plan.ready.staged {
             return Ok(());
         }
@@ -348,10 +353,11 @@ impl Errand<'_> {
                 *fd = moved;
             }
         }
+        let listeners = 3..3 + self.plan.listeners;
         for (to, from) in self.fds.iter().enumerate() {
             // SAFETY: takes numbers only. dup2 clears close-on-exec, since `from` is not `to`.
             check(code::FDS, unsafe { libc::dup2(*from, to as RawFd) })?;
-            if let Some(on) = self.plan.non_blocking.filter(|_| to >= 3) {
+            if let Some(on) = self.plan.non_blocking.filter(|_| listeners.contains(&to)) {
                 set_nonblocking(to as RawFd, on)?;
             }
         }
@@ -417,7 +423,7 @@ fn set_nonblocking(fd: RawFd, on: bool) -> Step {
 fn write_pid(hole: *mut u8) {
     let mut buffer = [0; 10];
     let digits = decimal(std::process::id(), &mut buffer);
-    // SAFETY: the hole has room for ten digits and a NUL (`Ready::listen_pid`), all zero before.
+    // SAFETY: the hole has room for ten digits and a NUL (`Ready`), all zero before.
     unsafe { std::ptr::copy_nonoverlapping(digits.as_ptr(), hole, digits.len()) };
 }
 

@@ -79,6 +79,28 @@ pub(crate) fn kill(pid: i32, signal: c_int) -> Result<(), Errno> {
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
+/// Sends a signal to the process of a pidfd, whoever has its number by now.
+pub(crate) fn kill_pidfd(pidfd: BorrowedFd, signal: c_int) -> Result<(), Errno> {
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: no siginfo is given, the rest are numbers.
+    let done = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, nothing, 0)
+    };
+    check(done as c_int).map(drop)
+}
+
+/// Whether two fds are of one open file description. False where the kernel does not tell.
+pub(crate) fn same_file(one: BorrowedFd, other: BorrowedFd) -> bool {
+    /// linux/kcmp.h
+    const KCMP_FILE: c_int = 0;
+    let own = std::process::id();
+    // SAFETY: takes numbers only.
+    let order = unsafe {
+        libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one.as_raw_fd(), other.as_raw_fd())
+    };
+    order == 0
+}
+
 /// setsockopt(2) with bytes.
 pub(crate) fn set_option_bytes(
     fd: BorrowedFd,

@@ -13,6 +13,10 @@ pub(crate) enum Token {
     Notify(UnitId),
     /// cgroup.events of a service.
     Group(UnitId),
+    /// A main process that need not be a child of ours.
+    Adopted(UnitId),
+    /// An fd that a service has stored.
+    Stored(UnitId),
     /// A listener of a socket unit.
     Listener(UnitId, u16),
 }
@@ -28,6 +32,8 @@ impl From<Token> for mio::Token {
             Token::Notify(unit) => pack(2, unit, 0),
             Token::Group(unit) => pack(3, unit, 0),
             Token::Listener(unit, listener) => pack(4, unit, listener),
+            Token::Adopted(unit) => pack(5, unit, 0),
+            Token::Stored(unit) => pack(6, unit, 0),
         }
     }
 }
@@ -40,6 +46,8 @@ impl From<mio::Token> for Token {
             1 => Self::Link,
             2 => Self::Notify(unit),
             3 => Self::Group(unit),
+            5 => Self::Adopted(unit),
+            6 => Self::Stored(unit),
             _ => Self::Listener(unit, token as u16),
         }
     }
@@ -57,6 +65,8 @@ mod tests {
             Token::Link,
             Token::Notify(unit),
             Token::Group(unit),
+            Token::Adopted(unit),
+            Token::Stored(unit),
             Token::Listener(unit, 65535),
             Token::Listener(UnitId(0), 1),
         ];

@@ -1,15 +1,17 @@
 //! The hands of the state machine: fds, children, cgroups.
 
+use crate::adopted::Adopted;
 use crate::cgroup::Group;
 use crate::connection::{Connections, Pointers, Variables};
 use crate::link::Link;
 use crate::listen::{self, Listeners};
 use crate::notify::Notify;
-use crate::program::{Moment, Program, Surroundings};
+use crate::program::{Moment, OwnProgram, Program, Surroundings};
 use crate::slots::Slots;
 use crate::sources::Sources;
-use crate::spawn::{Plan, Spawner};
-use crate::supervise::{Accepted, Hands, OpenFailed, Spawned, Step, Told, Whom};
+use crate::spawn::{Plan, Spawner, Stream};
+use crate::store::Store;
+use crate::supervise::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
 use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
@@ -31,6 +33,10 @@ pub(crate) struct World {
     pub(crate) registry: Registry,
     pub(crate) listeners: Listeners,
     pub(crate) programs: Box<[Option<(Program, Surroundings)>]>,
+    /// What looks at a unit's conditions, for units of any kind that have some.
+    pub(crate) checks: Box<[Option<OwnProgram>]>,
+    pub(crate) adopted: Adopted,
+    pub(crate) stores: Box<[Option<Store>]>,
     pub(crate) notifies: Box<[Option<Notify>]>,
     pub(crate) groups: Box<[Option<Group>]>,
     /// Without cgroups: the process groups of the main and the control process; 0 is none. A
@@ -97,6 +103,32 @@ impl World {
     }
 }
 
+impl World {
+    /// Makes the child that looks at a unit's conditions. It is in no cgroup of a service, so that
+    /// no stop waits for it.
+    fn look_at_conditions(&mut self, unit: UnitId) -> Result<Spawned, i32> {
+        let Some(Some(program)) = self.checks.get_mut(unit.index()) else {
+            return Err(libc::EINVAL);
+        };
+        let null = Stream::Fd(self.null.as_raw_fd());
+        let log = self.logs.get(unit.index()).and_then(Option::as_ref);
+        let said = log.map_or(null, |(_, write)| Stream::Fd(write.as_raw_fd()));
+        let plan = Plan {
+            ready: program.ready(),
+            streams: [null, said, said],
+            non_blocking: None,
+            listeners: 0,
+            cgroup: None,
+            directory: c"/",
+            oom_score: None,
+            execution: None,
+        };
+        let child = self.spawner.spawn(&plan, std::iter::empty());
+        let child = child.map_err(|errno| errno.raw_os_error())?;
+        Ok(Spawned { pid: child.pid, exec_error: child.failed })
+    }
+}
+
 impl Hands for World {
     fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
         let Some(socket) = self.socket(unit) else { return Ok(()) };
@@ -133,6 +165,9 @@ impl Hands for World {
     }
 
     fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
+        if step == Step::Conditions {
+            return self.look_at_conditions(unit);
+        }
         let index = self.slots.source(unit).index();
         let own_socket = [unit];
         let Some(kind) = self.manifest.units.get(index).map(|unit| &unit.kind) else {
@@ -175,7 +210,10 @@ impl Hands for World {
         let own = owner.map(|slot| (slot.socket, 1)).filter(|_| passes && connected.is_some());
         let sockets = &mut units().map(|unit| (unit, listeners.fds(unit).count())).chain(own);
         let instance = owner.map(|_| self.slots.position(unit));
-        let moment = Moment { told, sockets, instance, variables: &variables };
+        // Instances store nothing: the next one is for another client.
+        let store = self.stores.get(unit.index()).and_then(Option::as_ref);
+        let store = store.filter(|_| matches!(step, Step::Start(_)));
+        let moment = Moment { told, sockets, store, instance, variables: &variables };
         let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
 
         let mut first = from_sockets.iter().flat_map(|unit| listeners.fds(*unit));
@@ -209,6 +247,7 @@ impl Hands for World {
             ready,
             streams,
             non_blocking,
+            listeners: fds().count() + usize::from(passes && connected.is_some()),
             cgroup: self.groups.get(unit.index()).and_then(Option::as_ref).map(Group::directory),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
@@ -216,8 +255,16 @@ impl Hands for World {
         };
         let child = self
             .spawner
-            .spawn(&plan, fds().chain(connected.filter(|_| passes)))
+            .spawn(
+                &plan,
+                fds()
+                    .chain(connected.filter(|_| passes))
+                    .chain(store.into_iter().flat_map(Store::fds)),
+            )
             .map_err(|errno| errno.raw_os_error())?;
+        if matches!(step, Step::Start(_)) {
+            self.adopted.forget(unit);
+        }
         let which = usize::from(!matches!(step, Step::Start(_)));
         if let Some(session) = self.sessions.get_mut(unit.index()) {
             session[which] = i32::try_from(child.pid).unwrap_or(0);
@@ -238,6 +285,9 @@ impl Hands for World {
             let _ = sys::kill(pid, signal);
         };
         if let Whom::Process(pid) = whom {
+            if self.adopted.kill(unit, pid, signal) {
+                return;
+            }
             return i32::try_from(pid).map_or((), send);
         }
         if let Some(Some(group)) = self.groups.get(unit.index()) {
@@ -270,6 +320,27 @@ impl Hands for World {
         match (self.socket(unit), self.listeners.fd(unit, listener)) {
             (Some(socket), Some(fd)) => self.connections.accept(fd, socket),
             _ => Accepted::Nothing,
+        }
+    }
+
+    fn find_main(&mut self, unit: UnitId) -> Found {
+        let source = self.slots.source(unit);
+        let Some(spec) = self.manifest.unit(source) else { return Found::Unclear };
+        let group = self.groups.get(unit.index()).and_then(Option::as_ref);
+        self.adopted.find(source, spec, group)
+    }
+
+    fn adopt(&mut self, unit: UnitId, pid: u32) -> bool {
+        self.adopted.adopt(&self.registry, unit, pid)
+    }
+
+    fn alive(&mut self, unit: UnitId, pid: u32) -> bool {
+        self.adopted.alive(unit, pid)
+    }
+
+    fn drop_store(&mut self, unit: UnitId) {
+        if let Some(Some(store)) = self.stores.get_mut(unit.index()) {
+            store.clear();
         }
     }
 

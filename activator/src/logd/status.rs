@@ -86,7 +86,16 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                     peer: peer.to_string(),
                 });
             }
-            Report::Service { unit, state, main_pid, starts, restarts, last_exit, .. } => {
+            Report::Service {
+                unit,
+                state,
+                main_pid,
+                starts,
+                restarts,
+                last_exit,
+                status: text,
+                ..
+            } => {
                 let place = manifest.unit(unit).map(|unit| manifest.place(unit));
                 let memory = cgroups.join(place.unwrap_or_default()).join("memory.current");
                 status.services.push(ServiceStatus {
@@ -96,6 +105,7 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                     restarts,
                     memory: number_in(&memory),
                     last_exit: last_exit.map(|exit| exit.to_string()),
+                    text: text.as_str().to_owned(),
                     name: name(unit),
                     user: user(unit),
                 });
@@ -186,6 +196,7 @@ mod tests {
             starts: 2,
             restarts: 1,
             last_exit: exit,
+            status: crate::control::Text::default(),
             job,
         }
     }
@@ -251,6 +262,7 @@ mod tests {
                 restarts: 1,
                 memory: Some(4096),
                 last_exit: Some("killed 9".into()),
+                text: String::new(),
             }],
             instances: vec![InstanceStatus {
                 name: "echo.service 4-7-8".into(),

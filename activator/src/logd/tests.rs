@@ -128,6 +128,7 @@ impl Room {
             starts: 1,
             restarts: 0,
             last_exit: None,
+            status: crate::control::Text::default(),
             job,
         });
         let state = SocketState::Running;

@@ -35,6 +35,8 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
         Event::Exited(exit) => format!("main process {}", ended(exit)),
         Event::CommandFailed(exit) => format!("a control command {}", ended(exit)),
         Event::TimedOut(signal) => format!("timed out, sent {}", signal_name(signal)),
+        Event::Skipped => "not started, a condition does not hold".to_owned(),
+        Event::StoreFull => "its fd store is full, an fd was closed".to_owned(),
         Event::Stopped => "down".to_owned(),
         Event::Failed => "failed".to_owned(),
         Event::Booted => "all units of the boot are started, sockets listen".to_owned(),

@@ -1,6 +1,7 @@
 //! What the state machine does to the world, and what it is told by it.
 
 use super::Accepted;
+use super::service::Outcome;
 use activator::control::{Event, Exit};
 use activator::manifest::UnitId;
 
@@ -33,6 +34,17 @@ pub(crate) trait Hands {
     fn refuse(&mut self);
     /// An instance has ended: what is left of its connection in here is closed.
     fn release(&mut self, instance: UnitId);
+    /// The process that the child of `Type=forking` has left, by `PIDFile=` or as the only one.
+    fn find_main(&mut self, unit: UnitId) -> Found;
+    /// Takes a process, which need not be a child of ours, as the main one. Its end, if nobody
+    /// tells us by [`super::Supervisor::reaped`], is an [`super::Supervisor::emptied`]. False if
+    /// there is no such process.
+    fn adopt(&mut self, unit: UnitId, pid: u32) -> bool;
+    /// Whether the process that was adopted has not ended; a zombie of ours, which will be reaped,
+    /// has not either.
+    fn alive(&mut self, unit: UnitId, pid: u32) -> bool;
+    /// Closes the fds that the service has stored (`FDSTORE=1`).
+    fn drop_store(&mut self, unit: UnitId);
     /// Tells people.
     fn tell(&mut self, unit: Option<UnitId>, event: Event);
 }
@@ -58,7 +70,6 @@ pub(crate) struct Spawned {
 
 /// Which command of a unit, by its index in the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code)] // Conditions come with the phase that runs them
 pub(crate) enum Step {
     /// `Condition*=` and `Assert*=` of any unit, all in one child: `activator stage2 conditions
     /// UNIT`. It ends with 0 if they hold, 1 to 254 to skip the start, 255 to fail it.
@@ -97,8 +108,7 @@ pub(crate) struct Told {
 /// How a run of a service ended, as systemd.exec(5) tells it in variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ended {
-    /// `success`, `exit-code`, `signal`, ...
-    pub(crate) result: &'static str,
+    pub(crate) result: Outcome,
     /// Of the main process, if it ran and is gone.
     pub(crate) exit: Option<Exit>,
 }
@@ -110,4 +120,17 @@ pub(crate) enum Whom {
     Process(u32),
     /// Every process of the service.
     All,
+}
+
+/// What came of [`Hands::find_main`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// That one.
+    Process(u32),
+    /// `PIDFile=` is not there, or not complete, or names nobody.
+    NotYet,
+    /// There is no `PIDFile=`, and several processes are left, or guessing is not wanted.
+    Unclear,
+    /// No process is left.
+    Nobody,
 }

@@ -1,5 +1,6 @@
 //! Jobs: which units are wanted up or down, and when each may move.
 
+use super::check::Hold;
 use super::{Cause, Job, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState};
 use activator::manifest::UnitId;
@@ -11,19 +12,16 @@ impl Supervisor<'_> {
         if self.machine == MachineState::Stopping {
             return false;
         }
-        let manifest = self.manifest;
-        self.mark_closure(unit, |of, on| {
-            let of = &manifest.units[of.index()];
-            of.requires.contains(&on) || of.wants.contains(&on)
-        });
+        self.reach.mark(unit, &self.graph.pulls);
         for index in 0..self.units.len() {
-            if !self.marks[index] || self.slots.is_template(id(index)) {
+            if !self.reach.marks[index] || self.slots.is_template(id(index)) {
                 continue;
             }
             if cause == Cause::Order
                 && let State::Service(service) = &mut self.units[index].state
             {
                 service.forgive();
+                self.units[index].hold = Hold::default();
             }
             let up = self.is_up(id(index));
             let job = &mut self.units[index].job;
@@ -36,31 +34,30 @@ impl Supervisor<'_> {
         }
         // Now the other way: whoever conflicts with one that has a job to start.
         for index in 0..self.units.len() {
-            let starts = self.marks[index]
+            let starts = self.reach.marks[index]
                 && self.units[index].job.is_some_and(|job| job.kind == JobKind::Start);
-            if starts {
-                for other in 0..self.units.len() {
-                    if other == index || !self.conflict(index, other) {
-                        continue;
-                    }
-                    if !self.is_down(id(other)) {
-                        self.want_down(other, JobKind::Stop);
-                    } else if !self.marks[other] {
-                        // A start that has not begun gives way, or the two wait for each other.
-                        self.units[other].job = None;
-                    }
+            if !starts {
+                continue;
+            }
+            for edge in 0..self.graph.conflicts[index].len() {
+                let other = self.graph.conflicts[index][edge];
+                if !self.is_down(other) {
+                    self.want_down(other.index(), JobKind::Stop);
+                } else if !self.reach.marks[other.index()] {
+                    // A start that has not begun gives way, or the two wait for each other.
+                    self.units[other.index()].job = None;
                 }
             }
         }
         true
     }
 
-    /// Wants a unit down, and all that require it; a restart brings all of them back.
+    /// Wants a unit down, and all that require it or are part of it; a restart brings all of them
+    /// back.
     pub(super) fn stop(&mut self, unit: UnitId, kind: JobKind) {
-        let manifest = self.manifest;
-        self.mark_closure(unit, |of, on| manifest.units[on.index()].requires.contains(&of));
+        self.reach.mark(self.slots.source(unit), &self.graph.drags);
         for index in 0..self.units.len() {
-            if self.marks[self.slots.source(id(index)).index()] {
+            if self.reach.marks[self.slots.source(id(index)).index()] {
                 // No instance comes back: its connection does not.
                 let instance = self.slots.owner(id(index)).is_some();
                 if !self.is_down(id(index)) {
@@ -75,14 +72,17 @@ impl Supervisor<'_> {
     /// Moves every unit that can move, until none can.
     pub(super) fn settle(&mut self, turn: &mut Turn) {
         self.ticked_us = turn.now;
-        // Each round ends at least one job or begins one, so rounds are bounded by the number of
-        // jobs; the bound is for a mistake in here, which must not hang PID 1.
+        // Each round ends at least one job or begins one, and what units do for each other's sake
+        // needs a change of state; so rounds are bounded by the number of jobs. The bound is for
+        // a mistake in here, which must not hang PID 1.
         for _ in 0..=self.units.len().saturating_mul(4) {
             let mut moved = false;
             for index in 0..self.units.len() {
-                moved |= self.advance(turn, id(index));
+                if self.units[index].job.is_some() {
+                    moved |= self.advance(turn, id(index));
+                }
             }
-            if !moved {
+            if !moved && !self.react() {
                 break;
             }
         }
@@ -137,9 +137,14 @@ impl Supervisor<'_> {
         }
         if self.lacks_requirement(unit) {
             self.units[unit.index()].job = None;
-            self.fail_for_requirement(turn, unit);
+            self.units[unit.index()].hold.skipped = false;
+            self.fail_to_start(turn, unit);
             return true;
         }
+        if !self.conditions_hold(turn, unit) {
+            return false;
+        }
+        self.units[unit.index()].hold.skipped = false;
         self.units[unit.index()].job = Some(Job { begun: true, ..job });
         match &mut self.units[unit.index()].state {
             State::Socket(_) => self.start_socket(turn, unit),
@@ -172,61 +177,37 @@ impl Supervisor<'_> {
     /// A unit starts when what it comes after has no job left, when no unit that comes after it
     /// is still being stopped, and when what it conflicts with is down.
     fn waits_to_start(&self, unit: UnitId) -> bool {
-        let spec = self.spec(unit);
-        spec.after.iter().any(|id| *id != unit && self.units[id.index()].job.is_some())
-            || (0..self.units.len()).any(|other| {
-                let stops = self.units[other].job.is_some_and(|job| job.kind != JobKind::Start);
-                (stops && self.spec(id(other)).after.contains(&unit))
-                    || (other != unit.index()
-                        && self.conflict(unit.index(), other)
-                        && !self.is_down(id(other)))
-            })
+        let job = |other: &UnitId| self.units[other.index()].job;
+        let stops = |other: &UnitId| job(other).is_some_and(|job| job.kind != JobKind::Start);
+        self.spec(unit).after.iter().any(|other| *other != unit && job(other).is_some())
+            || self.graph.before[unit.index()].iter().any(stops)
+            || self.graph.conflicts[unit.index()].iter().any(|other| !self.is_down(*other))
     }
 
     /// A unit stops when all that comes after it, and is to stop, is down.
     fn waits_to_stop(&self, unit: UnitId) -> bool {
-        (0..self.units.len()).any(|other| {
-            other != unit.index()
-                && self.units[other].job.is_some_and(|job| job.kind != JobKind::Start)
-                && self.spec(id(other)).after.contains(&unit)
-                && !self.is_down(id(other))
+        self.graph.before[unit.index()].iter().any(|other| {
+            *other != unit
+                && self.units[other.index()].job.is_some_and(|job| job.kind != JobKind::Start)
+                && !self.is_down(*other)
         })
     }
 
     fn lacks_requirement(&self, unit: UnitId) -> bool {
         let spec = self.spec(unit);
-        spec.requires.iter().any(|id| spec.after.contains(id) && !self.is_satisfied(*id))
+        let after = |id: &&UnitId| spec.after.contains(id);
+        spec.requires.iter().filter(after).any(|id| !self.is_satisfied(*id))
+            || spec.binds_to.iter().filter(after).any(|id| !self.is_up(*id))
+            || spec.requisite.iter().any(|id| !self.is_up(*id))
     }
 
     pub(super) fn conflict(&self, one: usize, other: usize) -> bool {
-        self.spec(id(one)).conflicts.contains(&id(other))
-            || self.spec(id(other)).conflicts.contains(&id(one))
+        self.graph.conflicts[one].contains(&id(other))
     }
 
     pub(super) fn want_down(&mut self, index: usize, kind: JobKind) {
         let job = &mut self.units[index].job;
         let begun = job.is_some_and(|job| job.kind != JobKind::Start && job.begun);
         *job = Some(Job { kind, begun });
-    }
-
-    /// Marks a unit and all that are reached from it; `edge(of, on)` says what leads on.
-    fn mark_closure(&mut self, unit: UnitId, edge: impl Fn(UnitId, UnitId) -> bool) {
-        self.marks.fill(false);
-        self.marks[unit.index()] = true;
-        loop {
-            let mut grown = false;
-            // Instances are in no graph of their own; see `instance`.
-            for of in 0..self.manifest.units.len() {
-                for on in 0..self.manifest.units.len() {
-                    if self.marks[of] && !self.marks[on] && edge(id(of), id(on)) {
-                        self.marks[on] = true;
-                        grown = true;
-                    }
-                }
-            }
-            if !grown {
-                return;
-            }
-        }
     }
 }

@@ -68,10 +68,13 @@
 //! `resume` of its struct, and so is what ends with the process (what epoll watches). Maps and
 //! borrowed fields have no place there, and no field may hold an fd: those are the hands'.
 
+mod check;
+mod graph;
 mod hands;
 mod instance;
 mod jobs;
 mod limit;
+mod relations;
 #[allow(dead_code)]
 mod reload;
 mod service;
@@ -89,8 +92,8 @@ pub(crate) use reload::{Fate, Machine};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, MachineState, Report, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
-pub(crate) use activator::notification::Notification;
-pub(crate) use hands::{Hands, OpenFailed, Spawned, Step, Told, Whom};
+use activator::notification::Notification;
+pub(crate) use hands::{Ended, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
 use serde::{Deserialize, Serialize};
 
 /// Why somebody asks for a start.
@@ -128,10 +131,20 @@ pub(crate) struct Unit {
     /// Of an instance: the connection that it is for, while the slot is taken.
     #[serde(default)]
     visitor: Option<instance::Visitor>,
+    /// The look at its conditions, while a start job waits for it.
+    #[serde(default)]
+    check: Option<check::Check>,
+    /// Starts that conditions have skipped.
+    #[serde(default)]
+    hold: check::Hold,
+    /// What others have reacted to last.
+    #[serde(skip)]
+    standing: relations::Standing,
     state: State,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // most units are services, and a box would be one more allocation
 enum State {
     Socket(socket::Socket),
     Service(service::Service),
@@ -152,8 +165,8 @@ pub(crate) struct Supervisor<'m> {
     slots: Slots,
     /// One for each unit of the manifest, at the same index; behind them the instances.
     units: Box<[Unit]>,
-    /// Scratch for closures over the graph, one for each unit.
-    marks: Box<[bool]>,
+    graph: graph::Graph,
+    reach: graph::Reach,
     machine: MachineState,
     started_us: u64,
     listening_us: u64,
@@ -168,6 +181,9 @@ impl<'m> Supervisor<'m> {
             job: None,
             boot: false,
             visitor: None,
+            check: None,
+            hold: check::Hold::default(),
+            standing: relations::Standing::default(),
             state: match &unit.kind {
                 UnitKind::Socket(socket) => State::Socket(socket::Socket::new(socket)),
                 UnitKind::Service(service) => State::Service(service::Service::new(service)),
@@ -179,7 +195,8 @@ impl<'m> Supervisor<'m> {
         let units: Box<[Unit]> = manifest.units.iter().chain(templates).map(unit).collect();
         Self {
             manifest,
-            marks: units.iter().map(|_| false).collect(),
+            graph: graph::Graph::new(manifest, &slots),
+            reach: graph::Reach::new(units.len()),
             units,
             slots,
             machine: MachineState::Starting,
@@ -227,8 +244,10 @@ impl<'m> Supervisor<'m> {
     pub(crate) fn reaped(&mut self, now: u64, hands: &mut dyn Hands, pid: u32, exit: Exit) -> bool {
         let turn = &mut Turn { now, hands };
         let known = (0..self.units.len()).any(|index| {
-            self.ended(turn, id(index), pid, exit)
-                || self.socket_command_ended(turn, id(index), pid, exit)
+            let unit = id(index);
+            self.ended(turn, unit, pid, exit)
+                || self.socket_command_ended(turn, unit, pid, exit)
+                || self.check_ended(turn, unit, pid, exit)
         });
         self.settle(turn);
         known
@@ -249,7 +268,7 @@ impl<'m> Supervisor<'m> {
         now: u64,
         hands: &mut dyn Hands,
         unit: UnitId,
-        notification: Notification,
+        notification: &Notification,
     ) {
         let turn = &mut Turn { now, hands };
         self.notify(turn, unit, notification);
@@ -265,6 +284,7 @@ impl<'m> Supervisor<'m> {
                 State::Service(_) => self.service_tick(turn, id(index)),
                 State::Target { .. } => {}
             }
+            self.check_tick(turn, id(index));
         }
         self.settle(turn);
     }
@@ -307,7 +327,7 @@ impl<'m> Supervisor<'m> {
             return false;
         }
         let turn = &mut Turn { now, hands };
-        self.reload(turn, unit);
+        self.reload_all(turn, unit);
         self.settle(turn);
         true
     }
@@ -337,10 +357,15 @@ impl<'m> Supervisor<'m> {
 
     /// When [`Supervisor::tick`] has something to do; None is not before another event.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let deadline = |index| match &self.units.get::<usize>(index)?.state {
-            State::Socket(socket) => socket.deadline(),
-            State::Service(service) => self.service_deadline(index, service),
-            State::Target { .. } => None,
+        let deadline = |index: usize| {
+            let unit = self.units.get(index)?;
+            let own = match &unit.state {
+                State::Socket(socket) => socket.deadline(),
+                State::Service(service) => self.service_deadline(index, service),
+                State::Target { .. } => None,
+            };
+            let check = unit.check.and_then(check::Check::deadline);
+            own.into_iter().chain(check).min()
         };
         (0..self.units.len()).filter_map(deadline).min()
     }

@@ -58,7 +58,15 @@ impl Unit {
         let UnitKind::Service(spec) = kind else { return None };
         let main = saved.pointer("/state/Service/main")?.as_u64()?;
         let state = State::Service(service::Service::running(spec, u32::try_from(main).ok()?));
-        Some(Self { job: None, boot: false, visitor: None, state })
+        Some(Self {
+            job: None,
+            boot: false,
+            visitor: None,
+            check: None,
+            hold: super::check::Hold::default(),
+            standing: super::relations::Standing::default(),
+            state,
+        })
     }
 
     /// Whether nothing of it is left, and nobody wants it.
@@ -106,12 +114,16 @@ impl<'m> Supervisor<'m> {
             }
             resumed.units[index] = saved;
         }
+        resumed.note_standing();
         resumed
     }
 
     /// Goes on after a reload; one fate for each unit.
     pub(crate) fn go_on(&mut self, now: u64, hands: &mut dyn Hands, fates: &[Fate]) {
         let turn = &mut Turn { now, hands };
+        for index in 0..self.units.len() {
+            self.adopt_again(turn, id(index));
+        }
         for (index, fate) in fates.iter().enumerate().take(self.units.len()) {
             match fate {
                 Fate::Opens if self.is_open(id(index)) => self.open(turn, id(index)),

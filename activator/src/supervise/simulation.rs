@@ -17,10 +17,11 @@
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
 
 use super::tests::{command, manifest, service, socket, unit};
-use super::{Accepted, Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, Report, SocketState};
 use activator::manifest::*;
+use activator::notification::Notification;
 use activator::peer::Peer;
 use std::collections::BTreeMap;
 
@@ -372,7 +373,7 @@ impl<'m> World<'m> {
             }
             Fate::Ready(unit) => {
                 let ready = Notification { ready: true, ..Notification::default() };
-                it.notified(now, self, unit, ready);
+                it.notified(now, self, unit, &ready);
             }
             Fate::Serve(pid) => self.serve(pid),
             Fate::Start(unit) => {
@@ -434,7 +435,7 @@ impl<'m> World<'m> {
         }
     }
 
-    fn alive(&self, unit: UnitId) -> bool {
+    fn is_populated(&self, unit: UnitId) -> bool {
         self.processes.values().any(|process| process.unit == unit) || self.leftovers[unit.index()]
     }
 
@@ -489,7 +490,7 @@ impl Hands for World<'_> {
         };
         let main = |process: &Process| process.unit == socket.service && process.main;
         assert!(!self.processes.values().any(main), "{unit:?} is watched, its service lives");
-        assert!(!group || !self.alive(socket.service), "{unit:?}: its cgroup is not empty");
+        assert!(!group || !self.is_populated(socket.service), "{unit:?}: its cgroup is not empty");
         assert!(!self.pending, "a connection is nobody's");
         if !self.calm && self.dice.one_in(50) {
             return false;
@@ -565,7 +566,7 @@ impl Hands for World<'_> {
     }
 
     fn populated(&mut self, unit: UnitId) -> bool {
-        self.alive(unit)
+        self.is_populated(unit)
     }
 
     fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {
@@ -607,6 +608,20 @@ impl Hands for World<'_> {
         assert!(!self.processes.values().any(main), "{instance:?} is free, but runs");
         assert!(self.held.remove(&instance).is_some(), "{instance:?} had no connection");
     }
+
+    fn find_main(&mut self, _: UnitId) -> Found {
+        Found::Unclear
+    }
+
+    fn adopt(&mut self, _: UnitId, _: u32) -> bool {
+        true
+    }
+
+    fn alive(&mut self, _: UnitId, _: u32) -> bool {
+        true
+    }
+
+    fn drop_store(&mut self, _: UnitId) {}
 
     fn tell(&mut self, _: Option<UnitId>, event: Event) {
         if let Event::Paused(hold) = event {

@@ -1,8 +1,13 @@
 //! The state machine, step by step, with scripted hands.
 
-use super::{Accepted, Hands, Notification, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+mod conditions;
+mod relations;
+mod service;
+
+use super::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
+use activator::notification::Notification;
 
 /// What was asked of the hands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +22,7 @@ enum Call {
     Keep(u16, u64),
     Refuse,
     Release(u16),
+    DropStore(u16),
 }
 use Call::*;
 
@@ -33,6 +39,12 @@ struct Script {
     /// What the next accepts find, the last first.
     clients: Vec<Accepted>,
     pids: u32,
+    /// What `Type=forking` finds.
+    found: Option<Found>,
+    /// Processes that are none.
+    dead: Vec<u32>,
+    /// What the last child was told.
+    told: Option<Told>,
 }
 
 impl Script {
@@ -57,7 +69,8 @@ impl Hands for Script {
     fn unwatch(&mut self, unit: UnitId, listener: u16) {
         self.calls.push(Unwatch(unit.0, listener));
     }
-    fn spawn(&mut self, unit: UnitId, step: Step, _: &Told) -> Result<Spawned, i32> {
+    fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
+        self.told = Some(*told);
         if let Some(errno) = self.spawn_error {
             return Err(errno);
         }
@@ -85,6 +98,18 @@ impl Hands for Script {
     }
     fn release(&mut self, instance: UnitId) {
         self.calls.push(Release(instance.0));
+    }
+    fn find_main(&mut self, _: UnitId) -> Found {
+        self.found.unwrap_or(Found::NotYet)
+    }
+    fn adopt(&mut self, _: UnitId, pid: u32) -> bool {
+        !self.dead.contains(&pid)
+    }
+    fn alive(&mut self, _: UnitId, pid: u32) -> bool {
+        !self.dead.contains(&pid)
+    }
+    fn drop_store(&mut self, unit: UnitId) {
+        self.calls.push(DropStore(unit.0));
     }
     fn tell(&mut self, unit: Option<UnitId>, event: Event) {
         self.events.push((unit, event));
@@ -374,7 +399,7 @@ fn commands_run_in_order_and_stop_post_runs_after_a_failed_start() {
     it.reaped(3, hands, 102, Exit::Code(0));
     assert_eq!(state(&it, 0), ServiceState::Starting);
     let ready = Notification { ready: true, ..Notification::default() };
-    it.notified(4, hands, A, ready);
+    it.notified(4, hands, A, &ready);
     it.reaped(5, hands, 104, Exit::Code(0));
     assert_eq!(state(&it, 0), ServiceState::Running);
     it.order_stop(6, hands, A);
