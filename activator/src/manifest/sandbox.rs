@@ -122,7 +122,7 @@ pub struct Bind {
     pub recursive: bool,
 }
 
-/// `PrivateNetwork=`, `PrivateIPC=`, `PrivateUsers=`, `PrivateMounts=`, `PrivatePIDs=`.
+/// `PrivateNetwork=`, `PrivateIPC=`, `PrivateUsers=`, `PrivateMounts=`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Namespaces {
@@ -130,7 +130,6 @@ pub struct Namespaces {
     pub ipc: bool,
     pub users: bool,
     pub mounts: bool,
-    pub pids: bool,
 }
 
 /// `SystemCallFilter=`.

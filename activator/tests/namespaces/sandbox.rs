@@ -602,7 +602,7 @@ fn namespaces(bench: &mut Bench) {
     let _listener = std::net::TcpListener::bind("127.0.0.1:3000").unwrap();
     let mut room = Room::new(bench);
     let sandbox = Sandbox {
-        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true, pids: false },
+        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true },
         protect_hostname: true,
         ..Sandbox::default()
     };

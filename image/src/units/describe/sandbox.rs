@@ -36,7 +36,6 @@ pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
         (namespaces.ipc, "System V IPC of its own"),
         (namespaces.users, "users of its own"),
         (namespaces.mounts, "mounts of its own"),
-        (namespaces.pids, "processes of its own"),
         (sandbox.restrict_realtime, "no realtime scheduling"),
         (sandbox.restrict_suid_sgid, "no setting of setuid and setgid bits"),
         (sandbox.lock_personality, "no other personality"),

@@ -25,7 +25,6 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Sandbox {
             network: flag("PrivateNetwork"),
             ipc: flag("PrivateIPC"),
             mounts: flag("PrivateMounts"),
-            pids: flag("PrivatePIDs"),
             users: false,
         },
         ..Sandbox::default()

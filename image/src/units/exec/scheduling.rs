@@ -21,16 +21,20 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Scheduling {
         .setting(section, "CPUSchedulingPriority", |text| value::number(text, 0, 99))
         .map(|priority| priority as u32);
     let real_time = matches!(policy, Some(1 | 2));
-    if let (true, None | Some(0), Some(line)) =
-        (real_time, priority, keys.unit.all(section, "CPUSchedulingPriority").next_back())
+    let expected = match (real_time, priority) {
+        (true, Some(0)) => Some("a number from 1 to 99 for `fifo` and `rr`"),
+        (false, Some(1..)) => Some("0, or `CPUSchedulingPolicy=fifo` or `rr` beside it"),
+        _ => None,
+    };
+    if let (Some(expected), Some(line)) =
+        (expected, keys.unit.all(section, "CPUSchedulingPriority").next_back())
     {
-        let expected = Expected::Other("a number from 1 to 99 for `fifo` and `rr`");
-        keys.bad(line, &expected);
+        keys.bad(line, &Expected::Other(expected));
     }
     Scheduling {
         policy,
-        // systemd's default for the two is the lowest.
-        priority: priority.or(real_time.then_some(1)),
+        // systemd's default for the two is the lowest; the others have none.
+        priority: real_time.then(|| priority.unwrap_or(1)),
         reset_on_fork: keys.flag(section, "CPUSchedulingResetOnFork"),
         affinity: affinity(keys, section),
         io_priority: io_priority(keys, section),

@@ -8,6 +8,7 @@ const NUMA: &str = "is not supported: a guest has one memory node";
 const IMAGES: &str = "is not supported: the appliance itself is an image";
 const QUOTA: &str = "is not supported: the guest's file systems have no project quotas";
 const ACCOUNTING: &str = "has no effect: the guest's file systems have no project quotas";
+const PIDS: &str = "is not supported: the program would not be the process that PID 1 watches";
 const NO_KEY: &str = "is not supported: no key in the guest opens it";
 
 pub(super) const KEYS: &[Key] = &[
@@ -75,7 +76,6 @@ pub(super) const KEYS: &[Key] = &[
     honoured("PrivateDevices"),
     honoured("PrivateNetwork"),
     honoured("PrivateIPC"),
-    honoured("PrivatePIDs"),
     honoured("PrivateUsers"),
     honoured("PrivateMounts"),
     honoured("NetworkNamespacePath"),
@@ -151,6 +151,7 @@ pub(super) const KEYS: &[Key] = &[
     harmless("NUMAMask", "only matters with `NUMAPolicy=`"),
     refused("PAMName", "is not supported: the guest has no PAM"),
     refused("Capabilities", "is gone from systemd, too; write `CapabilityBoundingSet=`"),
+    refused("PrivatePIDs", PIDS),
     refused("PrivateUsersEx", SANDBOX),
     refused("PrivateBPF", SANDBOX),
     refused("BPFDelegateCommands", NOT_YET),
