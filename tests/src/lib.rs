@@ -8,6 +8,7 @@ mod count;
 pub mod fuzz;
 mod golden;
 mod mirror;
+pub mod oracle;
 mod tools;
 mod vm;
 

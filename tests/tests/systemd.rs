@@ -1,0 +1,157 @@
+//! The same unit files under real `systemd --user` and under the activator: what the services
+//! see, and what becomes of them, is compared. See `rouse_tests::oracle`.
+//!
+//! The differences that are meant are the rows of `activator/DIVERGENCES.md`. One that no row
+//! names fails, and so does a row that names none.
+//!
+//! `cargo test -p rouse-tests --test systemd [-- PART-OF-A-CASE'S-NAME ...]`. With names, only
+//! those cases are run, and no row is called stale.
+
+use rouse_tests::oracle::{case, compare, divergence, driver, manager::Manager, ours, stage};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["inside", side, folder] => inside(side, Path::new(folder)),
+        ["--list", ..] => {
+            println!("systemd: test");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let names = arguments.iter().filter(|it| !it.starts_with('-'));
+            compare(&names.map(String::as_str).collect::<Vec<_>>())
+        }
+    }
+}
+
+fn compare(names: &[&str]) -> ExitCode {
+    if let Err(why) = possible() {
+        eprintln!("SKIPPED: no comparison with systemd: {why}");
+        return ExitCode::SUCCESS;
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part));
+    let mut cases = case::read(&repository().join("tests/systemd"));
+    cases.retain(|case| wanted(&case.name));
+    println!("{} cases", cases.len());
+    let ours = ours::compile_all(&cases);
+    build_activator();
+    // It stays, to look into: what each side saw, and what the managers logged.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("names"), names.join("\n")).unwrap();
+    std::fs::write(folder.join("manifest"), ours.manifest.encode()).unwrap();
+    std::fs::write(folder.join("refused"), join(ours.refused.keys())).unwrap();
+    let sides = ["systemd", "rouse"].map(|side| (side, start(side, &folder)));
+    let [systemd, mut rouse] = sides.map(|(side, child)| finish(side, child, &folder));
+    for (case, errors) in &ours.refused {
+        rouse.insert(case.clone(), serde_json::json!({ "refused": errors }));
+    }
+    let text = std::fs::read_to_string(repository().join("activator/DIVERGENCES.md")).unwrap();
+    let table = divergence::parse(&text);
+    let differences = compare::differences(&systemd, &rouse);
+    let verdict = compare::judge(differences, &table);
+    for difference in &verdict.unexpected {
+        println!("DIFFERENT {difference}");
+    }
+    let stale = if names.is_empty() { verdict.stale } else { vec![] };
+    for row in &stale {
+        println!("NO LONGER DIFFERENT {}: {} | {}", row.id, row.case, row.field);
+    }
+    println!(
+        "{} cases; {} unexpected differences; {} that the {} rows of the table explain",
+        systemd.len(),
+        verdict.unexpected.len(),
+        verdict.explained,
+        table.len()
+    );
+    match verdict.unexpected.is_empty() && stale.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+/// Why there can be no comparison.
+fn possible() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("accounts, mounts and control groups of both sides need root".into());
+    }
+    if !Path::new(SYSTEMD).exists() {
+        return Err(format!("there is no {SYSTEMD}"));
+    }
+    let output = Command::new(SYSTEMD).arg("--version").output().map_err(|it| it.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match text.split_whitespace().nth(1) {
+        Some("252") => Ok(()),
+        version => Err(format!("the table of divergences is about systemd 252, not {version:?}")),
+    }
+}
+
+/// Cargo hands a test the programs of its own package alone.
+fn build_activator() {
+    let programs = programs();
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--package", "activator", "--bin", "activator"]);
+    command.arg("--target-dir").arg(programs.parent().unwrap()).current_dir(repository());
+    if programs.ends_with("release") {
+        command.arg("--release");
+    }
+    assert!(command.status().unwrap().success());
+}
+
+/// Where cargo puts programs: `target/debug`.
+fn programs() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
+fn start(side: &str, folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join(format!("{side}.log"))).unwrap();
+    let mut command = stage::unshare();
+    command.arg(std::env::current_exe().unwrap()).args(["inside", side]).arg(folder);
+    command.stdout(Stdio::piped()).stderr(log).stdin(Stdio::null());
+    println!("{side} starts");
+    command.spawn().unwrap()
+}
+
+fn finish(side: &str, child: Child, folder: &Path) -> BTreeMap<String, Value> {
+    let output = child.wait_with_output().unwrap();
+    let log = || std::fs::read_to_string(folder.join(format!("{side}.log"))).unwrap();
+    assert!(output.status.success(), "{side}:\n{}", log());
+    std::fs::write(folder.join(format!("{side}.json")), &output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// One side, as PID 1 of its namespaces. What it saw goes to stdout.
+fn inside(side: &str, folder: &Path) -> ExitCode {
+    let manager = if side == "systemd" { Manager::Systemd } else { Manager::Activator };
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (names, refused) = (text("names"), text("refused"));
+    let mut cases = case::read(&repository().join("tests/systemd"));
+    cases.retain(|case| names.is_empty() || names.lines().any(|part| case.name.contains(part)));
+    if manager == Manager::Activator {
+        cases.retain(|case| refused.lines().all(|name| name != case.name));
+    }
+    let programs = programs();
+    let props = stage::Props {
+        probe: programs.join("rouse-probe"),
+        activator: programs.join("activator"),
+        manifest: folder.join("manifest"),
+    };
+    stage::set(&props, &cases);
+    let seen = driver::run(manager, Path::new(SYSTEMD), &cases);
+    println!("{}", serde_json::to_string(&seen).unwrap());
+    ExitCode::SUCCESS
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    names.map(String::as_str).collect::<Vec<_>>().join("\n")
+}
