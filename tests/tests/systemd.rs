@@ -50,7 +50,7 @@ fn compare(names: &[&str]) -> ExitCode {
     let sides = ["systemd", "rouse"].map(|side| (side, start(side, &folder)));
     let [systemd, mut rouse] = sides.map(|(side, child)| finish(side, child, &folder));
     for (case, errors) in &ours.refused {
-        rouse.insert(case.clone(), serde_json::json!({ "refused": errors }));
+        rouse.insert(case.clone(), serde_json::json!({ "refused": errors.join("; ") }));
     }
     let text = std::fs::read_to_string(repository().join("activator/DIVERGENCES.md")).unwrap();
     let table = divergence::parse(&text);
@@ -59,9 +59,14 @@ fn compare(names: &[&str]) -> ExitCode {
     for difference in &verdict.unexpected {
         println!("DIFFERENT {difference}");
     }
-    let stale = if names.is_empty() { verdict.stale } else { vec![] };
+    let (stale, mended): (Vec<_>, Vec<_>) =
+        verdict.stale.into_iter().partition(|row| row.kind == divergence::Kind::Meant);
+    let stale = if names.is_empty() { stale } else { vec![] };
     for row in &stale {
         println!("NO LONGER DIFFERENT {}: {} | {}", row.id, row.case, row.field);
+    }
+    for row in mended.iter().filter(|_| names.is_empty()) {
+        println!("MENDED, take it out of the table: {}", row.id);
     }
     println!(
         "{} cases; {} unexpected differences; {} that the {} rows of the table explain",

@@ -49,8 +49,8 @@ pub(super) fn set(
         Mark(mark) => sys::set_option_bytes(fd, SOL_SOCKET, libc::SO_MARK, &mark.to_ne_bytes()),
         ReceiveBuffer(size) => buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, *size),
         SendBuffer(size) => buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, *size),
-        IpTos(tos) if !v6 => int(IPPROTO_IP, libc::IP_TOS, *tos),
-        IpTos(_) => Ok(()),
+        // Of IPv6 sockets, too: for their IPv4 peers, and the priority follows from it.
+        IpTos(tos) => int(IPPROTO_IP, libc::IP_TOS, *tos),
         IpTtl(ttl) => by_family(libc::IP_TTL, libc::IPV6_UNICAST_HOPS, *ttl),
         TcpCongestion(name) => {
             sys::set_option_bytes(fd, IPPROTO_TCP, libc::TCP_CONGESTION, name.as_bytes())

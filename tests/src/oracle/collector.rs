@@ -22,10 +22,12 @@ pub struct Report {
     pub seen: Value,
 }
 
+type Reports = BTreeMap<String, Vec<Report>>;
+
 /// All reports so far, by case.
 #[derive(Clone, Default)]
 pub struct Collector {
-    shared: Arc<(Mutex<BTreeMap<String, Vec<Report>>>, Condvar)>,
+    shared: Arc<(Mutex<Reports>, Condvar)>,
 }
 
 impl Collector {

@@ -2,7 +2,7 @@
 
 use super::divergence::Divergence;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One value that is not the same on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +33,27 @@ pub fn differences(
 ) -> Vec<Difference> {
     let mut found = vec![];
     for (case, theirs) in systemd {
-        let theirs = flat(theirs);
-        let ours = rouse.get(case).map(flat).unwrap_or_default();
+        let mut add = |field: &str, systemd: &str, rouse: &str| {
+            let [case, field, systemd, rouse] =
+                [case.as_str(), field, systemd, rouse].map(str::to_owned);
+            found.push(Difference { case, field, systemd, rouse });
+        };
+        let ours = rouse.get(case).unwrap_or(&Value::Null);
+        if let Some(errors) = ours["refused"].as_str() {
+            add("refused", "absent", errors);
+            continue;
+        }
+        let (mut theirs, mut ours) = (flat(theirs), flat(ours));
+        // A report that the other side lacks is one difference, not a hundred.
+        let (of_theirs, of_ours) = (reports(&theirs), reports(&ours));
+        for report in of_theirs.difference(&of_ours) {
+            add(report, "reported", "absent");
+            theirs.retain(|field, _| !field.starts_with(&format!("{report}.")));
+        }
+        for report in of_ours.difference(&of_theirs) {
+            add(report, "absent", "reported");
+            ours.retain(|field, _| !field.starts_with(&format!("{report}.")));
+        }
         let mut fields: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
         fields.sort();
         fields.dedup();
@@ -42,11 +61,25 @@ pub fn differences(
             let value = |side: &Fields| side.get(field).cloned().unwrap_or_else(|| "absent".into());
             let (systemd, rouse) = (value(&theirs), value(&ours));
             if systemd != rouse {
-                found.push(Difference { case: case.clone(), field: field.clone(), systemd, rouse });
+                add(field, &systemd, &rouse);
             }
         }
     }
     found
+}
+
+/// The reports in what a side saw: `main.0`.
+fn reports(side: &Fields) -> BTreeSet<String> {
+    let fields = side.keys().filter(|field| !field.starts_with("steps.") && *field != "order");
+    let report = |field: &String| {
+        let index = field.match_indices('.').find_map(|(at, _)| {
+            let rest = &field[at + 1..];
+            let end = rest.find('.').unwrap_or(rest.len());
+            rest[..end].bytes().all(|byte| byte.is_ascii_digit()).then_some(at + 1 + end)
+        });
+        index.map(|end| field[..end].to_owned())
+    };
+    fields.filter_map(report).collect()
 }
 
 fn flat(seen: &Value) -> Fields {
@@ -55,15 +88,21 @@ fn flat(seen: &Value) -> Fields {
     fields
 }
 
-/// A report that one side lacks is one difference, not a hundred: its fields are not walked.
 fn walk(path: String, value: &Value, fields: &mut Fields) {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let below =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
+        // So that one that says nothing is seen as well.
+        Value::Object(map) if map.is_empty() => {
+            drop(fields.insert(below("reported"), "yes".into()))
+        }
         Value::Object(map) => map.iter().for_each(|(name, value)| {
             walk(if name == "reports" { String::new() } else { below(name) }, value, fields);
         }),
         Value::Array(list) => {
-            list.iter().enumerate().for_each(|(index, it)| walk(below(&index.to_string()), it, fields));
+            list.iter()
+                .enumerate()
+                .for_each(|(index, it)| walk(below(&index.to_string()), it, fields));
         }
         Value::Null => {}
         Value::String(text) => drop(fields.insert(path, text.clone())),
@@ -98,6 +137,7 @@ pub fn judge(differences: Vec<Difference>, table: &[Divergence]) -> Verdict<'_> 
             false => unexpected.push(difference),
         }
     }
-    let stale = table.iter().zip(used).filter(|(_, used)| !used).map(|(row, _)| row).collect();
+    let stale = table.iter().zip(used).filter(|(row, used)| !used && !row.is_random());
+    let stale = stale.map(|(row, _)| row).collect();
     Verdict { unexpected, stale, explained }
 }

@@ -44,6 +44,8 @@ const WORKERS: usize = 12;
 pub fn run(manager: Manager, systemd: &Path, cases: &[Case]) -> BTreeMap<String, Value> {
     let collector = Collector::start();
     let log = std::fs::File::create("/run/oracle/log").unwrap();
+    // The namespace ends with the driver, and the manager with the namespace.
+    #[allow(clippy::zombie_processes)]
     let mut child = manager.start(systemd, log);
     let end = Instant::now() + Duration::from_secs(60);
     while !manager.is_up() {
@@ -60,7 +62,8 @@ pub fn run(manager: Manager, systemd: &Path, cases: &[Case]) -> BTreeMap<String,
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut actor = Actor::new(manager, &collector, case);
-                    let steps: Vec<Value> = case.steps.iter().filter_map(|it| actor.step(it)).collect();
+                    let steps: Vec<Value> =
+                        case.steps.iter().filter_map(|it| actor.step(it)).collect();
                     done.lock().unwrap().insert(case.name.clone(), (steps, actor.ports));
                 }
             });
@@ -83,6 +86,7 @@ pub fn run(manager: Manager, systemd: &Path, cases: &[Case]) -> BTreeMap<String,
     let seen = seen.collect();
     eprintln!("{}", std::fs::read_to_string("/run/oracle/log").unwrap_or_default());
     let _ = child.kill();
+    let _ = child.wait();
     seen
 }
 

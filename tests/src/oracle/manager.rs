@@ -1,7 +1,8 @@
 //! The two that run units: `systemd --user`, and the activator.
 
+use super::stage;
 use activator::client;
-use activator::control::{Request, Status};
+use activator::control::{Request, Status, UnitName};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -69,14 +70,17 @@ impl Manager {
                 command
             }
         };
-        let own: Vec<_> = command.get_envs().map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned))).collect();
+        let own: Vec<_> = command
+            .get_envs()
+            .map(|(name, value)| (name.to_owned(), value.map(ToOwned::to_owned)))
+            .collect();
         command.env_clear().envs(ENVIRONMENT);
         for (name, value) in own {
             command.env(name, value.unwrap_or_default());
         }
         let copy = log.try_clone().unwrap();
         command.stdin(Stdio::null()).stdout(copy).stderr(log);
-        command.spawn().unwrap()
+        stage::spawn(command)
     }
 
     /// Whether everything of the boot was started.
@@ -96,11 +100,12 @@ impl Manager {
                 output.status.success().then_some(()).ok_or(wrong)
             }
             Self::Activator => {
-                let unit = unit.to_owned();
+                let unit = UnitName::from(unit);
                 let request = match verb {
                     "start" => Request::Start(unit),
                     "stop" => Request::Stop(unit),
                     "restart" => Request::Restart(unit),
+                    "reload" => Request::ReloadUnit(unit),
                     _ => return Err(format!("the activator has no {verb}")),
                 };
                 let stream = connect().ok_or("no activator")?;

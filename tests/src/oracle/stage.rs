@@ -7,8 +7,9 @@ use super::manager::{ACTIVATOR, MANIFEST, UNITS};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::ffi::CStr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// The host name of both sides.
 pub const HOST_NAME: &str = "oracle";
@@ -95,7 +96,6 @@ pub fn set(props: &Props, cases: &[Case]) {
     }
     targets(cases);
     // What a service inherits is the same, however the test was started.
-    default_signals();
     rustix::process::umask(rustix::fs::Mode::from(0o022));
     rustix::process::chdir("/").unwrap();
     let limit = rustix::process::Rlimit { current: Some(1024), maximum: Some(4096) };
@@ -104,7 +104,9 @@ pub fn set(props: &Props, cases: &[Case]) {
 
 /// The targets that systemd's own units would be, and what `systemctl enable` would link.
 fn targets(cases: &[Case]) {
-    for target in ["basic", "default", "multi-user", "paths", "shutdown", "sockets", "sysinit", "timers"] {
+    for target in
+        ["basic", "default", "multi-user", "paths", "shutdown", "sockets", "sysinit", "timers"]
+    {
         let text = match target {
             "default" => "[Unit]\nWants=multi-user.target\n",
             "multi-user" => "[Unit]\nWants=basic.target\nAfter=basic.target\n",
@@ -143,7 +145,8 @@ fn targets(cases: &[Case]) {
             for target in value.split_whitespace() {
                 let folder = format!("{UNITS}/{target}.{kind}");
                 std::fs::create_dir_all(&folder).unwrap();
-                std::os::unix::fs::symlink(format!("../{file}"), format!("{folder}/{name}")).unwrap();
+                std::os::unix::fs::symlink(format!("../{file}"), format!("{folder}/{name}"))
+                    .unwrap();
             }
         }
     }
@@ -171,7 +174,21 @@ fn control_groups() {
     rustix::mount::mount("none", root, "cgroup2", MountFlags::empty(), none).unwrap();
 }
 
-/// Also the two that the C library keeps for itself, and so never resets.
+/// Starts a manager with no signal ignored. The C library has the two that it keeps for itself
+/// ignored in what posix_spawn(3) makes, and systemd, which uses that library, never resets them.
+pub fn spawn(mut command: Command) -> Child {
+    // SAFETY: between fork and exec, system calls with numbers and memory of its own.
+    unsafe {
+        command.pre_exec(|| {
+            default_signals();
+            // As PID 1 has it.
+            libc::umask(0);
+            Ok(())
+        });
+    }
+    command.spawn().unwrap()
+}
+
 fn default_signals() {
     for signal in 1..=64_i64 {
         // The kernel's sigaction: handler, flags, restorer, mask; all zero is SIG_DFL.

@@ -34,7 +34,8 @@ pub(crate) fn one(fd: RawFd) -> Option<Value> {
         None => ("file".to_owned(), Some(link)),
     };
     let flag = |bit: i32, name: &'static str| (status & bit == bit).then_some(name);
-    let access = ["read", "write", "read and write", "neither"][(status & libc::O_ACCMODE) as usize];
+    let access =
+        ["read", "write", "read and write", "neither"][(status & libc::O_ACCMODE) as usize];
     let mut flags = vec![access];
     flags.extend(flag(libc::O_NONBLOCK, "nonblock"));
     flags.extend(flag(libc::O_APPEND, "append"));

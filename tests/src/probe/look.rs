@@ -37,7 +37,8 @@ fn one(path: &str) -> Value {
         return seen;
     }
     let writable = rustix::fs::access(at, rustix::fs::Access::WRITE_OK);
-    seen["write"] = writable.map_or_else(|errno| errno.kind().to_string(), |()| "yes".into()).into();
+    seen["write"] =
+        writable.map_or_else(|errno| errno.kind().to_string(), |()| "yes".into()).into();
     if let Ok(mount) = rustix::fs::statvfs(at) {
         let flags = rustix::fs::StatVfsMountFlags::RDONLY
             | rustix::fs::StatVfsMountFlags::NOSUID

@@ -5,8 +5,21 @@ use std::os::unix::ffi::OsStringExt;
 
 /// Lines of /proc/self/status, proc_pid_status(5).
 const STATUS: [&str; 15] = [
-    "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff",
-    "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed_list",
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "Cpus_allowed_list",
 ];
 
 const NAMESPACES: [&str; 7] = ["mnt", "net", "ipc", "uts", "user", "pid", "cgroup"];
@@ -23,13 +36,13 @@ pub(crate) fn report() -> Value {
         "oom_score_adj": line("/proc/self/oom_score_adj"),
         "personality": line("/proc/self/personality"),
         "timer_slack": line("/proc/self/timerslack_ns"),
-        "nice": call(|| unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }),
-        "scheduler": call(|| unsafe { libc::sched_getscheduler(0) }),
-        "io_priority": call(|| unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) } as i32),
-        "secure_bits": call(|| unsafe { libc::prctl(libc::PR_GET_SECUREBITS) }),
+        "nice": number(Ask::Nice),
+        "scheduler": number(Ask::Scheduler),
+        "io_priority": number(Ask::IoPriority),
+        "secure_bits": number(Ask::SecureBits),
         "death_signal": death_signal(),
-        "leads_session": call(|| unsafe { libc::getsid(0) }) == pid as i32,
-        "leads_group": call(|| unsafe { libc::getpgid(0) }) == pid as i32,
+        "leads_session": number(Ask::Session) == pid as i32,
+        "leads_group": number(Ask::Group) == pid as i32,
         "host_name": line("/proc/sys/kernel/hostname"),
         "namespaces": namespaces(),
     })
@@ -101,7 +114,25 @@ fn line(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
-/// A system call that takes and returns numbers; getpriority(2) may well return -1.
-fn call(make: impl FnOnce() -> i32) -> i32 {
-    make()
+enum Ask {
+    Nice,
+    Scheduler,
+    IoPriority,
+    SecureBits,
+    Session,
+    Group,
+}
+
+fn number(ask: Ask) -> i32 {
+    // SAFETY: numbers go in, and a number comes out; 0 is this process.
+    unsafe {
+        match ask {
+            Ask::Nice => libc::getpriority(libc::PRIO_PROCESS, 0),
+            Ask::Scheduler => libc::sched_getscheduler(0),
+            Ask::IoPriority => libc::syscall(libc::SYS_ioprio_get, 1, 0) as i32,
+            Ask::SecureBits => libc::prctl(libc::PR_GET_SECUREBITS),
+            Ask::Session => libc::getsid(0),
+            Ask::Group => libc::getpgid(0),
+        }
+    }
 }

@@ -49,7 +49,9 @@ pub(crate) fn about(fd: RawFd) -> Value {
     let mut options = Map::new();
     for (name, level, number) in OPTIONS {
         let of_family = match level {
-            libc::IPPROTO_TCP | libc::IPPROTO_IP => [libc::AF_INET, libc::AF_INET6].contains(&domain),
+            libc::IPPROTO_TCP | libc::IPPROTO_IP => {
+                [libc::AF_INET, libc::AF_INET6].contains(&domain)
+            }
             libc::IPPROTO_IPV6 => domain == libc::AF_INET6,
             libc::SOL_NETLINK => domain == libc::AF_NETLINK,
             _ => true,
@@ -127,9 +129,8 @@ fn option(fd: RawFd, level: i32, number: i32) -> Option<Vec<u8>> {
     let mut bytes = vec![0_u8; 256];
     let mut length = bytes.len() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes.
-    let result = unsafe {
-        libc::getsockopt(fd, level, number, bytes.as_mut_ptr().cast(), &raw mut length)
-    };
+    let result =
+        unsafe { libc::getsockopt(fd, level, number, bytes.as_mut_ptr().cast(), &raw mut length) };
     bytes.truncate(length as usize);
     (result == 0).then_some(bytes)
 }

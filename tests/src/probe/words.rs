@@ -70,14 +70,16 @@ pub(crate) fn follow(tag: &str, words: &[&str]) -> i32 {
             }
             "fork" => {
                 // SAFETY: the process has one thread.
-                if unsafe { libc::fork() } > 0 {
+                let pid = unsafe { libc::fork() };
+                if pid > 0 {
                     return 0;
                 }
                 talk::send(&format!("{tag}.child"), &json!({}));
             }
             "spawn" => {
                 // SAFETY: the process has one thread.
-                if unsafe { libc::fork() } == 0 {
+                let pid = unsafe { libc::fork() };
+                if pid == 0 {
                     talk::send(&format!("{tag}.child"), &json!({}));
                     loop {
                         std::thread::park();
@@ -232,6 +234,7 @@ fn notify(text: &str, file: Option<OwnedFd>) {
 
 /// What becomes of a system call; `done` or the errno.
 fn attempt(name: &str) -> Value {
+    // SAFETY: numbers.
     let socket = |family: i32, kind: i32| unsafe { libc::socket(family, kind, 0) }.into();
     let path = |text: &str| CString::new(text).unwrap_or_default();
     // SAFETY: numbers, and strings that outlive the call; what is made or mapped is left alone.
@@ -274,7 +277,8 @@ fn attempt(name: &str) -> Value {
             }
             "mount" => {
                 let (none, to) = (path("none"), path("/mnt"));
-                libc::mount(none.as_ptr(), to.as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null()).into()
+                libc::mount(none.as_ptr(), to.as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null())
+                    .into()
             }
             "chroot" => libc::chroot(c"/".as_ptr()).into(),
             "module" => libc::syscall(libc::SYS_delete_module, c"no_such".as_ptr(), 0),
