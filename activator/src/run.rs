@@ -13,7 +13,7 @@ use crate::sys;
 use activator::control::SOCKET;
 use activator::exit;
 use activator::manifest::Manifest;
-use rustix::process::{getpid, set_child_subreaper};
+use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -63,6 +63,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         path: path.unwrap_or_default(),
         activator: std::fs::read_link("/proc/self/exe").ok().and_then(text).unwrap_or_default(),
         control: control.into(),
+        files: Some(raise_files()),
         ..Place::default()
     };
     drop(bytes);
@@ -76,6 +77,18 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         }
         Err(error) => complain(exit::FAILED, &error.to_string()),
     }
+}
+
+/// Raises our own soft limit of open files to the hard one: the tables of a manifest with many
+/// instances need more than a shell's 1024. Children get what we were started with, as from
+/// systemd.
+fn raise_files() -> (u64, u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let number = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        eprintln!("activator: failed to raise the limit of open files: {errno}");
+    }
+    (number(limit.current), number(limit.maximum))
 }
 
 fn complain(code: u8, text: &str) -> ExitCode {

@@ -368,7 +368,18 @@ impl Errand<'_> {
 fn set_limit(resource: u32, limit: &[u64; 2]) -> Step {
     let nothing = std::ptr::null_mut::<u64>();
     // SAFETY: the kernel's rlimit64 is two u64; an unknown resource is an error.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing) };
+    let set = |limit: &[u64; 2]| unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing)
+    };
+    let mut done = set(limit);
+    if done < 0 {
+        // Without CAP_SYS_RESOURCE, as near as may be: systemd's setrlimit_closest.
+        let mut now = [0u64; 2];
+        let nothing = std::ptr::null::<u64>();
+        // SAFETY: the kernel writes two u64.
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, nothing, now.as_mut_ptr()) };
+        done = set(&[limit[0].min(now[1]), limit[1].min(now[1])]);
+    }
     check(code::LIMITS, done as c_int)
 }
 

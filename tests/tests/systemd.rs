@@ -47,8 +47,9 @@ fn compare(names: &[&str]) -> ExitCode {
     std::fs::write(folder.join("names"), names.join("\n")).unwrap();
     std::fs::write(folder.join("manifest"), ours.manifest.encode()).unwrap();
     std::fs::write(folder.join("refused"), join(ours.refused.keys())).unwrap();
-    let sides = ["systemd", "rouse"].map(|side| (side, start(side, &folder)));
-    let [systemd, mut rouse] = sides.map(|(side, child)| finish(side, child, &folder));
+    // One after the other: vsock ports are the machine's, whatever the network namespace.
+    let [systemd, mut rouse] =
+        ["systemd", "rouse"].map(|side| finish(side, start(side, &folder), &folder));
     for (case, errors) in &ours.refused {
         rouse.insert(case.clone(), serde_json::json!({ "refused": errors.join("; ") }));
     }

@@ -31,10 +31,20 @@ pub(super) fn execute(program: &CStr, arguments: &[CString], environment: &[CStr
 
 /// prlimit(2) of this process; u64::MAX is infinity.
 pub(super) fn set_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
-    let limit = [soft, hard];
     let nothing = std::ptr::null_mut::<u64>();
     // SAFETY: the kernel's rlimit64 is two u64; an unknown resource is an error.
-    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing) };
+    let set = |limit: [u64; 2]| unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, resource, limit.as_ptr(), nothing)
+    };
+    let mut done = set([soft, hard]);
+    if done < 0 {
+        // Without CAP_SYS_RESOURCE, as near as may be: systemd's setrlimit_closest.
+        let mut now = [0u64; 2];
+        let nothing = std::ptr::null::<u64>();
+        // SAFETY: the kernel writes two u64.
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, nothing, now.as_mut_ptr()) };
+        done = set([soft.min(now[1]), hard.min(now[1])]);
+    }
     check(done as c_int)
 }
 

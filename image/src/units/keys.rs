@@ -248,8 +248,8 @@ impl<'a> Keys<'a> {
         let mut names = vec![];
         for found in unit.all(section, key) {
             let Some(text) = self.expand(found) else { continue };
-            let Some(words) = self.words(&text) else { continue };
-            for word in words.words {
+            // Names keep their escapes: `a\x2db.service` is a name.
+            for word in quoting::split(&text.text, Escapes::Literal).words {
                 let span = text.span_of(word.range);
                 match self.name(&word.text) {
                     Some(name) => names.push((name, span)),

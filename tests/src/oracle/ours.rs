@@ -53,6 +53,7 @@ fn compile_folder(folder: &Path) -> Compiled {
     compile(&Input {
         folder,
         packaged: &[],
+        links: &[],
         name: HOST_NAME,
         config: &Config::default(),
         config_source: None,

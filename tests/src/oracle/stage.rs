@@ -98,7 +98,7 @@ pub fn set(props: &Props, cases: &[Case]) {
     // What a service inherits is the same, however the test was started.
     rustix::process::umask(rustix::fs::Mode::from(0o022));
     rustix::process::chdir("/").unwrap();
-    let limit = rustix::process::Rlimit { current: Some(1024), maximum: Some(4096) };
+    let limit = rustix::process::Rlimit { current: Some(1024), maximum: Some(8192) };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
 }
 

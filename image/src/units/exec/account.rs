@@ -49,6 +49,8 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Option<Account> {
     let accounts = &keys.facts.accounts;
     let user = user.or_else(|| accounts.user("root"))?;
     groups.extend(accounts.groups_of(&user.name));
+    // initgroups(3) of a user has the primary group among the others.
+    groups.extend(named.then_some(group.unwrap_or(user.gid)));
     sort(&mut groups);
     let ids = User { uid: user.uid, gid: group.unwrap_or(user.gid), groups };
     Some(Account { ids, name: user.name, home: user.home, shell: user.shell, named, dynamic: None })

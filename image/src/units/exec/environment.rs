@@ -41,6 +41,12 @@ impl Environment {
     }
 }
 
+/// Whether a shell is there to keep people out.
+fn is_no_login(shell: &str) -> bool {
+    let name = shell.rsplit('/').next().unwrap_or_default();
+    ["", "nologin", "false", "true"].contains(&name)
+}
+
 /// Reads it; `login` is who `User=` names.
 pub(super) fn read(keys: &mut Keys<'_>, section: &str, login: Option<&Account>) -> Environment {
     let search_path = search_path(keys, section);
@@ -49,8 +55,13 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str, login: Option<&Account>) 
         variables.insert("USER".into(), account.name.clone());
         if keys.setting(section, "SetLoginEnvironment", value::boolean) != Some(false) {
             variables.insert("LOGNAME".into(), account.name.clone());
-            variables.insert("HOME".into(), account.home.clone());
-            variables.insert("SHELL".into(), account.shell.clone());
+            // As get_user_creds_clean of systemd has it: neither is better than one of no use.
+            if account.home != "/" {
+                variables.insert("HOME".into(), account.home.clone());
+            }
+            if !is_no_login(&account.shell) {
+                variables.insert("SHELL".into(), account.shell.clone());
+            }
         }
     }
     if let Some(user) = keys.facts.manager.user() {

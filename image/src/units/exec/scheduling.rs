@@ -77,8 +77,8 @@ fn io_priority(keys: &mut Keys<'_>, section: &str) -> Option<u32> {
         .map(|priority| priority as u32);
     match (class, priority) {
         (None, None) => None,
-        // Classes "none" and "idle" have no priorities.
-        (Some(class @ (0 | 3)), _) => Some(class << 13),
+        // Class "none" has no priority.
+        (Some(0), _) => Some(0),
         (class, priority) => {
             Some(class.unwrap_or(BEST_EFFORT) << 13 | priority.unwrap_or(IO_PRIORITY))
         }
