@@ -3,16 +3,18 @@
 //! All units of the appliance's folder are compiled and enabled. A unit that a package brings is
 //! compiled when appliance.toml enables it, or when a compiled unit needs it.
 
+mod links;
+mod quadlets;
+
 use super::definition::Definition;
 use super::exec::dynamic_user;
-use super::files::{Entry, Files, Link, Place};
+use super::files::{Entry, Files, Place};
 use super::graph::{Body, Graph, Node};
 use super::keys::Keys;
 use super::manager::Manager;
 use super::name::{Kind, Name};
 use super::quadlet::{self, container};
-use super::syntax::{self, Dialect};
-use super::unit_section::{Reference, Relation};
+use super::unit_section::Reference;
 use super::{
     Compiled, Facts, addresses, cat, check, drop_in, service, socket, suggest, unit_section, users,
     well_known,
@@ -20,6 +22,7 @@ use super::{
 use crate::config::{self, Engine};
 use crate::container::Container;
 use crate::finding::{Finding, Severity, Source, Span};
+use links::is_ours;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Compiles everything that `facts` name into `compiled`: the system's units, then each user's.
@@ -70,7 +73,7 @@ struct Part {
 /// Reads all units of `facts.manager`.
 fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
     let files = Files::read(facts.input, &facts.manager, &mut compiled.findings);
-    facts.quadlets = services_of_quadlets(&files, &mut compiled.findings);
+    facts.quadlets = quadlets::services(&files, &mut compiled.findings);
     let containers = compiled.containers.len();
     let mut compiler = Compiler {
         facts,
@@ -98,44 +101,6 @@ fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
     dynamic_user::assign(&mut nodes, &facts.accounts);
     compiled.containers[containers..].sort_by(|a, b| a.0.cmp(&b.0));
     Part { manager: facts.manager.clone(), nodes, aliases }
-}
-
-/// Every `.container` and the service that it becomes; other types are refused.
-fn services_of_quadlets(files: &Files, findings: &mut Vec<Finding>) -> BTreeMap<Name, String> {
-    let mut services = BTreeMap::new();
-    for (file, entry) in &files.quadlets {
-        let Some(stem) = file.strip_suffix(".container") else {
-            if entry.place == Place::Folder {
-                let message = format!("`{file}` is of a type that this version does not build");
-                findings.push(
-                    Finding::error(Span::file(&entry.source), message)
-                        .label("refused")
-                        .help("only `.container` files are built; move this file away"),
-                );
-            }
-            continue;
-        };
-        let parsed = syntax::parse(&entry.source, Dialect::Quadlet, &mut vec![]);
-        let named = parsed.assignments.iter().rfind(|line| {
-            line.section == "Container" && line.key == "ServiceName" && !line.value.text.is_empty()
-        });
-        let stem = named.map_or(stem, |line| line.value.text.as_str());
-        match Name::parse(&format!("{stem}.service")) {
-            Some(name) => {
-                services.insert(name, file.clone());
-            }
-            None => {
-                let span =
-                    named.map_or_else(|| Span::file(&entry.source), |line| line.value.span());
-                findings.push(
-                    Finding::error(span, format!("`{stem}.service` is no valid name of a unit"))
-                        .label("expected letters, digits and `:-_.\\@`")
-                        .help("rename the file, or set `ServiceName=`"),
-                );
-            }
-        }
-    }
-    services
 }
 
 struct Compiler<'c, 'f> {
@@ -288,37 +253,6 @@ impl Compiler<'_, '_> {
     fn key(&self, name: &Name) -> (Option<String>, String) {
         let user = self.facts.manager.user().map(|user| user.name.clone());
         (user, name.to_string())
-    }
-
-    /// Links in the folders of targets that the boot reaches start what they name.
-    fn links_of_targets(&mut self) {
-        let files = self.files;
-        for ((target, _), links) in &files.links {
-            let boot = well_known::is_boot_target(target, &self.facts.manager);
-            let known = boot
-                || well_known::is_always_there(target)
-                || Name::parse(target)
-                    .is_some_and(|name| self.nodes.contains_key(&self.own_name(&name)));
-            for (name, link) in links.iter().filter(|(_, link)| is_ours(link)) {
-                let node = Name::parse(name).map(|name| self.own_name(&name));
-                let node = node.and_then(|name| self.nodes.get_mut(&name));
-                let what = match node {
-                    Some(node) if boot => {
-                        node.at_boot = true;
-                        continue;
-                    }
-                    _ if !known => target,
-                    None if boot => name,
-                    _ => continue,
-                };
-                let message = format!("the link has no effect: there is no unit `{what}`");
-                self.compiled.findings.push(
-                    Finding::warning(link.span.clone(), message)
-                        .label("starts nothing")
-                        .help("take it out, or add the unit"),
-                );
-            }
-        }
     }
 
     /// `Also=` of what is enabled enables more, which may have been read before.
@@ -490,28 +424,6 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Adds what links say: `NAME.wants/OTHER` and its kin, in the folders of all its names.
-    fn link(&self, name: &Name, section: &mut unit_section::UnitSection) {
-        let names = self.other_names(name);
-        let names = std::iter::once(name.as_str()).chain(names.iter().map(String::as_str));
-        let folders: BTreeSet<String> = names.flat_map(drop_in::folders).collect();
-        for ((unit, relation), links) in &self.files.links {
-            if !folders.contains(&format!("{unit}.d")) {
-                continue;
-            }
-            for (other, link) in links.iter().filter(|(_, link)| !link.masked) {
-                let Some(other) = Name::parse(other) else { continue };
-                let key = match relation {
-                    Relation::Requires => "Requires",
-                    Relation::Upholds => "Upholds",
-                    _ => "Wants",
-                };
-                let reference = Reference { name: other, span: link.span.clone(), key };
-                section.relations.push((*relation, reference));
-            }
-        }
-    }
-
     /// Units that a unit needs are compiled, wherever they are.
     fn follow(&mut self, section: &unit_section::UnitSection, body: &Body) {
         let pulled = section.relations.iter().filter(|(relation, _)| relation.pulls_in());
@@ -535,11 +447,6 @@ impl Compiler<'_, '_> {
             Body::Target => {}
         }
     }
-}
-
-/// A link in the appliance's folder that counts.
-fn is_ours(link: &Link) -> bool {
-    link.place == Place::Folder && !link.masked
 }
 
 /// The service and the container of a `.container`.
