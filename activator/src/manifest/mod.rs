@@ -150,7 +150,7 @@ pub struct Unit {
     /// `PropagatesReloadTo=` and its inverse, resolved.
     pub reloads: Vec<UnitId>,
     /// `PropagatesStopTo=` and its inverse, resolved: these are stopped when this one goes down,
-    /// by order or by itself. A restart does not restart them, which `part_of` does.
+    /// by order or by itself, and restarted with it if they are up.
     pub stops: Vec<UnitId>,
     /// `StopWhenUnneeded=`: stopped when no unit that is up requires, wants or binds to it.
     pub stop_when_unneeded: bool,

@@ -60,12 +60,18 @@ impl Graph {
                 .map(|it| &it[..])
                 .concat()
         };
+        let (mut drags, mut bound) =
+            (reverse(own, &drags), reverse(own, &|unit| unit.binds_to.clone()));
+        for index in 0..own {
+            drags[index].extend(&spec(index).stops);
+            bound[index].extend(&spec(index).stops);
+        }
         Self {
             before: finish(reverse(all, &|unit| unit.after.clone())),
             conflicts: finish(conflicts),
             pulls: finish(pulls.collect()),
-            drags: finish(reverse(own, &drags)),
-            bound: finish(reverse(own, &|unit| unit.binds_to.clone())),
+            drags: finish(drags),
+            bound: finish(bound),
             upheld_by: finish(reverse(own, &|unit| unit.upholds.clone())),
             needed_by: finish(reverse(own, &needs)),
         }

@@ -2,13 +2,14 @@
 //!
 //! | a unit | relation | then |
 //! |---|---|---|
-//! | goes down by itself | `BindsTo=` to it | those are stopped |
+//! | goes down by itself | `BindsTo=` to it, its `PropagatesStopTo=` | those are stopped |
 //! | is down | `Upholds=` of one that is up | it is started again |
 //! | has failed | its `OnFailure=` | those are started |
 //! | has ended well | its `OnSuccess=` | those are started |
 //! | goes down, or is up | what it needed, or it itself, has `StopWhenUnneeded=` | stopped, if nobody else needs it |
 //!
-//! `PartOf=`, `Requires=` and `Requisite=` are about orders and jobs, see [`super::jobs`].
+//! `PartOf=`, `Requires=` and `Requisite=` are about orders and jobs, see [`super::jobs`], and so
+//! is `PropagatesStopTo=` where there is an order.
 //! Nothing of this happens while the machine goes down, or to instances of `Accept=yes`.
 
 use super::hands::Ended;

@@ -44,6 +44,23 @@ fn what_is_bound_to_a_unit_goes_with_it_and_what_only_requires_it_does_not() {
 }
 
 #[test]
+fn a_stop_is_propagated_by_order_and_by_itself() {
+    let manifest = services::<2>(|units| units[1].stops = vec![A]);
+    let hands = &mut Script::default();
+    let mut it = up(&manifest, hands, &[A, B]);
+    it.order_stop(1, hands, B);
+    let mut calls = hands.take();
+    calls.sort_by_key(|call| format!("{call:?}"));
+    assert_eq!(calls, [term(0), term(1)]);
+
+    let hands = &mut Script::default();
+    let mut it = up(&manifest, hands, &[A, B]);
+    // 101 is a, 102 is b.
+    assert!(it.reaped(1, hands, 102, Exit::Code(0)));
+    assert_eq!(hands.take(), [term(0)]);
+}
+
+#[test]
 fn a_part_is_stopped_and_restarted_with_the_whole_but_not_started() {
     let manifest = services::<2>(|units| units[0].part_of = vec![B]);
     let hands = &mut Script::default();
