@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// `FileDescriptorStoreMax=` counts up to this.
-const MOST: usize = 1024;
+const MOST: usize = Service::MOST_STORED as usize;
 /// One service's fds, in the order in which they came.
 #[derive(Debug)]
 pub(crate) struct Store {

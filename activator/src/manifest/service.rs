@@ -101,6 +101,12 @@ pub struct Service {
     pub container: Option<Container>,
 }
 
+impl Service {
+    /// File descriptors that are kept for one service at most, systemd.service(5)
+    /// `FileDescriptorStoreMax=`: the activator has a table of so many.
+    pub const MOST_STORED: u32 = 1024;
+}
+
 impl Default for Service {
     /// systemd's defaults; without a command, which no service but a oneshot one is.
     fn default() -> Self {

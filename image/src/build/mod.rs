@@ -13,6 +13,7 @@
 
 mod containers;
 mod fingerprint;
+mod modules;
 mod packages;
 
 use crate::appliance::{Appliance, Files};
@@ -134,7 +135,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     let kernel_package = debian
         .fetch(std::slice::from_ref(&section.kernel))
         .map_err(|error| of_debian("fetch the kernel", error))?;
-    let kernel = kernel(appliance, &cache, &kernel_package[0], &section)?;
+    let kernel = kernel(appliance, &compiled, &cache, &kernel_package[0], &section)?;
     let mut manifest = appliance.manifest(&compiled);
     for unit in &mut manifest.units {
         if let UnitKind::Service(service) = &mut unit.kind
@@ -189,12 +190,15 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
 /// The kernel, with the modules of every guest and those of this appliance.
 fn kernel(
     appliance: &Appliance,
+    compiled: &Compiled,
     cache: &Cache,
     package: &Path,
     section: &crate::lock::Section,
 ) -> Result<Kernel, Failure> {
     let own = &appliance.config.modules;
-    let wanted: Vec<&str> = MODULES.into_iter().chain(own.iter().map(String::as_str)).collect();
+    let mut wanted = MODULES.to_vec();
+    wanted.extend(modules::of(&compiled.units));
+    wanted.extend(own.iter().map(String::as_str));
     Kernel::extract(cache, package, section.kernel.sha256, &wanted).map_err(|error| {
         let failure = |code| Failure::new(code, "take the kernel from its package");
         match error {

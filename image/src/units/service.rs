@@ -11,8 +11,6 @@ use activator::manifest::{
 };
 
 const SECTION: &str = "Service";
-/// More file descriptors than one service can send are not kept: the activator has a table.
-const MOST_STORED: i64 = 4096;
 
 /// A service before its sockets are known.
 #[derive(Debug)]
@@ -221,7 +219,9 @@ fn notify(keys: &mut Keys<'_>, service: &mut Service) {
     const WORDS: &[&str] = &["none", "main", "exec", "all"];
     const VALUES: [NotifyAccess; 4] =
         [NotifyAccess::None, NotifyAccess::Main, NotifyAccess::Exec, NotifyAccess::All];
-    let store = |text: &str| value::number(text, 0, MOST_STORED).map(|most| most as u32);
+    let store = |text: &str| {
+        value::number(text, 0, i64::from(Service::MOST_STORED)).map(|most| most as u32)
+    };
     service.fd_store_max = keys.setting(SECTION, "FileDescriptorStoreMax", store).unwrap_or(0);
     // "no" forgets them on a restart too, which only frees them sooner.
     let preserve = keys.setting(SECTION, "FileDescriptorStorePreserve", |text| match text {
