@@ -39,6 +39,8 @@ pub(crate) struct Group {
     root: OwnedFd,
     /// cgroup.kill, Linux 5.14.
     kill: Option<OwnedFd>,
+    /// cgroup.freeze, of a service that is stopped or frozen when idle.
+    freeze: Option<OwnedFd>,
 }
 
 /// Whose services may be in the tree.
@@ -109,6 +111,9 @@ impl Group {
             events: open(format!("{path}/cgroup.events"), OFlags::RDONLY)?,
             root: open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
             kill: open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok(),
+            freeze: (service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0)
+                .then(|| open(format!("{path}/cgroup.freeze"), OFlags::WRONLY).ok())
+                .flatten(),
         };
         Ok((group, refused))
     }
@@ -141,7 +146,7 @@ impl Group {
         let events = open(outer.as_fd(), b"cgroup.events", OFlags::RDONLY)?;
         let kill = open(outer.as_fd(), b"cgroup.kill", OFlags::WRONLY).ok();
         let root = open(outer.as_fd(), b".", within)?;
-        Ok(Self { directory: outer, root, events, kill })
+        Ok(Self { directory: outer, root, events, kill, freeze: None })
     }
 
     /// Where a child is to be born.
@@ -156,11 +161,38 @@ impl Group {
 
     /// Whether any process is in it or below.
     pub(crate) fn is_populated(&self) -> bool {
+        self.says(b"populated 1")
+    }
+
+    /// Whether all processes in it and below are frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.says(b"frozen 1")
+    }
+
+    /// Begins to freeze all of them. False if that cannot be.
+    pub(crate) fn freeze(&self) -> bool {
+        self.freeze.as_ref().is_some_and(|freeze| io::write(freeze, b"1").is_ok())
+    }
+
+    /// Lets them go on. Nothing if they do.
+    pub(crate) fn thaw(&self) {
+        if let Some(freeze) = &self.freeze {
+            // The kernel has no reason to refuse.
+            let _ = io::write(freeze, b"0");
+        }
+    }
+
+    /// Whether it can be frozen at all.
+    pub(crate) fn freezes(&self) -> bool {
+        self.freeze.is_some()
+    }
+
+    /// Whether cgroup.events has that line.
+    fn says(&self, wanted: &[u8]) -> bool {
         let mut text = [0; 256];
-        let length = io::pread(&self.events, &mut text, 0).unwrap_or(0);
         // If it cannot be read, nothing can be said; then waiting would be for ever.
-        text[..length].starts_with(b"populated 1")
-            || text[..length].windows(13).any(|line| line == b"\npopulated 1\n")
+        let length = io::pread(&self.events, &mut text, 0).unwrap_or(0);
+        text[..length].split(|byte| *byte == b'\n').any(|line| line == wanted)
     }
 
     /// Kills all that is in it and below. False if this kernel cannot.

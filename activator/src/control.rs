@@ -474,6 +474,12 @@ pub enum Event {
     ShuttingDown,
     /// A connection that a limit of Accept=yes does not allow was closed.
     Refused(Refusal),
+    /// Nobody has been connected for as long as `X-StopWhenIdleSec=`; it is being stopped.
+    Idle,
+    /// Nobody has been connected for as long as `X-FreezeWhenIdleSec=`; it is frozen.
+    Frozen,
+    /// Somebody has connected; it goes on.
+    Thawed,
     /// So many events before this one were lost.
     Lost(u32),
 }
@@ -580,6 +586,8 @@ pub enum ServiceState {
     Starting,
     /// Up.
     Running,
+    /// Up, and frozen until the next connection.
+    Frozen,
     /// A oneshot with RemainAfterExit= that is done.
     Exited,
     /// Being reloaded.
@@ -616,7 +624,8 @@ lower_case! {
         Paused => "paused",
     }
     ServiceState {
-        Dead => "dead", Starting => "starting", Running => "running", Exited => "exited",
+        Dead => "dead", Starting => "starting", Running => "running", Frozen => "frozen",
+        Exited => "exited",
         Reloading => "reloading", Stopping => "stopping", Waiting => "waiting",
         Failed => "failed",
     }

@@ -6,6 +6,7 @@
 use crate::adopted::Adopted;
 use crate::cgroup::{self, Tree};
 use crate::connection::{Connections, Variables};
+use crate::idle;
 use crate::link::{Link, Taken};
 use crate::listen::Listeners;
 use crate::logger::Logger;
@@ -210,6 +211,7 @@ impl Engine {
         let tree = if is_first { Tree::New } else { Tree::Ours };
         let (groups, troubles) = cgroup::make_all(manifest, &slots, tree);
         troubles.iter().chain(&slots.troubles(manifest)).for_each(|text| trouble(text));
+        idle::troubles(manifest, &groups).iter().for_each(|text| trouble(text));
         // An instance gets one.
         let most = most_fds(manifest).max(logger.fds()).max(1);
         let sessions = (0..slots.len()).map(|index| kept.sessions(index));

@@ -8,16 +8,18 @@ use crate::listen::{self, Listeners};
 use crate::notify::Notify;
 use crate::program::{Moment, OwnProgram, Program, Surroundings};
 use crate::slots::Slots;
+use crate::sock_diag;
 use crate::sources::Sources;
 use crate::spawn::{Plan, Spawner, Stream};
 use crate::store::Store;
-use crate::supervise::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
+use crate::supervise::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Told, Whom};
 use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
 use activator::manifest::{Input, Manifest, Output, Service, Socket, UnitId, UnitKind};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use rustix::event::{PollFd, PollFlags};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// A pipe for a service's log: the end to read, which logd gets, and the end to write.
@@ -192,6 +194,8 @@ impl Hands for World {
         if owner.is_some() {
             self.ready_group(unit);
         }
+        // A child that is born frozen would never execute, and we wait until it has.
+        self.thaw(unit);
         let listeners = &self.listeners;
         let connection = self.connections.of(unit.index());
         let connected = connection.map(|it| it.fd());
@@ -314,6 +318,37 @@ impl Hands for World {
             alive |= *session > 0;
         }
         alive
+    }
+
+    fn in_use(&mut self, unit: UnitId) -> bool {
+        let Some(service) = self.service(unit) else { return true };
+        service.sockets.iter().any(|id| {
+            let Some(socket) = self.socket(*id) else { return false };
+            let waits = |fd| {
+                let mut poll = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+                let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+                rustix::event::poll(&mut poll, Some(&now)) != Ok(0)
+            };
+            let connected = |listener| sock_diag::is_connected(listener).unwrap_or(true);
+            self.listeners.fds(*id).any(waits) || socket.listeners.iter().any(connected)
+        })
+    }
+
+    fn freeze(&mut self, unit: UnitId) -> Freeze {
+        match self.groups.get(unit.index()) {
+            Some(Some(group)) if group.freeze() => Freeze::Soon,
+            _ => Freeze::Never,
+        }
+    }
+
+    fn is_frozen(&mut self, unit: UnitId) -> bool {
+        self.groups.get(unit.index()).and_then(Option::as_ref).is_some_and(Group::is_frozen)
+    }
+
+    fn thaw(&mut self, unit: UnitId) {
+        if let Some(Some(group)) = self.groups.get(unit.index()) {
+            group.thaw();
+        }
     }
 
     fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {

@@ -127,7 +127,10 @@ pub fn judge(snapshot: &Snapshot, unit: UnitId, wish: Wish) -> Verdict {
     match (snapshot.unit(unit), wish) {
         (Some(Report::Service { job: true, .. }), _) => Verdict::NotYet,
         (Some(Report::Service { state, last_exit, .. }), Wish::Up) => match state {
-            ServiceState::Running | ServiceState::Exited | ServiceState::Reloading => Verdict::Done,
+            ServiceState::Running
+            | ServiceState::Frozen
+            | ServiceState::Exited
+            | ServiceState::Reloading => Verdict::Done,
             ServiceState::Starting | ServiceState::Stopping => Verdict::NotYet,
             // A oneshot, or a service that has done its work already.
             ServiceState::Dead if *last_exit == Some(Exit::Code(0)) => Verdict::Done,

@@ -48,6 +48,9 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
             "connection closed, MaxConnectionsPerSource= of its source are open".to_owned()
         }
         Event::Refused(Refusal::Cid) => "connection closed, not from an X-AllowCID=".to_owned(),
+        Event::Idle => "nobody has been connected for long enough, stopping".to_owned(),
+        Event::Frozen => "nobody has been connected for long enough, frozen".to_owned(),
+        Event::Thawed => "thawed for a connection".to_owned(),
         Event::Lost(count) => format!("{count} messages before this one were lost"),
     }
 }

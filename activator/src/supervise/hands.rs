@@ -1,7 +1,7 @@
 //! What the state machine does to the world, and what it is told by it.
 
-use super::Accepted;
 use super::service::Outcome;
+use super::{Accepted, Freeze};
 use activator::control::{Event, Exit};
 use activator::manifest::UnitId;
 
@@ -26,6 +26,15 @@ pub(crate) trait Hands {
     fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32);
     /// Whether any process of the service is left, the main process among them.
     fn populated(&mut self, unit: UnitId) -> bool;
+    /// Whether a connection of a service's listeners is open, or waits, or a packet does. True if
+    /// the kernel does not tell.
+    fn in_use(&mut self, unit: UnitId) -> bool;
+    /// Freezes all processes of a service.
+    fn freeze(&mut self, unit: UnitId) -> Freeze;
+    /// Whether all of them are frozen.
+    fn is_frozen(&mut self, unit: UnitId) -> bool;
+    /// Lets them go on.
+    fn thaw(&mut self, unit: UnitId);
     /// Accepts a connection of a listener with `Accept=yes`.
     fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted;
     /// The connection that was accepted last is that instance's, and its number that.

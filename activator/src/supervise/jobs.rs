@@ -87,6 +87,7 @@ impl Supervisor<'_> {
             }
         }
         self.free_slots(turn);
+        self.follow_all_idle(turn);
         for index in 0..self.units.len() {
             self.follow(turn, id(index));
         }

@@ -71,6 +71,7 @@
 mod check;
 mod graph;
 mod hands;
+mod idle;
 mod instance;
 mod jobs;
 mod limit;
@@ -85,12 +86,13 @@ mod socket_command;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use idle::Freeze;
 pub(crate) use instance::Accepted;
 #[allow(unused_imports)]
 pub(crate) use reload::{Fate, Machine};
 
 use crate::slots::Slots;
-use activator::control::{Event, Exit, MachineState, Report, SocketState};
+use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
 use activator::notification::Notification;
 pub(crate) use hands::{Ended, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
@@ -140,6 +142,9 @@ pub(crate) struct Unit {
     /// What others have reacted to last.
     #[serde(skip)]
     standing: relations::Standing,
+    /// Of a service that is stopped or frozen when idle.
+    #[serde(default)]
+    idle: idle::Idle,
     state: State,
 }
 
@@ -184,6 +189,7 @@ impl<'m> Supervisor<'m> {
             check: None,
             hold: check::Hold::default(),
             standing: relations::Standing::default(),
+            idle: idle::Idle::default(),
             state: match &unit.kind {
                 UnitKind::Socket(socket) => State::Socket(socket::Socket::new(socket)),
                 UnitKind::Service(service) => State::Service(service::Service::new(service)),
@@ -258,6 +264,7 @@ impl<'m> Supervisor<'m> {
         let turn = &mut Turn { now, hands };
         for index in 0..self.units.len() {
             self.look_for_processes(turn, id(index));
+            self.look_for_frost(turn, id(index));
         }
         self.settle(turn);
     }
@@ -281,7 +288,10 @@ impl<'m> Supervisor<'m> {
         for index in 0..self.units.len() {
             match self.units[index].state {
                 State::Socket(_) => self.socket_tick(turn, id(index)),
-                State::Service(_) => self.service_tick(turn, id(index)),
+                State::Service(_) => {
+                    self.service_tick(turn, id(index));
+                    self.idle_tick(turn, id(index));
+                }
                 State::Target { .. } => {}
             }
             self.check_tick(turn, id(index));
@@ -365,7 +375,7 @@ impl<'m> Supervisor<'m> {
                 State::Target { .. } => None,
             };
             let check = unit.check.and_then(check::Check::deadline);
-            own.into_iter().chain(check).min()
+            own.into_iter().chain(check).chain(unit.idle.deadline()).min()
         };
         (0..self.units.len()).filter_map(deadline).min()
     }
@@ -382,7 +392,7 @@ impl<'m> Supervisor<'m> {
 
     /// A unit for a status; None past the last.
     pub(crate) fn report(&self, unit: UnitId) -> Option<Report> {
-        let Unit { job, state, .. } = self.units.get(unit.index())?;
+        let Unit { job, state, idle, .. } = self.units.get(unit.index())?;
         Some(match state {
             State::Socket(socket) => Report::Socket {
                 unit,
@@ -392,7 +402,15 @@ impl<'m> Supervisor<'m> {
                 accepted: socket.accepted,
                 connections: self.connections(unit),
             },
-            State::Service(service) => service.report(unit, job.is_some()),
+            State::Service(service) => {
+                let mut report = service.report(unit, job.is_some());
+                if let Report::Service { state, .. } = &mut report
+                    && idle.is_frozen()
+                {
+                    *state = ServiceState::Frozen;
+                }
+                report
+            }
             State::Target { active } => Report::Target { unit, active: *active },
         })
     }

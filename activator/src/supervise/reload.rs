@@ -62,6 +62,7 @@ impl Unit {
             job: None,
             boot: false,
             visitor: None,
+            idle: super::idle::Idle::default(),
             check: None,
             hold: super::check::Hold::default(),
             standing: super::relations::Standing::default(),

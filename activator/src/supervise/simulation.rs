@@ -17,7 +17,7 @@
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
 
 use super::tests::{command, manifest, service, socket, unit};
-use super::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, Report, SocketState};
 use activator::manifest::*;
@@ -99,6 +99,10 @@ fn units(dice: &mut Dice) -> Manifest {
         spec.restart =
             *dice.pick(&[Restart::No, Restart::No, Restart::OnFailure, Restart::OnAbnormal]);
         spec.kill_mode = *dice.pick(&[KillMode::ControlGroup, KillMode::Mixed, KillMode::Process]);
+        if dice.one_in(4) {
+            spec.stop_when_idle_us = *dice.pick(&[0, 2_000_000, 9_000_000]);
+            spec.freeze_when_idle_us = *dice.pick(&[0, 1_000_000, 5_000_000]);
+        }
         spec.restart_delay_us = *dice.pick(&[0, 100_000, 5_000_000]);
         spec.start_limit.burst = *dice.pick(&[0, 1, 5]);
         spec.start_timeout_us = *dice.pick(&[0, 90_000_000]);
@@ -174,6 +178,8 @@ enum Fate {
     Exit(u32, Exit),
     /// What the service left behind is gone.
     Empty(UnitId),
+    /// All processes of the service are frozen.
+    Frost(UnitId),
     Ready(UnitId),
     Serve(u32),
     Start(UnitId),
@@ -207,6 +213,10 @@ struct World<'m> {
     slots: Slots,
     /// Accepted and not judged yet.
     pending: bool,
+    /// Processes that serve when they are thawed.
+    asleep: Vec<u32>,
+    /// Services that are to be frozen, and whether they are.
+    frozen: BTreeMap<UnitId, bool>,
     /// Connections of the slots.
     held: BTreeMap<UnitId, Connection>,
     dice: Dice,
@@ -238,6 +248,8 @@ impl<'m> World<'m> {
             slots,
             pending: false,
             held: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            asleep: vec![],
             manifest,
             dice,
             now: 1,
@@ -371,6 +383,12 @@ impl<'m> World<'m> {
                 self.leftovers[unit.index()] = false;
                 it.emptied(now, self);
             }
+            Fate::Frost(unit) => {
+                if let Some(frozen) = self.frozen.get_mut(&unit) {
+                    *frozen = true;
+                    it.emptied(now, self);
+                }
+            }
             Fate::Ready(unit) => {
                 let ready = Notification { ready: true, ..Notification::default() };
                 it.notified(now, self, unit, &ready);
@@ -390,6 +408,11 @@ impl<'m> World<'m> {
 
     fn serve(&mut self, pid: u32) {
         let Some(unit) = self.processes.get(&pid).map(|process| process.unit) else { return };
+        if self.frozen.get(&unit) == Some(&true) {
+            // It does so as soon as it is thawed.
+            self.asleep.push(pid);
+            return;
+        }
         if let UnitKind::Service(service) = &self.spec(unit).kind {
             for socket in &service.sockets {
                 self.doors[socket.index()].iter_mut().for_each(|door| door.waiting = 0);
@@ -489,7 +512,11 @@ impl Hands for World<'_> {
             _ => false,
         };
         let main = |process: &Process| process.unit == socket.service && process.main;
-        assert!(!self.processes.values().any(main), "{unit:?} is watched, its service lives");
+        let UnitKind::Service(service) = &self.spec(socket.service).kind else { return false };
+        let for_idleness = service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0;
+        let main = !for_idleness && self.processes.values().any(main);
+        assert!(!main, "{unit:?} is watched, its service lives");
+        let group = group && !for_idleness;
         assert!(!group || !self.is_populated(socket.service), "{unit:?}: its cgroup is not empty");
         assert!(!self.pending, "a connection is nobody's");
         if !self.calm && self.dice.one_in(50) {
@@ -515,6 +542,12 @@ impl Hands for World<'_> {
         let main = matches!(step, Step::Start(_));
         let same = |process: &Process| process.unit == unit && process.main == main;
         assert!(!self.processes.values().any(same), "{unit:?} has two for {step:?}");
+        // The engine thaws before a spawn, for a command of a stop.
+        if self.frozen.remove(&unit).is_some() {
+            let asleep = std::mem::take(&mut self.asleep);
+            asleep.into_iter().for_each(|pid| self.later(0, Fate::Serve(pid)));
+            self.frozen.insert(unit, false);
+        }
         if !self.calm && self.dice.one_in(20) {
             return Err(libc::EAGAIN);
         }
@@ -567,6 +600,37 @@ impl Hands for World<'_> {
 
     fn populated(&mut self, unit: UnitId) -> bool {
         self.is_populated(unit)
+    }
+
+    fn in_use(&mut self, unit: UnitId) -> bool {
+        let UnitKind::Service(service) = &self.spec(unit).kind else { return false };
+        let doors = service.sockets.iter().flat_map(|socket| &self.doors[socket.index()]);
+        doors.map(|door| door.waiting).sum::<u32>() > 0
+    }
+
+    fn freeze(&mut self, unit: UnitId) -> Freeze {
+        self.calls += 1;
+        if self.dice.one_in(8) {
+            return Freeze::Never;
+        }
+        assert!(self.frozen.insert(unit, false).is_none(), "{unit:?} is frozen already");
+        if self.calm || !self.dice.one_in(8) {
+            let delay = self.dice.delay();
+            self.later(delay, Fate::Frost(unit));
+        }
+        Freeze::Soon
+    }
+
+    fn is_frozen(&mut self, unit: UnitId) -> bool {
+        self.frozen.get(&unit) == Some(&true)
+    }
+
+    fn thaw(&mut self, unit: UnitId) {
+        self.calls += 1;
+        assert!(self.frozen.remove(&unit).is_some(), "{unit:?} is not frozen");
+        for pid in std::mem::take(&mut self.asleep) {
+            self.later(0, Fate::Serve(pid));
+        }
     }
 
     fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {

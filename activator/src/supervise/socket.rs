@@ -164,6 +164,23 @@ impl Socket {
         self.failed = false;
     }
 
+    /// No listener waits for its next watch.
+    pub(super) fn hurry(&mut self) {
+        self.listeners.iter_mut().for_each(|listener| listener.until = 0);
+    }
+
+    /// Watches what is not watched, unless it is to wait.
+    fn watch(&mut self, turn: &mut Turn, unit: UnitId) {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            if !listener.watched && listener.until <= turn.now {
+                listener.watched = turn.hands.watch(unit, index as u16);
+                if !listener.watched {
+                    listener.until = turn.now.saturating_add(WATCH_AGAIN_US);
+                }
+            }
+        }
+    }
+
     pub(super) fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if std::mem::take(&mut listener.watched) {
@@ -252,6 +269,7 @@ impl Supervisor<'_> {
         let health = self.health(spec.service);
         let held = self.start_held(turn.now, spec.service);
         let stopping = self.machine == MachineState::Stopping;
+        let idle = self.watches_idle(spec.service);
         let Some(socket) = self.socket(unit) else { return };
         let Some(hit) = socket.listeners.get_mut(usize::from(listener)) else { return };
         if !std::mem::take(&mut hit.watched) {
@@ -261,6 +279,14 @@ impl Supervisor<'_> {
         // The edge is used up. Only a new watch finds this connection again.
         turn.hands.unwatch(unit, listener);
         if stopping {
+            return;
+        }
+        if idle {
+            let until = self.note_busy(turn, spec.service);
+            let listeners = self.socket(unit).map(|socket| &mut socket.listeners);
+            if let Some(hit) = listeners.and_then(|all| all.get_mut(usize::from(listener))) {
+                hit.until = until;
+            }
             return;
         }
         if let Err(until) = hit.poll_limit.take(turn.now, health) {
@@ -305,6 +331,7 @@ impl Supervisor<'_> {
         let gone = (spec.accept.is_some() || self.is_gone(spec.service))
             && self.machine != MachineState::Stopping;
         let stopping = self.units[unit.index()].job.is_some_and(|job| job.kind != JobKind::Start);
+        let idle = self.watches_idle(spec.service);
         let Some(socket) = self.socket(unit) else { return };
         match socket.state {
             SocketState::Dead
@@ -312,6 +339,11 @@ impl Supervisor<'_> {
             | SocketState::Retrying
             | SocketState::Starting
             | SocketState::Stopping => {}
+            // Its listeners are watched for another reason: see `idle`.
+            _ if idle && !stopping => {
+                socket.state = SocketState::Running;
+                socket.watch(turn, unit);
+            }
             _ if !gone || stopping => {
                 socket.unwatch(turn, unit);
                 // A pause goes on, but the service that somebody else started has the socket.
@@ -324,14 +356,7 @@ impl Supervisor<'_> {
                     turn.hands.flush(unit);
                 }
                 socket.state = SocketState::Listening;
-                for (index, listener) in socket.listeners.iter_mut().enumerate() {
-                    if !listener.watched && listener.until <= turn.now {
-                        listener.watched = turn.hands.watch(unit, index as u16);
-                        if !listener.watched {
-                            listener.until = turn.now.saturating_add(WATCH_AGAIN_US);
-                        }
-                    }
-                }
+                socket.watch(turn, unit);
             }
         }
     }

@@ -4,7 +4,7 @@ mod conditions;
 mod relations;
 mod service;
 
-use super::{Accepted, Found, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
 use activator::notification::Notification;
@@ -19,12 +19,16 @@ enum Call {
     Spawn(u16, Step),
     Kill(u16, Whom, i32),
     Take(u16, u16),
+    Freeze(u16),
+    Thaw(u16),
     Keep(u16, u64),
     Refuse,
     Release(u16),
     DropStore(u16),
 }
-use Call::*;
+use Call::{
+    Close, DropStore, Keep, Kill, Open, Refuse, Release, Spawn, Take, Thaw, Unwatch, Watch,
+};
 
 #[derive(Debug, Default)]
 struct Script {
@@ -36,6 +40,8 @@ struct Script {
     exec_error: Option<i32>,
     /// Services with processes besides main and control.
     leftovers: Vec<u16>,
+    /// Whether a connection is open.
+    in_use: bool,
     /// What the next accepts find, the last first.
     clients: Vec<Accepted>,
     pids: u32,
@@ -85,6 +91,19 @@ impl Hands for Script {
     }
     fn populated(&mut self, unit: UnitId) -> bool {
         self.leftovers.contains(&unit.0)
+    }
+    fn in_use(&mut self, _: UnitId) -> bool {
+        self.in_use
+    }
+    fn freeze(&mut self, unit: UnitId) -> Freeze {
+        self.calls.push(Call::Freeze(unit.0));
+        Freeze::Soon
+    }
+    fn is_frozen(&mut self, _: UnitId) -> bool {
+        true
+    }
+    fn thaw(&mut self, unit: UnitId) {
+        self.calls.push(Thaw(unit.0));
     }
     fn accept(&mut self, unit: UnitId, listener: u16) -> Accepted {
         self.calls.push(Take(unit.0, listener));
@@ -574,4 +593,67 @@ fn a_listener_that_somebody_shut_down_is_opened_anew() {
     assert_eq!(hands.take(), [Unwatch(1, 0), Close(1)]);
     it.tick(it.deadline().unwrap(), hands);
     assert_eq!(hands.take(), [Open(1), Watch(1, 0)]);
+}
+
+/// From the last look on nobody can take a connection along: SIGTERM is sent to a frozen service.
+#[test]
+fn an_idle_service_is_stopped_while_it_is_frozen() {
+    let manifest = pair(|service| service.stop_when_idle_us = 800_000);
+    let hands = &mut Script { in_use: true, ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(0, hands, S, 0);
+    // While it is up, too, it is watched for who comes.
+    assert_eq!(hands.take()[2..], [Unwatch(1, 0), Spawn(0, Step::Start(0)), Watch(1, 0)]);
+    // A connection is open for a long time.
+    for now in (100_000..=5_000_000).step_by(100_000) {
+        it.tick(now, hands);
+    }
+    assert_eq!(hands.take(), []);
+    hands.in_use = false;
+    while let Some(now) = it.deadline().filter(|now| *now < 5_800_000) {
+        it.tick(now, hands);
+    }
+    assert_eq!(hands.take(), []);
+    it.tick(5_800_000, hands);
+    assert_eq!(hands.take(), [Call::Freeze(0)]);
+    it.emptied(5_800_001, hands);
+    let taken = hands.take();
+    assert_eq!(taken[..2], [Kill(0, Whom::All, libc::SIGTERM), Thaw(0)]);
+    assert!(hands.events.contains(&(Some(A), Event::Idle)));
+    assert!(it.reaped(5_800_002, hands, 101, Exit::Signal(libc::SIGTERM)));
+    assert_eq!(hands.take(), [Watch(1, 0)]);
+    assert_eq!(it.deadline(), None);
+}
+
+/// Who comes between the last look and the frost is served by the same run.
+#[test]
+fn a_connection_that_came_while_it_froze_thaws_it() {
+    let manifest = pair(|service| service.freeze_when_idle_us = 800_000);
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(0, hands, S, 0);
+    hands.take();
+    while hands.calls.is_empty() {
+        it.tick(it.deadline().unwrap(), hands);
+    }
+    assert_eq!(hands.take(), [Call::Freeze(0)]);
+    hands.in_use = true;
+    it.emptied(900_000, hands);
+    assert_eq!(hands.take(), [Thaw(0)]);
+    hands.in_use = false;
+    while hands.calls.is_empty() {
+        it.tick(it.deadline().unwrap(), hands);
+    }
+    hands.take();
+    let now = 10_000_000;
+    it.emptied(now, hands);
+    // Each listener gets a new watch, which finds who came at the very last moment.
+    assert_eq!(hands.take(), [Unwatch(1, 0), Watch(1, 0)]);
+    assert_eq!(state(&it, 0), ServiceState::Frozen);
+    assert_eq!(it.deadline(), None);
+    it.triggered(now + 1, hands, S, 0);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Thaw(0)]);
+    assert_eq!(state(&it, 0), ServiceState::Running);
 }

@@ -142,6 +142,16 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        // Echoes to any number of clients at once, each until it leaves.
+        ["hold"] => {
+            let fds = fds();
+            std::thread::scope(|scope| {
+                for fd in &fds {
+                    scope.spawn(move || hold(fd.as_fd()));
+                }
+            });
+            ExitCode::SUCCESS
+        }
         // The same, as inetd hands it over.
         ["stdin"] => {
             let text = std::io::read_to_string(std::io::stdin()).unwrap();
@@ -242,6 +252,21 @@ fn serve(count: usize) -> ExitCode {
                 }
             }
         }
+    }
+}
+
+fn hold(listener: BorrowedFd) {
+    while let Ok(connection) = net::accept(listener) {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((length @ 1.., _)) =
+                net::recv(&connection, &mut buffer, RecvFlags::empty())
+            {
+                let pid = std::process::id();
+                let text = [format!("{pid} ").as_bytes(), &buffer[..length]].concat();
+                net::send(&connection, &text, SendFlags::NOSIGNAL).unwrap();
+            }
+        });
     }
 }
 

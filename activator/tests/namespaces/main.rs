@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod clients;
 mod helper;
+mod idle;
 mod init;
 mod lifecycle;
 mod probe;
@@ -30,6 +31,7 @@ fn tests() -> Vec<Test> {
         activation::TESTS,
         clients::TESTS,
         lifecycle::TESTS,
+        idle::TESTS,
         sockets::TESTS,
         init::TESTS,
         sandbox::TESTS,
