@@ -496,23 +496,54 @@ pub enum Refusal {
 }
 
 /// As much of a text as a packet between logd and PID 1 has room for, in UTF-8.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text {
-    /// At most 128.
+    /// At most [`Text::MOST`], and the end of a character.
     length: u8,
-    bytes: [[u8; 32]; 4],
+    bytes: [u8; Self::MOST],
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self { length: 0, bytes: [0; Self::MOST] }
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Text;
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a text")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text::new(text.as_bytes()))
+            }
+        }
+        deserializer.deserialize_str(Visitor)
+    }
 }
 
 impl Text {
+    /// Length in bytes of the longest.
+    pub const MOST: usize = 128;
+
     /// The beginning of a text, up to the longest that has room; what is no UTF-8 is left out.
     pub fn new(text: &[u8]) -> Self {
-        let text = text.get(..128).unwrap_or(text);
+        let text = text.get(..Self::MOST).unwrap_or(text);
         let valid = match core::str::from_utf8(text) {
             Ok(_) => text.len(),
             Err(error) => error.valid_up_to(),
         };
         let mut new = Self::default();
-        for (to, from) in new.bytes.as_flattened_mut().iter_mut().zip(&text[..valid]) {
+        for (to, from) in new.bytes.iter_mut().zip(&text[..valid]) {
             *to = *from;
         }
         new.length = valid as u8;
@@ -521,7 +552,7 @@ impl Text {
 
     /// The text; empty if a peer has sent nonsense.
     pub fn as_str(&self) -> &str {
-        let bytes = self.bytes.as_flattened().get(..usize::from(self.length));
+        let bytes = self.bytes.get(..usize::from(self.length));
         core::str::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
     }
 }

@@ -109,7 +109,7 @@ impl World {
     /// Makes the child that looks at a unit's conditions. It is in no cgroup of a service, so that
     /// no stop waits for it.
     fn look_at_conditions(&mut self, unit: UnitId) -> Result<Spawned, i32> {
-        let Some(Some(program)) = self.checks.get_mut(unit.index()) else {
+        let Some(Some(program)) = self.checks.get_mut(self.slots.source(unit).index()) else {
             return Err(libc::EINVAL);
         };
         let null = Stream::Fd(self.null.as_raw_fd());

@@ -1,7 +1,8 @@
 //! Random units, random misfortune, and what must hold all the same.
 //!
 //! A schedule is made from a seed: units, then clients, ends of processes, failures of clone and
-//! open, orders of people, in random order and at random times. In it, always:
+//! open, orders of people, storms of notifications, watchdogs, conditions that do not hold, daemons
+//! that fork, jumps of the clock, in random order and at random times. In it, always:
 //! * no fd is closed before the machine goes down, whatever happens to services;
 //! * a service never has two main processes;
 //! * a socket is not watched while anything of its service lives, unless it accepts itself;
@@ -19,9 +20,9 @@
 use super::tests::{command, manifest, service, socket, unit};
 use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use crate::slots::Slots;
-use activator::control::{Event, Exit, Report, SocketState};
+use activator::control::{Event, Exit, Report, SocketState, Text};
 use activator::manifest::*;
-use activator::notification::Notification;
+use activator::notification::{Notification, Watchdog};
 use activator::peer::Peer;
 use std::collections::BTreeMap;
 
@@ -94,8 +95,12 @@ fn units(dice: &mut Dice) -> Manifest {
             ServiceKind::Simple,
             ServiceKind::Exec,
             ServiceKind::Notify,
+            ServiceKind::NotifyReload,
             ServiceKind::Oneshot,
+            ServiceKind::Forking,
         ]);
+        spec.pid_file = dice.one_in(2).then(|| "/run/x.pid".into());
+        spec.watchdog_us = *dice.pick(&[0, 0, 2_000_000]);
         spec.restart =
             *dice.pick(&[Restart::No, Restart::No, Restart::OnFailure, Restart::OnAbnormal]);
         spec.kill_mode = *dice.pick(&[KillMode::ControlGroup, KillMode::Mixed, KillMode::Process]);
@@ -106,12 +111,22 @@ fn units(dice: &mut Dice) -> Manifest {
         spec.restart_delay_us = *dice.pick(&[0, 100_000, 5_000_000]);
         spec.start_limit.burst = *dice.pick(&[0, 1, 5]);
         spec.start_timeout_us = *dice.pick(&[0, 90_000_000]);
-        for commands in
-            [&mut spec.start_pre, &mut spec.start_post, &mut spec.stop, &mut spec.stop_post]
-        {
+        for commands in [
+            &mut spec.start_pre,
+            &mut spec.start_post,
+            &mut spec.stop,
+            &mut spec.stop_post,
+            &mut spec.reload,
+            &mut spec.condition,
+        ] {
             *commands = vec![command(); dice.below(4).saturating_sub(2) as usize];
         }
         let mut one = unit(&format!("{index}.service"), UnitKind::Service(spec));
+        if dice.one_in(6) {
+            let check = Check::PathExists("/x".into());
+            let group = Group::Condition;
+            one.conditions = vec![Condition { group, triggering: false, negate: false, check }];
+        }
         one.start_at_boot = dice.one_in(4) && !templates[usize::from(index)];
         // Nobody can require a template.
         for other in (0..index).map(UnitId).filter(|other| !templates[other.index()]) {
@@ -185,6 +200,10 @@ enum Fate {
     Start(UnitId),
     Stop(UnitId),
     Restart(UnitId),
+    Reload(UnitId),
+    Say(UnitId, Notification),
+    /// The machine has slept.
+    Jump(u64),
 }
 
 #[derive(Debug, Default)]
@@ -199,6 +218,17 @@ struct Process {
     unit: UnitId,
     main: bool,
     deaf: bool,
+    kind: Kind,
+}
+
+/// What a process is, but for being the main one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Command,
+    /// Looks at conditions; in nobody's cgroup.
+    Check,
+    /// What the child of `Type=forking` leaves.
+    Daemon,
 }
 
 #[derive(Debug, Default)]
@@ -284,12 +314,60 @@ impl<'m> World<'m> {
                 self.later(delay, Fate::Client(unit, listener));
             }
             UnitKind::Service(_) if self.dice.one_in(8) => {
-                let order =
-                    *self.dice.pick(&[Fate::Start(unit), Fate::Stop(unit), Fate::Restart(unit)]);
+                let order = *self.dice.pick(&[
+                    Fate::Start(unit),
+                    Fate::Stop(unit),
+                    Fate::Restart(unit),
+                    Fate::Reload(unit),
+                ]);
                 self.later(delay, order);
+            }
+            UnitKind::Service(_) if self.dice.one_in(4) => {
+                for _ in 0..=self.dice.below(4) {
+                    let said = self.anything();
+                    self.later(delay, Fate::Say(unit, said));
+                }
+            }
+            UnitKind::Service(_) if self.dice.one_in(20) => {
+                let hours = self.dice.below(3);
+                self.later(delay, Fate::Jump(hours * 3_600_000_000));
             }
             _ => {}
         }
+    }
+
+    /// What a service may say.
+    fn anything(&mut self) -> Notification {
+        let mut said = Notification::default();
+        let now = self.now;
+        match self.dice.below(8) {
+            0 => said.ready = true,
+            1 => said.stopping = self.dice.one_in(4),
+            2 => said.reloading = Some(self.dice.one_in(2).then_some(now)),
+            3 => said.extend_timeout_us = Some(self.dice.delay()),
+            4 => said.watchdog = Some(Watchdog::Alive),
+            5 => said.watchdog = self.dice.one_in(4).then_some(Watchdog::Trigger),
+            6 => said.watchdog_us = Some(self.dice.delay()),
+            _ => said.status = Some(Text::new(b"busy")),
+        }
+        said
+    }
+
+    /// In calm times nobody is watched, which would never be quiet.
+    fn unwatched() -> Notification {
+        Notification { ready: true, watchdog_us: Some(0), ..Notification::default() }
+    }
+
+    /// What a forking child leaves.
+    fn leave_daemon(&mut self, unit: UnitId) {
+        if !self.calm && self.dice.one_in(6) {
+            return;
+        }
+        self.pids += 1;
+        let pid = self.pids;
+        let deaf = !self.calm && self.dice.one_in(6);
+        self.processes.insert(pid, Process { unit, main: false, deaf, kind: Kind::Daemon });
+        self.plan_of_main(pid, unit, ServiceKind::Simple);
     }
 
     /// From now on all goes well, also for those that hang.
@@ -299,15 +377,16 @@ impl<'m> World<'m> {
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             process.deaf = false;
-            let (unit, main) = (process.unit, process.main);
+            let (unit, main, kind) = (process.unit, process.main, process.kind);
             let UnitKind::Service(service) = &self.spec(unit).kind else {
                 self.later(1, Fate::Exit(pid, Exit::Code(0)));
                 continue;
             };
-            if !main || service.kind == ServiceKind::Oneshot {
+            let forks = service.kind == ServiceKind::Forking && kind != Kind::Daemon;
+            if !main || forks || service.kind == ServiceKind::Oneshot {
                 self.later(1, Fate::Exit(pid, Exit::Code(0)));
             } else {
-                self.later(1, Fate::Ready(unit));
+                self.later(1, Fate::Say(unit, Self::unwatched()));
                 self.later(2, Fate::Serve(pid));
             }
         }
@@ -375,7 +454,17 @@ impl<'m> World<'m> {
                         let delay = self.dice.delay();
                         self.later(delay, Fate::Empty(process.unit));
                     }
-                    assert!(it.reaped(now, self, pid, exit), "a child that nobody knows");
+                    let forks = matches!(&self.spec(process.unit).kind,
+                        UnitKind::Service(it) if it.kind == ServiceKind::Forking);
+                    let first = process.main && process.kind == Kind::Command;
+                    if forks && first && exit == Exit::Code(0) {
+                        self.leave_daemon(process.unit);
+                    }
+                    let known = it.reaped(now, self, pid, exit);
+                    // A daemon that nobody has found, and what a reload had no patience with,
+                    // are orphans.
+                    let orphan = !process.main && process.kind != Kind::Check;
+                    assert!(known || orphan, "a child that nobody knows");
                 }
                 it.emptied(now, self);
             }
@@ -403,6 +492,11 @@ impl<'m> World<'m> {
             Fate::Restart(unit) => {
                 it.order_restart(now, self, unit);
             }
+            Fate::Reload(unit) => {
+                it.order_reload(now, self, unit);
+            }
+            Fate::Say(unit, said) => it.notified(now, self, unit, &said),
+            Fate::Jump(time) => self.now += time,
         }
     }
 
@@ -426,7 +520,7 @@ impl<'m> World<'m> {
             let mains: Vec<u32> = self
                 .processes
                 .iter()
-                .filter(|(_, process)| process.main)
+                .filter(|(_, process)| process.main || process.kind == Kind::Daemon)
                 .map(|(pid, _)| *pid)
                 .collect();
             mains.into_iter().for_each(|pid| self.later(1, Fate::Serve(pid)));
@@ -442,8 +536,9 @@ impl<'m> World<'m> {
         });
         assert_eq!(sockets.sum::<usize>(), self.held.len(), "{it:#?}\n{self:#?}");
         for (unit, connection) in &self.held {
-            let pid = connection.given.expect("nobody has it");
-            assert!(self.processes.contains_key(&pid), "{unit:?} is over, but not free");
+            assert!(connection.given.is_some(), "nobody has it");
+            let own = |process: &Process| process.unit == *unit;
+            assert!(self.processes.values().any(own), "{unit:?} is over, but not free");
         }
         assert!(self.fates.is_empty(), "events without end: {:?}\n{it:#?}", self.fates);
         assert_eq!(it.deadline(), None, "{it:#?}");
@@ -459,15 +554,25 @@ impl<'m> World<'m> {
     }
 
     fn is_populated(&self, unit: UnitId) -> bool {
-        self.processes.values().any(|process| process.unit == unit) || self.leftovers[unit.index()]
+        let own = |process: &Process| process.unit == unit && process.kind != Kind::Check;
+        self.processes.values().any(own) || self.leftovers[unit.index()]
     }
 
     fn plan_of_main(&mut self, pid: u32, unit: UnitId, kind: ServiceKind) {
         let (delay, serve) = (self.dice.delay(), self.dice.delay());
-        if kind == ServiceKind::Notify && (self.calm || !self.dice.one_in(4)) {
+        if kind == ServiceKind::Forking {
+            let code = u8::from(!self.calm && self.dice.one_in(4));
+            if self.calm || !self.dice.one_in(6) {
+                self.later(delay, Fate::Exit(pid, Exit::Code(code)));
+            }
+            return;
+        }
+        let notifies = matches!(kind, ServiceKind::Notify | ServiceKind::NotifyReload);
+        if notifies && !self.calm && !self.dice.one_in(4) {
             self.later(serve, Fate::Ready(unit));
         }
         if self.calm {
+            self.later(0, Fate::Say(unit, Self::unwatched()));
             self.later(serve, Fate::Serve(pid));
             if kind == ServiceKind::Oneshot || self.dice.one_in(2) {
                 self.later(serve + delay + 1, Fate::Exit(pid, Exit::Code(0)));
@@ -540,7 +645,10 @@ impl Hands for World<'_> {
     fn spawn(&mut self, unit: UnitId, step: Step, _: &Told) -> Result<Spawned, i32> {
         self.calls += 1;
         let main = matches!(step, Step::Start(_));
-        let same = |process: &Process| process.unit == unit && process.main == main;
+        let kind = if step == Step::Conditions { Kind::Check } else { Kind::Command };
+        let same = |process: &Process| {
+            process.unit == unit && process.main == main && (process.main || process.kind == kind)
+        };
         assert!(!self.processes.values().any(same), "{unit:?} has two for {step:?}");
         // The engine thaws before a spawn, for a command of a stop.
         if self.frozen.remove(&unit).is_some() {
@@ -554,7 +662,7 @@ impl Hands for World<'_> {
         self.pids += 1;
         let pid = self.pids;
         let deaf = !self.calm && self.dice.one_in(6);
-        self.processes.insert(pid, Process { unit, main, deaf });
+        self.processes.insert(pid, Process { unit, main, deaf, kind });
         if self.slots.owner(unit).is_some() && step == Step::Start(0) {
             let connection = self.held.get_mut(&unit).expect("an instance without connection");
             assert_eq!(connection.given.replace(pid), None, "a connection has two owners");
@@ -567,6 +675,10 @@ impl Hands for World<'_> {
             if let UnitKind::Service(service) = &self.spec(unit).kind {
                 self.plan_of_main(pid, unit, service.kind);
             }
+        } else if kind == Kind::Check {
+            let code = if self.calm { 0 } else { *self.dice.pick(&[0, 0, 1, 255]) };
+            let delay = self.dice.delay();
+            self.later(delay, Fate::Exit(pid, Exit::Code(code)));
         } else if self.calm || !self.dice.one_in(10) {
             let code = u8::from(!self.calm && self.dice.one_in(8));
             let delay = self.dice.delay();
@@ -582,13 +694,15 @@ impl Hands for World<'_> {
             Whom::All => self
                 .processes
                 .iter()
-                .filter(|(_, process)| process.unit == unit)
+                .filter(|(_, process)| process.unit == unit && process.kind != Kind::Check)
                 .map(|(pid, _)| *pid)
                 .collect(),
         };
         for pid in hit {
             let deaf = self.processes.get(&pid).is_none_or(|process| process.deaf);
-            if signal == libc::SIGKILL || (signal == libc::SIGTERM && !deaf) {
+            if signal == libc::SIGKILL
+                || ([libc::SIGTERM, libc::SIGABRT].contains(&signal) && !deaf)
+            {
                 let delay = self.dice.delay();
                 self.later(delay, Fate::Exit(pid, Exit::Signal(signal)));
             }
@@ -655,7 +769,10 @@ impl Hands for World<'_> {
     fn keep(&mut self, instance: UnitId, _: u64) {
         self.calls += 1;
         assert!(std::mem::take(&mut self.pending), "there is no connection to keep");
-        let own = |process: &Process| process.unit == instance;
+        // What KillMode=process has left is nobody's.
+        let own = |process: &Process| {
+            process.unit == instance && (process.main || process.kind == Kind::Command)
+        };
         assert!(!self.processes.values().any(own), "{instance:?} has somebody");
         let before = self.held.insert(instance, Connection::default());
         assert!(before.is_none(), "{instance:?} has a connection");
@@ -673,16 +790,37 @@ impl Hands for World<'_> {
         assert!(self.held.remove(&instance).is_some(), "{instance:?} had no connection");
     }
 
-    fn find_main(&mut self, _: UnitId) -> Found {
-        Found::Unclear
+    fn find_main(&mut self, unit: UnitId) -> Found {
+        let own = |(_, process): &(&u32, &Process)| {
+            process.unit == unit && process.kind == Kind::Daemon && !process.main
+        };
+        let by_file = match &self.spec(unit).kind {
+            UnitKind::Service(service) => service.pid_file.is_some(),
+            _ => false,
+        };
+        let hides = !self.calm && self.dice.one_in(4);
+        match (self.processes.iter().find(own), by_file) {
+            (Some(_) | None, true) if hides => Found::NotYet,
+            (Some(_), false) if hides => Found::Unclear,
+            (Some((pid, _)), _) => Found::Process(*pid),
+            (None, true) => Found::NotYet,
+            (None, false) if self.is_populated(unit) => Found::Unclear,
+            (None, false) => Found::Nobody,
+        }
     }
 
-    fn adopt(&mut self, _: UnitId, _: u32) -> bool {
+    fn adopt(&mut self, unit: UnitId, pid: u32) -> bool {
+        let other = |(other, process): (&u32, &Process)| {
+            *other != pid && process.unit == unit && process.main
+        };
+        assert!(!self.processes.iter().any(other), "{unit:?} has two main processes");
+        let Some(process) = self.processes.get_mut(&pid) else { return false };
+        process.main = true;
         true
     }
 
-    fn alive(&mut self, _: UnitId, _: u32) -> bool {
-        true
+    fn alive(&mut self, _: UnitId, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
     }
 
     fn drop_store(&mut self, _: UnitId) {}

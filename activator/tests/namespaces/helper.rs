@@ -78,6 +78,87 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
                 std::thread::sleep(Duration::from_secs(1));
             }
         }
+        // Leaves a child that lives on, and its number in a file.
+        ["daemon", path] => {
+            #[allow(clippy::zombie_processes)] // it is to outlive us
+            let child = own_command(&["sleep"]).process_group(0).spawn().unwrap();
+            // Whole at once, as daemons should.
+            let draft = format!("{path}.new");
+            std::fs::write(&draft, format!("{}\n", child.id())).unwrap();
+            std::fs::rename(draft, path).unwrap();
+            ExitCode::SUCCESS
+        }
+        // Type=notify-reload: answers each SIGHUP.
+        ["reloads"] => {
+            catch(libc::SIGHUP);
+            notify(b"READY=1");
+            loop {
+                if TERM.swap(false, Ordering::Relaxed) {
+                    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+                    let us = now.tv_sec * 1_000_000 + now.tv_nsec / 1000;
+                    notify(format!("RELOADING=1\nMONOTONIC_USEC={us}").as_bytes());
+                    report("reloaded");
+                    notify(b"READY=1\nSTATUS=reloaded");
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        // Is watched, and feeds the watchdog from its second run on.
+        ["watched"] => {
+            let own = variable("WATCHDOG_PID") == std::process::id().to_string();
+            report(&format!("watched usec={} own={own}", variable("WATCHDOG_USEC")));
+            notify(b"READY=1");
+            let path = std::env::var("REPORT").unwrap();
+            let runs = std::fs::read_to_string(path).unwrap().lines().count();
+            loop {
+                if runs > 1 {
+                    notify(b"WATCHDOG=1");
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        // Stores a file and fails; with what it stored it stays.
+        ["stores"] => {
+            let names = variable("LISTEN_FDNAMES");
+            let count: i32 = variable("LISTEN_FDS").parse().unwrap();
+            let mut text = String::new();
+            if count == 2 {
+                // SAFETY: this fd is handed to this process, and nobody else has taken it.
+                #[allow(unsafe_code)]
+                let mut file: std::fs::File = unsafe { rustix::fd::FromRawFd::from_raw_fd(4) };
+                use std::io::{Read, Seek};
+                file.rewind().unwrap();
+                file.read_to_string(&mut text).unwrap();
+            }
+            report(&format!("names={names} text={text}"));
+            if count == 2 || std::fs::exists(std::env::var("GO").unwrap()).unwrap() {
+                sleep();
+            }
+            let path = format!("{}.kept", std::env::var("REPORT").unwrap());
+            let mut options = std::fs::File::options();
+            options.read(true).write(true).create(true).truncate(true);
+            let mut file = options.open(path).unwrap();
+            file.write_all(b"remember").unwrap();
+            send_fd(b"FDSTORE=1\nFDNAME=kept", file.as_fd());
+            ExitCode::FAILURE
+        }
+        ["wait", code] => {
+            wait_for_go();
+            ExitCode::from(code.parse::<u8>().unwrap())
+        }
+        ["monitor"] => {
+            let [unit, result, code, status] =
+                ["UNIT", "SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"]
+                    .map(|name| variable(&format!("MONITOR_{name}")));
+            report(&format!("monitor {unit} {result} {code} {status}"));
+            ExitCode::SUCCESS
+        }
+        ["epilogue"] => {
+            let [result, code, status] =
+                ["SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"].map(variable);
+            report(&format!("epilogue {result} {code} {status}"));
+            ExitCode::SUCCESS
+        }
         ["ready"] => {
             wait_for_go();
             notify(b"STATUS=fine\nREADY=1");
@@ -341,6 +422,19 @@ fn fds() -> Vec<OwnedFd> {
     fds
 }
 
+/// Sends a notification with an fd.
+fn send_fd(text: &[u8], fd: BorrowedFd) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SocketAddrUnix};
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let to = SocketAddrUnix::new(std::env::var("NOTIFY_SOCKET").unwrap()).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let text = [std::io::IoSlice::new(text)];
+    net::sendmsg_addr(&socket, &to, &text, &mut control, SendFlags::empty()).unwrap();
+}
+
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| "none".into())
 }
@@ -385,13 +479,18 @@ fn own_command(arguments: &[&str]) -> Command {
 
 static TERM: AtomicBool = AtomicBool::new(false);
 
-#[allow(unsafe_code)]
 fn catch_term() {
+    catch(libc::SIGTERM);
+}
+
+/// Notes one signal in [`TERM`].
+#[allow(unsafe_code)]
+fn catch(signal: i32) {
     extern "C" fn note(_: i32) {
         TERM.store(true, Ordering::Relaxed);
     }
     // SAFETY: the handler only stores to an atomic.
-    unsafe { libc::signal(libc::SIGTERM, note as extern "C" fn(i32) as libc::sighandler_t) };
+    unsafe { libc::signal(signal, note as extern "C" fn(i32) as libc::sighandler_t) };
 }
 
 fn wait_for_term() {

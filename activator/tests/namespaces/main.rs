@@ -18,6 +18,7 @@ mod lifecycle;
 mod probe;
 mod reload;
 mod sandbox;
+mod services;
 mod sockets;
 mod users;
 
@@ -35,6 +36,7 @@ fn tests() -> Vec<Test> {
         sockets::TESTS,
         init::TESTS,
         sandbox::TESTS,
+        services::TESTS,
         reload::TESTS,
         users::TESTS,
     ]
