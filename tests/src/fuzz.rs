@@ -68,7 +68,7 @@ pub fn control(bytes: &[u8]) {
 pub fn environment(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let found = environment_file::parse(&text);
-    assert!(found.len() <= text.lines().count());
+    assert!(found.len() <= text.split(['\n', '\r']).count());
     let size: usize = found.iter().map(|(name, value)| name.len() + value.len()).sum();
     assert!(size <= text.len());
     for (name, _) in &found {
