@@ -93,7 +93,7 @@ fn walk(path: String, value: &Value, fields: &mut Fields) {
         |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match value {
         // So that one that says nothing is seen as well.
-        Value::Object(map) if map.is_empty() => {
+        Value::Object(map) if map.is_empty() && !path.is_empty() => {
             drop(fields.insert(below("reported"), "yes".into()))
         }
         Value::Object(map) => map.iter().for_each(|(name, value)| {
