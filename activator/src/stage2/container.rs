@@ -8,7 +8,7 @@ use super::template;
 use crate::manifest::Container;
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -65,9 +65,14 @@ pub fn prepare(
     let bundle = places.bundles.join(id);
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
         .create(&bundle)
         .map_err(|error| Error::File("make", bundle.clone(), error))?;
+    // In the user namespace of a user's container crun is no longer root, and goes there. Whatever
+    // UMask= says; what is in it is root's alone.
+    for path in [&places.bundles, &bundle] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
+            .map_err(|error| Error::File("open", path.clone(), error))?;
+    }
     let config = bundle.join("config.json");
     write_private(&config, &text).map_err(|error| Error::File("write", config, error))?;
     clear_state(id, crun, &places.state)
@@ -110,7 +115,6 @@ mod tests {
     use super::*;
     use crate::exit;
     use std::ffi::OsString;
-    use std::os::unix::fs::PermissionsExt;
 
     struct Room {
         dir: tempfile::TempDir,
@@ -161,8 +165,8 @@ mod tests {
         let bundle = room.places.bundles.join("systemd-echo");
         let text = std::fs::read_to_string(bundle.join("config.json")).unwrap();
         assert_eq!(text, r#"{"process":{"env":["LISTEN_FDS=2"]}}"#);
-        let mode = std::fs::metadata(&bundle).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&bundle), mode(&bundle.join("config.json"))), (0o711, 0o600));
     }
 
     #[test]
