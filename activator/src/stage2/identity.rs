@@ -4,13 +4,16 @@
 use super::call::Subject;
 use super::environment::Environment;
 use super::error::{At, Error, Stage};
-use crate::manifest::{Execution, Stage2, User};
+use crate::manifest::{Execution, Stage2, UnitKind, User};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 /// The ids that a unit's processes get; None is root with what PID 1 has.
 pub(super) fn of(subject: &Subject, execution: &Execution, stage2: &Stage2) -> Option<User> {
-    let named = execution.user.clone().or_else(|| Some(subject.owner()?.ids.clone()));
+    // crun needs root to make the user namespace of a user's container.
+    let container = matches!(&subject.unit.kind, UnitKind::Service(it) if it.container.is_some());
+    let owner = subject.owner().filter(|_| !container);
+    let named = execution.user.clone().or_else(|| Some(owner?.ids.clone()));
     match &stage2.dynamic_user {
         Some(dynamic) => {
             let own = User { gid: dynamic.uid, ..User::default() };
