@@ -123,7 +123,11 @@ impl Specifiers {
             'B' => self.release("BUILD_ID"),
             'A' => self.release("IMAGE_VERSION"),
             'M' => self.release("IMAGE_ID"),
-            'd' => format!("{}/credentials/{}", self.directories.runtime, name.as_str()),
+            // Those of users and of connections are elsewhere: CREDENTIALS_DIRECTORY knows.
+            'd' if self.directories.runtime != "/run" || name.as_str().contains(INSTANCE) => {
+                return Err(Reason::OnlyInTheGuest);
+            }
+            'd' => format!("/run/credentials/{}", name.as_str()),
             'y' => self.fragment.clone().ok_or(Reason::OnlyInTheGuest)?,
             'Y' => {
                 let fragment = self.fragment.as_deref().ok_or(Reason::OnlyInTheGuest)?;
@@ -195,13 +199,14 @@ mod tests {
             shell: "/bin/sh".into(),
         };
         let directories = Manager::User(0, config).directories();
-        let expanded = specifiers("a.service", user, directories)
-            .expand("%h %t %S %C %L %E %D %u %U %g %G %s %T %V %d");
+        let specifiers = specifiers("a.service", user, directories);
+        let expanded = specifiers.expand("%h %t %S %C %L %E %D %u %U %g %G %s %T %V");
         let expected = "/home/ann /run/user/1000 /home/ann/.local/state /home/ann/.cache \
                         /home/ann/.local/state/log /home/ann/.config /home/ann/.local/share \
-                        ann 1000 ann 1000 /bin/sh /tmp /var/tmp \
-                        /run/user/1000/credentials/a.service";
+                        ann 1000 ann 1000 /bin/sh /tmp /var/tmp";
         assert_eq!(expanded.as_deref(), Ok(expected));
+        let credentials = Unresolved { range: 0..2, reason: Reason::OnlyInTheGuest };
+        assert_eq!(specifiers.expand("%d"), Err(credentials));
     }
 
     #[test]
@@ -220,6 +225,8 @@ mod tests {
              /{INSTANCE_UNESCAPED}"
         );
         assert_eq!(text, expected);
+        assert!(expand(&name, "%d").is_err(), "its credentials are elsewhere");
+        assert_eq!(expand("a.service", "%d").as_deref(), Ok("/run/credentials/a.service"));
     }
 
     #[test]
