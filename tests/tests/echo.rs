@@ -48,6 +48,7 @@ fn the_echo_appliance() {
     units_can_be_started_stopped_and_restarted(&vm);
     logs_are_kept_and_followed(&vm);
     nobody_gets_in_without_the_token(&vm);
+    it_takes_its_units_anew_without_a_boot(&vm, &appliance, &published);
     chores(&vm);
 
     assert_eq!(vm.poweroff(), 0, "rouse run ends with the guest");
@@ -341,6 +342,62 @@ fn nobody_gets_in_without_the_token(vm: &Vm) {
     control::write_frame(&stream, &Request::Poweroff).unwrap();
     let reply: Reply = control::read_frame(&stream).unwrap();
     assert_eq!(reply, Reply::Failed(Failure::Denied));
+}
+
+/// `rouse reload`: the same PID 1, a new socket, and the container that runs is left alone; what
+/// the image lacks is refused.
+fn it_takes_its_units_anew_without_a_boot(vm: &Vm, appliance: &Appliance, published: &Path) {
+    let folder = appliance.path();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    let remove = |name: &str| std::fs::remove_file(folder.join(name)).unwrap();
+    let reload = |more: &[&str]| {
+        let words = ["reload", "guest", folder.to_str().unwrap()];
+        vm.rouse.run(words.into_iter().chain(more.iter().copied()))
+    };
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    let before = (vm.service("echo.service"), vm.status());
+    write("cat@.service", "[Service]\nExecStart=/bin/busybox cat\nStandardInput=socket\n");
+    write(
+        "cat.socket",
+        "[Socket]\nListenStream=vsock::3001\nAccept=yes\n\n[Install]\nWantedBy=sockets.target\n",
+    );
+    reload(&[]).success();
+    let after = (vm.service("echo.service"), vm.status());
+    assert_eq!(after.0.main_pid, before.0.main_pid);
+    assert_eq!(after.0.starts, before.0.starts);
+    assert_eq!(after.1.started_us, before.1.started_us);
+    assert_eq!(vm.send(3001, b"meow\n").text(), "meow\n");
+    assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
+    // A program that is not in the image, and a container that has become another.
+    let refused = |lacks: &str| {
+        let output = reload(&[]);
+        assert_ne!(output.code, 0);
+        assert!(output.stderr.contains(lacks), "{}", output.stderr);
+    };
+    write("x.service", "[Service]\nExecStart=/usr/bin/nothing\n");
+    refused("/usr/bin/nothing");
+    remove("x.service");
+    let quadlet = std::fs::read_to_string(folder.join("echo.container")).unwrap();
+    write("echo.container", &quadlet.replace("Network=none", "Network=none\nEnvironment=A=b"));
+    refused("config.json");
+    write("echo.container", &quadlet);
+    assert_eq!(vm.send(3001, b"meow\n").text(), "meow\n");
+    // While clients come, and with the activator as well.
+    for name in ["cat@.service", "cat.socket"] {
+        remove(name);
+    }
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| {
+            (0..50).for_each(|_| assert_eq!(exchange(published, b"hello\n"), b"hello\n"));
+        });
+        for more in [&["--activator"][..], &[]] {
+            reload(more).success();
+        }
+        clients.join().unwrap();
+    });
+    assert_eq!(vm.service("echo.service").main_pid, before.0.main_pid);
+    assert!(vm.shell("busybox readlink /proc/1/exe").contains("memfd"));
+    assert!(!vm.status().sockets.iter().any(|socket| socket.name == "cat.socket"));
 }
 
 fn chores(vm: &Vm) {

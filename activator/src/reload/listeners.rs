@@ -8,7 +8,7 @@ use super::fd::Arriving;
 use super::merge::Merged;
 use super::state::{In, Listener as Open};
 use crate::listen;
-use activator::manifest::{Address, Listener, Manifest, Socket, UnitKind};
+use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitKind};
 
 /// Who gets what.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,10 @@ pub(crate) fn assign(old: &Manifest, known: Known, arrived: &[In], merged: &Merg
     let dropped = free.into_iter().map(|(index, open)| {
         let removes = before(index).is_some_and(|socket| socket.remove_on_stop);
         let node = match &open.address {
-            Address::Path(path) if removes && !stays(path) => Some(path.clone()),
+            // A special file was there before.
+            Address::Path(path) if removes && open.kind != ListenKind::Special && !stays(path) => {
+                Some(path.clone())
+            }
             _ => None,
         };
         (open.fd, node)
@@ -89,7 +92,7 @@ pub(crate) enum Known {
 mod tests {
     use super::*;
     use crate::reload::merge::merge;
-    use activator::manifest::{ListenKind, Service, SocketOption, Unit, UnitId};
+    use activator::manifest::{Service, SocketOption, Unit, UnitId};
 
     fn tcp(port: u16) -> Listener {
         let address = Address::Inet([127, 0, 0, 1], port);

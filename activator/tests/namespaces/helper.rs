@@ -309,6 +309,13 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
     }
 }
 
+/// Takes nothing over, and executes whom it was to take over from.
+pub(crate) fn give_back(state: &str, way_back: &str) -> ExitCode {
+    let mut command = Command::new(format!("/proc/self/fd/{way_back}"));
+    let error = command.arg0("activator").args(["--take-over", state, way_back, "back"]).exec();
+    panic!("{error}");
+}
+
 /// Echoes on all fds, with its pid in front, until so many clients were served; 0 is for ever.
 fn serve(count: usize) -> ExitCode {
     let fds = fds();

@@ -9,7 +9,9 @@
 use crate::Test;
 use crate::bench::{self, Bench, until};
 use crate::build::{Units, listener, service, socket};
-use activator::manifest::{self, Address, Boot, ListenKind, Module, Output, Service, Writable};
+use activator::manifest::{
+    self, Address, Boot, ListenKind, Module, Output, Service, Socket, Writable,
+};
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
@@ -24,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("init::sigterm_stops_in_order_and_powers_off", |bench| {
         ends(bench, |it| it.signal(libc::SIGTERM))
     }),
+    ("init::pid_1_takes_another_manifest_and_another_activator_without_its_chores", reload),
     ("init::no_manifest_is_a_last_line_and_power_off", no_manifest),
     ("init::a_damaged_manifest_is_a_last_line_and_power_off", damaged),
     ("init::a_required_module_is_a_last_line_and_power_off", no_module),
@@ -222,6 +225,50 @@ fn chores(bench: &mut Bench) {
     // We are root in a PID namespace that it does not see.
     let status = bench::status_of(&init.path("/run/rouse/control")).unwrap();
     assert_eq!(bench::socket(&status, "files.socket").state, "running");
+    init.signal(libc::SIGTERM);
+    init.end();
+}
+
+/// It reads what it is asked for in a new mount of the root, and stays the same PID 1.
+fn reload(bench: &mut Bench) {
+    let path = Address::Path("/run/files.sock".into());
+    let spec = socket("files", vec![listener(ListenKind::Stream, path)]);
+    let units = |spec: &Socket| {
+        Units::default().service("files.service", helper(&["files"])).socket(
+            "files.socket",
+            "files.service",
+            spec.clone(),
+        )
+    };
+    let manifest = units(&spec).build();
+    let other = Address::Path("/run/other.sock".into());
+    let new = units(&spec)
+        .service("other.service", helper(&["files"]))
+        .socket(
+            "other.socket",
+            "other.service",
+            socket("o", vec![listener(ListenKind::Stream, other)]),
+        )
+        .build();
+    let init = Init::boot(&make_root(bench), Some(&manifest.encode()), Network::Own);
+    let Some(init) = boots(init) else { return };
+    let before = ["/proc/mounts", "/proc/self/stat"].map(|path| init.read(path));
+    let control = init.path("/run/rouse/control");
+    let program = std::fs::read(env!("CARGO_BIN_EXE_activator")).unwrap();
+    for activator in [None, Some(&program[..]), None] {
+        let stream = std::os::unix::net::UnixStream::connect(&control).unwrap();
+        stream.set_read_timeout(Some(bench::PATIENCE)).unwrap();
+        activator::client::replace(stream, "", &new.encode(), activator, |_| ()).unwrap();
+        // The same process answers, from the same mounts, as a child of the same PID 1.
+        let after = ["/proc/mounts", "/proc/self/stat"].map(|path| init.read(path));
+        assert_eq!(after[0], before[0]);
+        let id = |stat: &str| stat.split(' ').take(4).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(id(&after[1]), id(&before[1]));
+        let other = init.path("/run/other.sock");
+        assert_eq!(bench::ask_unix(&other, "/proc/1/comm"), "init\n");
+        let status = bench::status_of(&control);
+        until("logd answers", || status.is_some() || bench::status_of(&control).is_some());
+    }
     init.signal(libc::SIGTERM);
     init.end();
 }

@@ -319,6 +319,13 @@ fn upgrade(bench: &mut Bench) {
         assert_eq!(bench::service(&status, "a.service").main_pid, Some(pid));
         assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).0, pid);
     }
+    // One that turns out not to be able to when it is in charge: the one before goes on.
+    let fails = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let failed = replace(bench, &one(service(bench.path(), &["sleep"])).encode(), Some(&fails));
+    assert_eq!(failed, Err(Error::Refused(Failure::Replace(Unfit::NotTaken))));
+    assert!(executed(bench) == program);
+    assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).0, pid);
+    assert_eq!(replace(bench, &manifest.encode(), None), Ok(()));
     let name = std::fs::read_to_string(format!("/proc/{}/comm", bench.pid())).unwrap();
     assert_eq!(name, "activator\n");
     bench.stop();
