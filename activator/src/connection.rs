@@ -41,6 +41,13 @@ pub(crate) struct Saved<F> {
     number: u64,
 }
 
+impl Saved<Arriving> {
+    /// Its fd, taken or not.
+    pub(crate) fn fd(&self) -> Arriving {
+        self.fd
+    }
+}
+
 impl Connection {
     /// For the child.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

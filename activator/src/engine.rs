@@ -145,6 +145,16 @@ impl Engine {
         let programs = programs.collect::<Result<_, _>>().or_else(|_: std::ffi::NulError| {
             fail("prepare a command with a NUL in it", Errno::INVAL)
         })?;
+        let check = |unit: &Unit| match unit.conditions.is_empty() {
+            true => Ok(None),
+            false => OwnProgram::conditions(&setting, unit).map(Some),
+        };
+        let checks = manifest.units.iter().map(check).collect::<Result<_, _>>();
+        let checks = checks.or_else(|_: std::ffi::NulError| {
+            fail("prepare a check with a NUL in it", Errno::INVAL)
+        })?;
+        let adopted = Adopted::new(manifest, slots.len());
+        let adopted = adopted.or_else(|_| fail("use a PIDFile= with a NUL in it", Errno::INVAL))?;
         let link = match kept.link.as_ref().and_then(Link::take_over) {
             Some(link) => link,
             None => Link::new().or_else(|e| fail("make a socket pair", e))?,
@@ -167,20 +177,15 @@ impl Engine {
         let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
         let copy = start.copy.try_clone().or_else(|e| fail_io("copy an fd", e))?;
         let logger = Logger::new(start, &logs, kept.logger.as_ref(), trouble)?;
-        let store = |unit: &Unit| match &unit.kind {
-            UnitKind::Service(service) => Store::new(service),
+        let store = |(index, unit): (usize, &Unit)| match &unit.kind {
+            UnitKind::Service(service) => {
+                let mut store = Store::new(service)?;
+                store.take_over(&registry, UnitId(index as u16), kept.store(index));
+                Some(store)
+            }
             _ => None,
         };
-        let check = |unit: &Unit| match unit.conditions.is_empty() {
-            true => Ok(None),
-            false => OwnProgram::conditions(&setting, unit).map(Some),
-        };
-        let checks = manifest.units.iter().map(check).collect::<Result<_, _>>();
-        let checks = checks.or_else(|_: std::ffi::NulError| {
-            fail("prepare a check with a NUL in it", Errno::INVAL)
-        })?;
-        let adopted = Adopted::new(manifest, slots.len());
-        let adopted = adopted.or_else(|_| fail("use a PIDFile= with a NUL in it", Errno::INVAL))?;
+        let stores = manifest.units.iter().enumerate().map(store).collect();
         let mut make_notify = |id: UnitId, place: &str, service: &Service| {
             let wants = notify::is_wanted(service);
             // Without it the service is never ready, which is its own trouble and nobody else's.
@@ -224,7 +229,7 @@ impl Engine {
             programs,
             checks,
             adopted,
-            stores: manifest.units.iter().map(store).collect(),
+            stores,
             notifies,
             groups,
             sessions: sessions.collect(),

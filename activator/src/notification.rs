@@ -1,6 +1,7 @@
 //! What a service says of itself with sd_notify(3). PID 1 reads it: nothing here allocates.
 
 use crate::control::Text;
+use serde::{Deserialize, Serialize};
 
 /// Longest name of a stored fd.
 pub const NAME: usize = 255;
@@ -48,7 +49,7 @@ pub enum Keep {
 }
 
 /// Whether a stored fd is closed when its other end is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Watch {
     /// It is.
     HangUps,

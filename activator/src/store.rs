@@ -4,6 +4,7 @@
 //! under the name that it was given. An fd whose other end is gone (EPOLLHUP, EPOLLERR) is closed,
 //! unless its service said `FDPOLL=0`.
 
+use crate::reload::fd::{Arriving, Leaving};
 use crate::sys;
 use crate::token::Token;
 use activator::manifest::{Service, UnitId};
@@ -11,6 +12,7 @@ use activator::notification::{Name, Watch};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize, Serializer};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// `FileDescriptorStoreMax=` counts up to this.
@@ -29,7 +31,47 @@ struct Entry {
     watch: Watch,
 }
 
+/// What a reload hands over of one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Saved<F> {
+    pub(crate) fd: F,
+    name: Name,
+    watch: Watch,
+}
+
+/// All of a service, for the next process.
+pub(crate) struct Leave<'a>(&'a Store);
+
+impl Serialize for Leave<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.entries.iter().map(|entry| Saved {
+            fd: Leaving(entry.fd.as_fd()),
+            name: entry.name.clone(),
+            watch: entry.watch,
+        }))
+    }
+}
+
 impl Store {
+    /// For the next process.
+    pub(crate) fn leave(&self) -> Leave<'_> {
+        Leave(self)
+    }
+
+    /// From the process before; what has no room any more is closed.
+    pub(crate) fn take_over(
+        &mut self,
+        registry: &Registry,
+        unit: UnitId,
+        saved: &[Saved<Arriving>],
+    ) {
+        for Saved { fd, name, watch } in saved {
+            if let Some(fd) = fd.take() {
+                self.add(registry, unit, fd, name, *watch);
+            }
+        }
+    }
+
     /// The number of fds that a service may store.
     pub(crate) fn room(service: &Service) -> usize {
         usize::try_from(service.fd_store_max).unwrap_or(MOST).min(MOST)

@@ -3,7 +3,7 @@
 use super::fd::Arriving;
 use crate::connection::{self, Connection};
 use crate::world::LogPipe;
-use crate::{link, logger};
+use crate::{link, logger, store};
 use activator::manifest::UnitId;
 use std::os::fd::OwnedFd;
 
@@ -29,6 +29,8 @@ pub(crate) struct KeptUnit {
     pub(crate) sessions: [i32; 2],
     /// Of an instance that does not have it yet.
     pub(crate) connection: Option<connection::Saved<Arriving>>,
+    /// What the service has left with us.
+    pub(crate) store: Vec<store::Saved<Arriving>>,
 }
 
 impl Kept {
@@ -55,6 +57,11 @@ impl Kept {
     /// A listener of a unit.
     pub(crate) fn listener(&self, unit: UnitId, listener: usize) -> Option<OwnedFd> {
         (*self.units.get(unit.index())?.listeners.get(listener)?)?.take()
+    }
+
+    /// The stored fds of a unit.
+    pub(crate) fn store(&self, unit: usize) -> &[store::Saved<Arriving>] {
+        self.units.get(unit).map_or(&[], |kept| &kept.store)
     }
 
     /// The connection of an instance.

@@ -5,6 +5,7 @@ use super::fd::Leaving;
 use super::state::{self, Listener, Out, Program, State};
 use crate::connection::Connection;
 use crate::engine::Engine;
+use crate::store::Store;
 use crate::{supervise, sys};
 use activator::control::Event;
 use activator::manifest::{Address, UnitId, UnitKind};
@@ -81,6 +82,7 @@ impl Engine {
             log: pipe.map(|(read, write)| (Leaving(read.as_fd()), Leaving(write.as_fd()))),
             sessions: world.sessions.get(index).copied().unwrap_or_default(),
             connection: world.connections.of(index).map(Connection::leave),
+            store: world.stores.get(index).and_then(Option::as_ref).map(Store::leave),
             state,
         })
     }

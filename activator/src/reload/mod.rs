@@ -91,7 +91,9 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     match take_over(&arrived, turn, &mut log) {
         Ok((mut engine, prepared)) => {
             // Whoever is executed next gets an fd of its own.
-            drop((state.take(), way_back.take()));
+            drop((state.take(), way_back.take(), arrived.manifest.take()));
+            drop(arrived.new.and_then(Arriving::take));
+            arrived.units.iter().for_each(state::In::sweep);
             if let Err(errno) = sys::close_on_exec_from(3) {
                 log.line(&format!("failed to mark fds that are not known: {errno}"));
             }

@@ -71,6 +71,7 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
             log: arrived.log,
             sessions: arrived.sessions,
             connection: None,
+            store: arrived.store.clone().unwrap_or_default(),
         }));
         if let Some(kept) = kept.units.last_mut() {
             kept.listeners = listeners.iter().map(|kept| kept.map(|(fd, _)| fd)).collect();

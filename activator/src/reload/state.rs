@@ -17,6 +17,7 @@ use super::fd::{Arriving, Leaving};
 use crate::connection;
 use crate::link;
 use crate::logger;
+use crate::store;
 use crate::supervise::{self, Machine};
 use activator::manifest::{Address, ListenKind};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -130,7 +131,7 @@ pub(crate) enum Program {
 }
 
 /// One unit, or instance, on its way out.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct Out<'a, L> {
     /// The lingering user whose it is.
     pub(crate) owner: Option<&'a str>,
@@ -144,6 +145,7 @@ pub(crate) struct Out<'a, L> {
     pub(crate) log: Option<(Leaving<'a>, Leaving<'a>)>,
     pub(crate) sessions: [i32; 2],
     pub(crate) connection: Option<connection::Saved<Leaving<'a>>>,
+    pub(crate) store: Option<store::Leave<'a>>,
     pub(crate) state: Option<&'a supervise::Unit>,
 }
 
@@ -159,8 +161,21 @@ pub(crate) struct In {
     pub(crate) log: Option<(Arriving, Arriving)>,
     pub(crate) sessions: [i32; 2],
     pub(crate) connection: Option<connection::Saved<Arriving>>,
+    pub(crate) store: Option<Vec<store::Saved<Arriving>>>,
     /// Read on its own, so that what cannot be read of one unit is no trouble for the others.
     pub(crate) state: serde_json::Value,
+}
+
+impl In {
+    /// Closes what nobody has taken.
+    pub(crate) fn sweep(&self) {
+        let listeners = self.listeners.iter().map(|listener| listener.fd);
+        let logs = self.log.iter().flat_map(|(read, write)| [*read, *write]);
+        let stored = self.store.iter().flatten().map(|stored| stored.fd);
+        let connection = self.connection.iter().map(connection::Saved::fd);
+        let all = listeners.chain(self.notify).chain(logs).chain(stored).chain(connection);
+        all.for_each(|fd| drop(fd.take()));
+    }
 }
 
 /// One open listener.

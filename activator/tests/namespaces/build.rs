@@ -64,7 +64,7 @@ pub(crate) fn accepting(listeners: Vec<Listener>, limits: [u32; 2]) -> Socket {
 }
 
 /// A manifest in the making; dependencies by name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Units {
     units: Vec<Unit>,
     after: Vec<(String, String)>,

@@ -298,6 +298,15 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
                 libc::kill(-1, libc::SIGSTOP)
             };
         },
+        // Leaves an fd with the activator, once.
+        ["store"] => {
+            let names = variable("LISTEN_FDNAMES");
+            if !names.contains("kept") {
+                store();
+            }
+            report(&format!("started with {names}"));
+            sleep()
+        }
         ["wait"] => {
             report("waits");
             wait_for_go();
@@ -307,6 +316,18 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
         ["sleep"] => sleep(),
         other => panic!("no helper {other:?}"),
     }
+}
+
+fn store() {
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    socket.connect(std::env::var("NOTIFY_SOCKET").unwrap()).unwrap();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = net::SendAncillaryBuffer::new(&mut space);
+    let fds = [null.as_fd()];
+    assert!(control.push(net::SendAncillaryMessage::ScmRights(&fds)));
+    let text = rustix::io::IoSlice::new(b"FDSTORE=1\nFDNAME=kept");
+    net::sendmsg(&socket, &[text], &mut control, SendFlags::empty()).unwrap();
 }
 
 /// Takes nothing over, and executes whom it was to take over from.

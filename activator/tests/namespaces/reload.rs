@@ -5,7 +5,9 @@ use crate::bench::{self, Bench, ask_tcp, ask_unix, signal, split, until};
 use crate::build::{Units, accepting, command, service, socket, tcp, unix};
 use activator::client::{self, Error};
 use activator::control::{Failure, Request, Unfit};
-use activator::manifest::{Manifest, Output, RateLimit, Service, ServiceKind, SocketOption};
+use activator::manifest::{
+    Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
+};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -23,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reload::another_activator_takes_over", upgrade),
     ("reload::sighup_takes_what_the_file_has_now", sighup),
     ("reload::systemd_23815_a_start_that_waits_for_readiness_goes_on", starting),
+    ("reload::stored_fds_stay_stored_and_what_is_nobodys_is_closed", stored),
     ("reload::instances_keep_their_connections_and_their_slots", instances),
     ("reload::logs_go_on_and_new_units_have_theirs", logs),
 ];
@@ -388,6 +391,33 @@ fn starting(bench: &mut Bench) {
     assert_eq!(bench::service(&status, "a.service").state, "running");
     assert_eq!(bench::service(&status, "a.service").starts, 2);
     assert_eq!(bench::socket(&status, "a.socket").state, "running");
+    bench.stop();
+}
+
+fn stored(bench: &mut Bench) {
+    let mut spec = service(bench.path(), &["store"]);
+    spec.notify_access = NotifyAccess::All;
+    (spec.fd_store_max, spec.fd_store_preserve) = (2, true);
+    let with = |spec: Service| Units::default().service("a.service", spec).at_boot("a.service");
+    bench.start(&with(spec.clone()).build());
+    bench.wait_report("started with none");
+    // The socket unit comes and goes, and what was its with it.
+    let more = with(spec.clone()).socket("z.socket", "a.service", socket("z", vec![tcp(3000)]));
+    let nothing = fds(bench.pid()).len();
+    for _ in 0..3 {
+        reload(bench, &more.clone().build());
+        reload(bench, &with(spec.clone()).build());
+    }
+    bench.order(Request::Restart("a.service".into())).unwrap();
+    bench.wait_report("started with kept");
+    until("the fds are as many as before", || fds(bench.pid()).len() <= nothing + 1);
+    // Without room for it, it is closed.
+    spec.fd_store_max = 0;
+    reload(bench, &with(spec).build());
+    bench.order(Request::Restart("a.service".into())).unwrap();
+    until("it starts without", || {
+        bench.report().iter().filter(|line| line.ends_with("none")).count() == 2
+    });
     bench.stop();
 }
 
