@@ -39,16 +39,20 @@
 //!
 //! | phase | left when |
 //! |---|---|
-//! | dead, failed | start job -> start-pre |
-//! | waiting (`RestartSec=`) | its time, or a start job -> start-pre |
+//! | dead, failed | start job -> its conditions (`check`) -> condition |
+//! | waiting (`RestartSec=`) | its time, or a start job -> the same |
+//! | condition (`ExecCondition=`) | 0 -> the next, or start-pre; 1 to 254: terminating, and skipped |
 //! | start-pre | command ended -> the next, or start; failed: terminating |
-//! | start | simple, exec: executed; notify: `READY=1`; oneshot: ended -> start-post; else terminating |
+//! | start | simple, exec: executed; notify: `READY=1`; oneshot: ended -> start-post; forking: ended -> adopting; else terminating |
+//! | adopting (`Type=forking`, the child has ended) | main process found, or none to tell -> start-post |
 //! | start-post | command ended -> the next, or running; failed: terminating |
 //! | running | main process ended, or stop job -> stop; it failed: terminating |
+//! | reload, reloading | commands ended, `READY=1`, or time-out -> running (`service::notify`) |
 //! | exited (`RemainAfterExit=`) | stop job -> stop |
 //! | stop | command ended -> the next, or terminating |
 //! | terminating (`KillSignal=` sent) | all gone -> stop-post; time-out: killing |
-//! | killing (SIGKILL sent) | all gone -> stop-post; time-out: SIGKILL again |
+//! | aborting (`WatchdogSignal=` sent) | as terminating |
+//! | killing (`FinalKillSignal=` sent) | all gone -> stop-post; time-out: SIGKILL again |
 //! | stop-post | command ended -> the next, or sweeping |
 //! | sweeping (what is left gets SIGKILL) | all gone -> dead, failed or waiting |
 //!
