@@ -51,7 +51,13 @@ impl Supervisor<'_> {
                 self.look(turn, unit);
             }
             Phase::Adopting if !turn.hands.populated(unit) => self.look_for_main(turn, unit),
-            Phase::Running if by_group && service.main.is_none() => self.finish(turn, unit),
+            Phase::Running | Phase::Reloading
+                if by_group && service.main.is_none() && !turn.hands.populated(unit) =>
+            {
+                // Nobody is left to say that its reload is over.
+                service.enter(Phase::Running, turn.now, 0);
+                self.finish(turn, unit);
+            }
             _ if !service.adopted => {}
             // Its own parent reaped it, so how it ended is not known.
             _ => {
