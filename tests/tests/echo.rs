@@ -47,6 +47,7 @@ fn the_echo_appliance() {
     a_killed_container_leaves_nothing(&vm);
     units_can_be_started_stopped_and_restarted(&vm);
     logs_are_kept_and_followed(&vm);
+    a_users_units_are_the_users(&vm, &appliance);
     nobody_gets_in_without_the_token(&vm);
     it_takes_its_units_anew_without_a_boot(&vm, &appliance, &published);
     chores(&vm);
@@ -323,6 +324,53 @@ fn logs_are_kept_and_followed(vm: &Vm) {
     assert!(seen.is_some());
     follower.kill().unwrap();
     follower.wait().unwrap();
+}
+
+/// The tutorial's files again, as units of a user of the appliance, on other ports.
+fn a_users_units_are_the_users(vm: &Vm, appliance: &Appliance) {
+    let before = vm.service("echo.service").starts;
+    let node = "/home/ann/echo_stream_sock";
+    let owner = |path: &str| vm.shell(&format!("busybox stat -c '%u:%g %a' {path}"));
+    assert_eq!(owner(node), "1000:1000 666\n");
+    assert_eq!(owner("/run/user/1000"), "1000:1000 700\n");
+    assert_eq!(owner("/home/ann"), "1000:1000 700\n");
+
+    let hello = format!("echo hello | socat -t 30 - unix:{node}");
+    assert_eq!(vm.shell(&hello), "hello\n");
+    assert_eq!(vm.send(3001, b"hello\n").text(), "hello\n");
+    assert_eq!(vm.service("echo.service").starts, before, "the system's was not woken");
+    let theirs = vm
+        .status()
+        .services
+        .into_iter()
+        .find(|it| it.user.as_deref() == Some("ann") && it.name == "echo.service");
+    assert_eq!(theirs.map(|it| (it.starts, it.state)), Some((1, "running".into())));
+
+    // Root in the container is the user outside.
+    let procs = "/sys/fs/cgroup/rouse/user-1000/echo.service/payload/cgroup.procs";
+    let seen = vm.shell(&format!(
+        "pid=$(busybox head -n 1 {procs}); busybox stat -c %u:%g /proc/$pid; \
+         busybox awk '{{print $1, $2, $3}}' /proc/$pid/uid_map"
+    ));
+    assert_eq!(seen, "1000:1000\n0 1000 1\n1 100000 65536\n");
+
+    vm.rouse.run(["start", &vm.name, "who.service", "--user"]).success();
+    let logs = vm.rouse.run(["logs", &vm.name, "who.service", "--user", "ann"]).success().text();
+    for text in ["uid=1000(ann) gid=1000(ann)", "home /home/ann runtime /run/user/1000 ann"] {
+        assert!(logs.contains(text), "{text} in {logs}");
+    }
+    assert!(logs.contains("ann/who.service"), "{logs}");
+
+    vm.rouse.run(["stop", &vm.name, "echo.service", "--user", "ann"]).success();
+    let status = vm.rouse.run(["status", &vm.name, "--user"]).success().text();
+    assert!(status.contains("user ann") && !status.contains("shell.socket"), "{status}");
+    let refused = vm.rouse.run(["stop", &vm.name, "echo.service", "--user", "bob"]);
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("no user bob"), "{}", refused.stderr);
+
+    let folder = appliance.path().to_str().unwrap();
+    let cat = vm.rouse.run(["cat", folder, "echo.service", "--user"]).success().text();
+    assert!(cat.contains("users/ann/echo.container"), "{cat}");
 }
 
 fn nobody_gets_in_without_the_token(vm: &Vm) {
