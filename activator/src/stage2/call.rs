@@ -152,6 +152,7 @@ impl Subject {
 pub(super) struct Call {
     pub(super) subject: Subject,
     pub(super) list: List,
+    pub(super) index: usize,
     pub(super) command: Command,
 }
 
@@ -166,7 +167,16 @@ impl Call {
         let subject = Subject::find(&unit)?;
         let command = list.of(&subject.unit).get(index).cloned();
         let command = command.ok_or(Error::NoCommand(unit))?;
-        Ok(Self { subject, list, command })
+        Ok(Self { subject, list, index, command })
+    }
+}
+
+impl Call {
+    /// Whether no other command of this run of the unit came before.
+    pub(super) fn is_first(&self) -> bool {
+        let order = [List::Condition, List::StartPre, List::Start];
+        let first = order.into_iter().find(|list| !list.of(&self.subject.unit).is_empty());
+        first == Some(self.list) && self.index == 0
     }
 }
 
@@ -203,6 +213,25 @@ mod tests {
         for argument in ["b.service", "joe/b.service", "jim/a@.service", "/a@.service", ""] {
             assert!(Subject::of(manifest.clone(), argument, None).is_err(), "{argument}");
         }
+    }
+
+    #[test]
+    fn the_first_command_of_a_run() {
+        let mut subject = Subject::of(sample(), "a@.service", None).unwrap();
+        let command = Command::default();
+        if let UnitKind::Service(service) = &mut subject.unit.kind {
+            service.start_pre = vec![command.clone(); 2];
+        }
+        let mut call = Call { subject, list: List::StartPre, index: 0, command };
+        assert!(call.is_first());
+        call.index = 1;
+        assert!(!call.is_first());
+        (call.list, call.index) = (List::Start, 0);
+        assert!(!call.is_first());
+        if let UnitKind::Service(service) = &mut call.subject.unit.kind {
+            service.start_pre.clear();
+        }
+        assert!(call.is_first());
     }
 
     #[test]

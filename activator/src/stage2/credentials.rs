@@ -14,12 +14,12 @@ const MOST: u64 = 1024 * 1024;
 
 /// Where a unit's credentials are.
 pub(super) fn directory(subject: &Subject) -> PathBuf {
-    let base = subject.owner().map_or("/run", |owner| owner.runtime_directory.as_str());
-    // Of a lingering user, too, root's own: nobody else may put links there.
-    match subject.owner() {
-        Some(_) => Path::new("/run/rouse/credentials").join(subject.slot()),
-        None => Path::new(base).join("credentials").join(subject.slot()),
-    }
+    // Of a lingering user, too, below what is root's: nobody else may put links there.
+    let base = match subject.owner() {
+        Some(_) => "/run/rouse/credentials",
+        None => "/run/credentials",
+    };
+    Path::new(base).join(subject.slot())
 }
 
 /// Makes them, unless an earlier command has. The directory is for CREDENTIALS_DIRECTORY.

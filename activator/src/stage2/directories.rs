@@ -9,7 +9,7 @@ use super::call::Subject;
 use super::environment::Environment;
 use super::error::{At, Error, Stage};
 use super::sys;
-use crate::manifest::{Directory, DirectoryKind, Stage2, User};
+use crate::manifest::{Address, Directory, DirectoryKind, Manifest, Stage2, UnitKind, User};
 use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -125,11 +125,13 @@ pub(super) fn make(
     Ok(())
 }
 
-/// Removes the runtime directories.
+/// Removes the runtime directories, but those in which a socket unit listens: the socket stays
+/// open when the service stops, and its clients must find it. (systemd takes its name away.)
 pub(super) fn remove_runtime(subject: &Subject, places: &[Place<'_>]) -> Vec<io::Error> {
     let _as_owner = AsOwner::of(subject);
     let mut troubles = vec![];
-    for place in places.iter().filter(|it| it.directory.kind == DirectoryKind::Runtime) {
+    let runtime = places.iter().filter(|it| it.directory.kind == DirectoryKind::Runtime);
+    for place in runtime.filter(|it| !has_listener(&subject.manifest, &it.path)) {
         let links = place.links.iter().map(PathBuf::as_path);
         let link = place.private.is_some().then_some(place.path.as_path());
         let removed = links.chain(link).map(std::fs::remove_file);
@@ -139,6 +141,16 @@ pub(super) fn remove_runtime(subject: &Subject, places: &[Place<'_>]) -> Vec<io:
         );
     }
     troubles
+}
+
+fn has_listener(manifest: &Manifest, directory: &Path) -> bool {
+    let sockets = manifest.units.iter().filter_map(|unit| match &unit.kind {
+        UnitKind::Socket(socket) => Some(socket),
+        _ => None,
+    });
+    sockets.flat_map(|socket| &socket.listeners).any(|listener| {
+        matches!(&listener.address, Address::Path(path) if Path::new(path).starts_with(directory))
+    })
 }
 
 /// While it lives, files are made and removed with the rights of a lingering user: the paths lie
@@ -261,7 +273,7 @@ fn give(parent: BorrowedFd<'_>, path: &Path, uid: u32, gid: u32) -> io::Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{DynamicUser, Lingering, Manifest, Unit};
+    use crate::manifest::{DynamicUser, Lingering, ListenKind, Listener, Socket, Unit};
 
     fn directory(kind: DirectoryKind) -> Directory {
         Directory {
@@ -307,6 +319,18 @@ mod tests {
         let places = of(&subject(None), &stage2);
         assert_eq!(places[1].path, Path::new("/var/lib/a/b"));
         assert_eq!(places[1].links, [Path::new("/var/lib/c")]);
+    }
+
+    #[test]
+    fn a_directory_with_a_listener_stays() {
+        let address = Address::Path("/run/a/b/c".into());
+        let listeners = vec![Listener { kind: ListenKind::Stream, address }];
+        let kind = UnitKind::Socket(Socket { listeners, ..Socket::default() });
+        let unit = Unit { kind, ..Unit::default() };
+        let manifest = Manifest { units: vec![unit], ..Manifest::default() };
+        let has = |path: &str| has_listener(&manifest, Path::new(path));
+        assert!(has("/run/a") && has("/run/a/b"));
+        assert!(!has("/run/a/b/cc") && !has("/run/ab"));
     }
 
     fn place<'a>(directory: &'a Directory, base: &Path, private: bool) -> Place<'a> {

@@ -42,6 +42,10 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Error> {
     streams.term().into_iter().for_each(|term| environment.set_default("TERM", term));
     let places = directories::of(subject, stage2);
     directories::make(subject, &places, user.as_ref(), &mut environment)?;
+    if call.is_first() {
+        // Those of a run before, which may not have been cleaned up after.
+        credentials::remove(subject).at(Stage::Credentials, || "remove old credentials".into())?;
+    }
     let credentials = credentials::make(subject, &stage2.credentials, user.as_ref())?;
     if let Some(path) = &credentials {
         environment.set("CREDENTIALS_DIRECTORY", &path.to_string_lossy());
