@@ -26,6 +26,7 @@ use crate::world::World;
 use activator::control::{Event, Exit, Order};
 use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
 use activator::notification::{Keep, Notification};
+use activator::stage2::{self, Next};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -186,6 +187,17 @@ impl Engine {
             _ => None,
         };
         let stores = manifest.units.iter().enumerate().map(store).collect();
+        let cleaner = |unit: &Unit| match stage2::is_cleaning_needed(unit) {
+            true => {
+                let program = |next| OwnProgram::clean(&setting, unit, next);
+                Ok(Some([program(Next::Restart)?, program(Next::Stop)?]))
+            }
+            false => Ok(None),
+        };
+        let cleaners = manifest.units.iter().map(cleaner).collect::<Result<_, _>>();
+        let cleaners = cleaners.or_else(|_: std::ffi::NulError| {
+            fail("prepare a cleaner with a NUL in it", Errno::INVAL)
+        })?;
         let mut make_notify = |id: UnitId, place: &str, service: &Service| {
             let wants = notify::is_wanted(service);
             // Without it the service is never ready, which is its own trouble and nobody else's.
@@ -228,6 +240,7 @@ impl Engine {
             listeners: Listeners::new(manifest, |unit, listener| kept.listener(unit, listener)),
             programs,
             checks,
+            cleaners,
             adopted,
             stores,
             notifies,

@@ -12,7 +12,7 @@ use activator::manifest::{
     Command, Execution, INSTANCE, Input, Manifest, Output, Unit, UnitId, UnitKind,
 };
 use activator::notification::NAME;
-use activator::stage2::{self, List};
+use activator::stage2::{self, List, Next};
 use std::ffi::{CStr, CString, NulError, c_char};
 
 /// Digits of the largest pid.
@@ -383,6 +383,13 @@ impl OwnProgram {
         Self::new(setting.activator, &["stage2", "conditions", &name], &environment)
     }
 
+    /// The one that removes what a run of a unit leaves behind, for each of what may come next.
+    pub(crate) fn clean(setting: &Setting, unit: &Unit, next: Next) -> Result<Self, NulError> {
+        let name = stage2::unit_argument(setting.manifest, unit);
+        let environment = [format!("ROUSE_MANIFEST={}", setting.path)];
+        Self::new(setting.activator, &["stage2", "clean", &name, next.name()], &environment)
+    }
+
     fn new(activator: &str, words: &[&str], variables: &[String]) -> Result<Self, NulError> {
         let words = [activator].into_iter().chain(words.iter().copied());
         let arguments = words.map(CString::new).collect::<Result<Vec<_>, _>>()?;
@@ -428,7 +435,7 @@ fn index_of(manifest: &Manifest, unit: &Unit) -> usize {
 /// Where a step's command stands; None is a program of ours, which is made elsewhere.
 fn place(step: Step) -> Option<(List, u16)> {
     Some(match step {
-        Step::Conditions => return None,
+        Step::Conditions | Step::Clean(_) => return None,
         Step::Condition(index) => (List::Condition, index),
         Step::StartPre(index) => (List::StartPre, index),
         Step::Start(index) => (List::Start, index),

@@ -17,6 +17,7 @@ use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
 use activator::manifest::{Input, Manifest, Output, Service, Socket, UnitId, UnitKind};
+use activator::stage2::Next;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags};
@@ -37,6 +38,9 @@ pub(crate) struct World {
     pub(crate) programs: Box<[Option<(Program, Surroundings)>]>,
     /// What looks at a unit's conditions, for units of any kind that have some.
     pub(crate) checks: Box<[Option<OwnProgram>]>,
+    /// What cleans up after a service, for those that leave something: before a restart, and at
+    /// the end.
+    pub(crate) cleaners: Box<[Option<[OwnProgram; 2]>]>,
     pub(crate) adopted: Adopted,
     pub(crate) stores: Box<[Option<Store>]>,
     pub(crate) notifies: Box<[Option<Notify>]>,
@@ -106,12 +110,23 @@ impl World {
 }
 
 impl World {
-    /// Makes the child that looks at a unit's conditions. It is in no cgroup of a service, so that
-    /// no stop waits for it.
-    fn look_at_conditions(&mut self, unit: UnitId) -> Result<Spawned, i32> {
-        let Some(Some(program)) = self.checks.get_mut(self.slots.source(unit).index()) else {
-            return Err(libc::EINVAL);
+    /// Makes the child that looks at a unit's conditions, or cleans up after it. It is in no
+    /// cgroup of a service, so that no stop waits for it.
+    fn spawn_own(&mut self, unit: UnitId, step: Step) -> Result<Spawned, i32> {
+        let program = match step {
+            Step::Clean(next) => {
+                let cleaners = self.cleaners.get_mut(unit.index()).and_then(Option::as_mut);
+                cleaners.map(|[restart, stop]| match next {
+                    Next::Restart => restart,
+                    Next::Stop => stop,
+                })
+            }
+            _ => {
+                let source = self.slots.source(unit).index();
+                self.checks.get_mut(source).and_then(Option::as_mut)
+            }
         };
+        let program = program.ok_or(libc::EINVAL)?;
         let null = Stream::Fd(self.null.as_raw_fd());
         let log = self.logs.get(unit.index()).and_then(Option::as_ref);
         let said = log.map_or(null, |(_, write)| Stream::Fd(write.as_raw_fd()));
@@ -167,8 +182,8 @@ impl Hands for World {
     }
 
     fn spawn(&mut self, unit: UnitId, step: Step, told: &Told) -> Result<Spawned, i32> {
-        if step == Step::Conditions {
-            return self.look_at_conditions(unit);
+        if matches!(step, Step::Conditions | Step::Clean(_)) {
+            return self.spawn_own(unit, step);
         }
         let index = self.slots.source(unit).index();
         let own_socket = [unit];

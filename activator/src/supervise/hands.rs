@@ -4,6 +4,7 @@ use super::service::Outcome;
 use super::{Accepted, Freeze};
 use activator::control::{Event, Exit};
 use activator::manifest::UnitId;
+use activator::stage2::Next;
 
 /// What the state machine can do to the world. The engine carries it out at once; none of it
 /// blocks. Nothing is told by a return value that could also come as an event later.
@@ -99,6 +100,9 @@ pub(crate) enum Step {
     Stop(u16),
     /// `ExecStopPost=`
     StopPost(u16),
+    /// Removes what must not outlive a run of a service, after its last process is gone:
+    /// `activator stage2 clean UNIT stop|restart`.
+    Clean(Next),
 }
 
 /// What a child is told of its unit in its environment, beside what the manifest says.

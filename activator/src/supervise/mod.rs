@@ -54,7 +54,8 @@
 //! | aborting (`WatchdogSignal=` sent) | as terminating |
 //! | killing (`FinalKillSignal=` sent) | all gone -> stop-post; time-out: SIGKILL again |
 //! | stop-post | command ended -> the next, or sweeping |
-//! | sweeping (what is left gets SIGKILL) | all gone -> dead, failed or waiting |
+//! | sweeping (what is left gets SIGKILL) | all gone -> cleaning, if there is something to clean |
+//! | cleaning (runtime directories, ...) | ended or time-out -> dead, failed or waiting |
 //!
 //! # Limits
 //!

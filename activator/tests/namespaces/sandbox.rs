@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sandbox::a_dynamic_user_has_private_directories", dynamic_user),
     ("sandbox::credentials_are_for_the_user_alone", credentials),
     ("sandbox::capabilities_are_kept_over_the_change_of_user", capabilities),
+    ("sandbox::what_a_run_leaves_behind_is_removed", clean),
+    ("sandbox::a_runtime_directory_may_outlive_a_restart", preserve),
     ("sandbox::plus_keeps_all_and_exclamation_mark_root", prefixes),
     ("sandbox::scheduling_and_slack", scheduling),
     ("sandbox::strict_is_read_only_but_where_it_says", strict),
@@ -315,6 +317,60 @@ fn capabilities(bench: &mut Bench) {
     it.execution.user = user();
     it.execution.no_new_privileges = true;
     room.check(it, &expected);
+}
+
+/// What stands there while it runs is gone when it has stopped, but for what is to stay.
+fn clean(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        directories: vec![
+            directory(DirectoryKind::Runtime, "r", 0o755),
+            directory(DirectoryKind::State, "s", 0o755),
+        ],
+        credentials: vec![Credential {
+            name: "c".into(),
+            source: CredentialSource::Text(b"text".into()),
+        }],
+        sandbox: Sandbox { private_tmp: true, ..Sandbox::default() },
+        ..Stage2::default()
+    };
+    let expected = [
+        ("write:/run/r/file", "ok"),
+        ("write:/var/lib/s/file", "ok"),
+        ("write:/tmp/file", "ok"),
+        ("read:/run/credentials/a.service/c", "text"),
+    ];
+    room.check_stage2(stage2, &expected);
+    for (path, stays) in [
+        ("/run/r", false),
+        ("/run/rouse/tmp/a.service", false),
+        ("/run/credentials/a.service", false),
+        ("/var/lib/s/file", true),
+    ] {
+        assert_eq!(Path::new(path).exists(), stays, "{path}");
+    }
+}
+
+/// With `RuntimeDirectoryPreserve=restart` a restart finds its files, and a stop removes them.
+fn preserve(bench: &mut Bench) {
+    let mut room = Room::new(bench);
+    let stage2 = Stage2 {
+        directories: vec![directory(DirectoryKind::Runtime, "r", 0o755)],
+        runtime_preserve: Some(false),
+        ..Stage2::default()
+    };
+    let mut it = room.service(&[], stage2);
+    let script = "test -e /run/r/file && exit 0; touch /run/r/file; exit 1";
+    it.start[0].program = "/bin/sh".into();
+    it.start[0].arguments = ["sh", "-c", script].map(str::to_owned).to_vec();
+    it.restart = Restart::OnFailure;
+    room.start(it);
+    room.bench.wait("it has found its file", |status| {
+        let it = bench::service(status, "a.service");
+        it.starts == 2 && it.state == "dead"
+    });
+    assert!(!Path::new("/run/r").exists());
+    room.bench.stop();
 }
 
 fn prefixes(bench: &mut Bench) {

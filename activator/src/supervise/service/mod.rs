@@ -44,6 +44,7 @@ enum Phase {
     Killing,
     StopPost(u16),
     Sweeping,
+    Cleaning,
 }
 
 /// What a reload hands over as it stands: see "Reload" in the module above before you add a field.

@@ -1,10 +1,11 @@
 //! The way down: signals, waiting until all are gone, and what is left of a run.
 
 use super::{KILL_AGAIN_US, Outcome, Phase, STOP_AT_SHUTDOWN_US};
-use crate::supervise::hands::{Step, Whom};
+use crate::supervise::hands::{Step, Told, Whom};
 use crate::supervise::{JobKind, State, Supervisor, Turn};
 use activator::control::{Event, MachineState};
 use activator::manifest::{KillMode, UnitId};
+use activator::stage2::{self, Next};
 
 impl Supervisor<'_> {
     /// A stop job has begun.
@@ -151,7 +152,8 @@ impl Supervisor<'_> {
             Phase::Aborting | Phase::Terminating | Phase::Killing => {
                 self.run(turn, unit, Step::StopPost(0));
             }
-            Phase::Sweeping => self.end(turn, unit),
+            Phase::Sweeping => self.clean(turn, unit),
+            Phase::Cleaning => self.end(turn, unit),
             _ => {}
         }
     }
@@ -166,6 +168,33 @@ impl Supervisor<'_> {
                 self.run(turn, unit, Step::StopPost(0));
             }
             _ => self.end(turn, unit),
+        }
+    }
+
+    /// Removes what must not outlive the run, where there is something. What an instance has is
+    /// its own, and nobody comes after it.
+    fn clean(&mut self, turn: &mut Turn, unit: UnitId) {
+        let needed = self.manifest.unit(unit).is_some_and(stage2::is_cleaning_needed);
+        if !needed || self.slots.owner(unit).is_some() {
+            return self.end(turn, unit);
+        }
+        let running = self.machine != MachineState::Stopping;
+        // The start that has just ended, as it may have, is no order for another one.
+        let ordered = self.units[unit.index()].job.is_some_and(|job| match job.kind {
+            JobKind::Start => !job.begun,
+            JobKind::Restart => true,
+            JobKind::Stop => false,
+        });
+        let Some((service, spec)) = self.service_and_spec(unit) else { return };
+        let again = running && (ordered || (!service.unwanted && service.restarts(spec)));
+        let next = if again { Next::Restart } else { Next::Stop };
+        service.enter(Phase::Cleaning, turn.now, KILL_AGAIN_US);
+        match turn.hands.spawn(unit, Step::Clean(next), &Told::default()) {
+            Ok(spawned) => service.control = Some(spawned.pid),
+            Err(errno) => {
+                turn.hands.tell(Some(unit), Event::SpawnFailed(errno));
+                self.end(turn, unit);
+            }
         }
     }
 

@@ -100,6 +100,12 @@ impl Supervisor<'_> {
                 }
                 self.kill(turn, unit, Phase::Sweeping);
             }
+            Phase::Cleaning => {
+                if let Some(pid) = service.control {
+                    turn.hands.kill(unit, Whom::Process(pid), libc::SIGKILL);
+                }
+                self.abandon(turn, unit);
+            }
             // It does not even die of SIGKILL (a hung disk). Going down does not wait for that.
             Phase::Killing | Phase::Sweeping if stopping => self.abandon(turn, unit),
             phase @ (Phase::Killing | Phase::Sweeping) => self.kill(turn, unit, phase),
