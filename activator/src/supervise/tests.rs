@@ -1,5 +1,6 @@
 //! The state machine, step by step, with scripted hands.
 
+mod cleaning;
 mod conditions;
 mod relations;
 mod service;
