@@ -263,6 +263,9 @@ impl Ready {
         filters: Option<&Filters>,
         stderr: Option<OwnedFd>,
     ) -> Result<Infallible, Error> {
+        // Goes with the exec. Should there be none, the unit's log is told why, not the program's
+        // own stderr, which may be a client's connection.
+        let log = sys::copy(io::stderr()).ok();
         if let Some(stderr) = stderr {
             sys::put(stderr.as_fd(), Standard::Error)
                 .at(Stage::Stderr, || "set up stderr".into())?;
@@ -273,6 +276,10 @@ impl Ready {
             filters.install()?;
         }
         let errno = sys::execute(&self.program, &self.arguments, &self.environment);
+        if let Some(log) = log {
+            // A filter may refuse it: then the line goes where the program's would.
+            let _ = sys::put(log.as_fd(), Standard::Error);
+        }
         let name = OsString::from(self.program.to_string_lossy().into_owned());
         Err(Error::Exec(name, io::Error::from(errno)))
     }
