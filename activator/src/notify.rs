@@ -2,8 +2,10 @@
 //! and one for each slot of an instance of such a template.
 //!
 //! So a message is its service's, whoever of its processes sent it; which of them may is the
-//! supervisor's business, by the credentials that the kernel attaches. The node belongs to the
-//! service's user with mode 0600: nobody else but root can write to it.
+//! supervisor's business, by the credentials that the kernel attaches. So anybody may write to the
+//! node, as in systemd: a daemon that changes its user itself (rpcbind) does so before it is ready.
+//! Only where the credentials decide nothing, with NotifyAccess=all, it is the service's user's
+//! alone, with mode 0600.
 
 use crate::engine::{make_directories, parent};
 use activator::manifest::{NotifyAccess, Service, ServiceKind};
@@ -65,7 +67,7 @@ impl Notify {
         let _ = fs::unlinkat(CWD, path.as_str(), AtFlags::empty());
         sockopt::set_socket_passcred(&fd, true)?;
         net::bind(&fd, &SocketAddrUnix::new(path.as_str())?)?;
-        fs::chmodat(CWD, path.as_str(), Mode::from_raw_mode(0o600), AtFlags::empty())?;
+        fs::chmodat(CWD, path.as_str(), mode(service), AtFlags::empty())?;
         give(&path, service)?;
         Ok(Self { fd })
     }
@@ -73,7 +75,9 @@ impl Notify {
     /// One that was kept over a reload, which may have changed the service's user.
     pub(crate) fn of(fd: OwnedFd, directory: &str, place: &str, service: &Service) -> Self {
         // If the node is gone, nobody can use it; whoever has it open already can.
-        let _ = give(&format!("{directory}/{place}"), service);
+        let path = format!("{directory}/{place}");
+        let _ = fs::chmodat(CWD, path.as_str(), mode(service), AtFlags::empty());
+        let _ = give(&path, service);
         Self { fd }
     }
 
@@ -118,9 +122,36 @@ impl Notify {
     }
 }
 
+/// The node's mode.
+fn mode(service: &Service) -> Mode {
+    Mode::from_raw_mode(match service.notify_access {
+        NotifyAccess::Main | NotifyAccess::Exec => 0o666,
+        NotifyAccess::None | NotifyAccess::All => 0o600,
+    })
+}
+
 /// Gives the node to the service's user.
 fn give(path: &str, service: &Service) -> Result<(), Errno> {
     let Some(user) = &service.execution.user else { return Ok(()) };
     let (uid, gid) = (fs::Uid::from_raw(user.uid), fs::Gid::from_raw(user.gid));
     fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// rpcbind becomes `_rpc` before it says READY=1: with a node of root's alone it never is.
+    #[test]
+    fn a_daemon_that_changed_its_user_can_still_speak() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().to_str().unwrap();
+        for (access, expected) in [(NotifyAccess::Main, 0o666), (NotifyAccess::All, 0o600)] {
+            let service = Service { notify_access: access, ..Service::default() };
+            let _notify = Notify::new(directory, "rpcbind.service", &service).unwrap();
+            let about = std::fs::metadata(format!("{directory}/rpcbind.service")).unwrap();
+            assert_eq!(about.permissions().mode() & 0o777, expected, "{access:?}");
+        }
+    }
 }
