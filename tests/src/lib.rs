@@ -5,6 +5,7 @@
 
 mod command;
 mod count;
+pub mod daemons;
 pub mod fuzz;
 mod golden;
 mod mirror;

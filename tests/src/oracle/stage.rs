@@ -153,7 +153,7 @@ fn targets(cases: &[Case]) {
 }
 
 /// A hierarchy of version 2, and a group in it that the manager may use as it likes.
-fn control_groups() {
+pub fn control_groups() {
     let root = "/sys/fs/cgroup";
     while rustix::mount::unmount(root, rustix::mount::UnmountFlags::DETACH).is_ok() {}
     let none: Option<&CStr> = None;
@@ -214,7 +214,8 @@ fn mount(kind: &str, at: &str, options: &CStr) {
     rustix::mount::mount_change(at, MountPropagationFlags::PRIVATE).unwrap();
 }
 
-fn loopback_up() {
+/// Switches on the only device of a fresh network namespace.
+pub fn loopback_up() {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // SAFETY: an all-zero ifreq is valid; the name fits and stays terminated.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
