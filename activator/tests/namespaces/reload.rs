@@ -290,7 +290,8 @@ fn load(bench: &mut Bench) {
     let status = settle(bench);
     assert_eq!(bench::service(&status, "b.service").main_pid, Some(stays));
     assert_eq!(bench::service(&status, "b.service").starts, 1);
-    assert_eq!(fds(bench.pid()).len(), before.len(), "{before:#?}\n{:#?}", fds(bench.pid()));
+    // Fewer, when the first count met the manifest before the last on its way out.
+    assert!(fds(bench.pid()).len() <= before.len(), "{before:#?}\n{:#?}", fds(bench.pid()));
     assert_eq!(sockets(bench.pid()).len(), 5);
     // logd, and the service that stays.
     let children = format!("/proc/{0}/task/{0}/children", bench.pid());
