@@ -276,6 +276,8 @@ fn a_killed_container_leaves_nothing(vm: &Vm) {
     // crun itself is killed: the container and crun's state of it must not stand in the way.
     let pid = vm.service("echo.service").main_pid.unwrap();
     vm.shell(&format!("kill -KILL {pid}"));
+    // Until its end is seen the server in the container lives, and may take a client along.
+    vm.wait_until("crun is gone", |vm| vm.service("echo.service").main_pid != Some(pid));
     assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
     assert_eq!(vm.shell("busybox pidof echo-server | wc -w").trim(), "1");
 }
@@ -407,14 +409,14 @@ fn it_takes_its_units_anew_without_a_boot(vm: &Vm, appliance: &Appliance, publis
     write("cat@.service", "[Service]\nExecStart=/bin/busybox cat\nStandardInput=socket\n");
     write(
         "cat.socket",
-        "[Socket]\nListenStream=vsock::3001\nAccept=yes\n\n[Install]\nWantedBy=sockets.target\n",
+        "[Socket]\nListenStream=vsock::3002\nAccept=yes\n\n[Install]\nWantedBy=sockets.target\n",
     );
     reload(&[]).success();
     let after = (vm.service("echo.service"), vm.status());
     assert_eq!(after.0.main_pid, before.0.main_pid);
     assert_eq!(after.0.starts, before.0.starts);
     assert_eq!(after.1.started_us, before.1.started_us);
-    assert_eq!(vm.send(3001, b"meow\n").text(), "meow\n");
+    assert_eq!(vm.send(3002, b"meow\n").text(), "meow\n");
     assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
     // A program that is not in the image, and a container that has become another.
     let refused = |lacks: &str| {
@@ -429,7 +431,7 @@ fn it_takes_its_units_anew_without_a_boot(vm: &Vm, appliance: &Appliance, publis
     write("echo.container", &quadlet.replace("Network=none", "Network=none\nEnvironment=A=b"));
     refused("config.json");
     write("echo.container", &quadlet);
-    assert_eq!(vm.send(3001, b"meow\n").text(), "meow\n");
+    assert_eq!(vm.send(3002, b"meow\n").text(), "meow\n");
     // While clients come, and with the activator as well.
     for name in ["cat@.service", "cat.socket"] {
         remove(name);
