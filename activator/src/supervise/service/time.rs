@@ -1,6 +1,6 @@
 //! What runs out: starts, stops, watchdogs, the whole run.
 
-use super::{Outcome, Phase};
+use super::{KILL_AGAIN_US, Outcome, Phase};
 use crate::supervise::hands::{Step, Whom};
 use crate::supervise::{Cause, Supervisor, Turn};
 use activator::control::{Event, MachineState};
@@ -53,11 +53,14 @@ impl Supervisor<'_> {
             }
             Phase::Reload(_) | Phase::Reloading => {
                 turn.hands.tell(Some(unit), Event::TimedOut(libc::SIGKILL));
-                // Nobody waits for its end; it is reaped as an orphan.
-                if let Some(pid) = service.control.take() {
-                    turn.hands.kill(unit, Whom::Process(pid), libc::SIGKILL);
+                match service.control {
+                    // Its end goes on: until then no other command may run.
+                    Some(pid) => {
+                        service.deadline = Some(turn.now.saturating_add(KILL_AGAIN_US));
+                        turn.hands.kill(unit, Whom::Process(pid), libc::SIGKILL);
+                    }
+                    None => self.go_on_running(turn, unit),
                 }
-                self.go_on_running(turn, unit);
             }
             Phase::Condition(_)
             | Phase::StartPre(_)
