@@ -30,23 +30,27 @@ pub(crate) struct Sealable;
 
 // SAFETY: every method passes its arguments on to `System` unchanged, or does not return.
 unsafe impl GlobalAlloc for Sealable {
+    // SAFETY: as `System`, or the process ends.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         check();
         // SAFETY: the caller's promises are the ones that `System` asks for.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: as `System`.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the pointer came from `System` with that layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 
+    // SAFETY: as `System`, or the process ends.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         check();
         // SAFETY: the caller's promises are the ones that `System` asks for.
         unsafe { System.alloc_zeroed(layout) }
     }
 
+    // SAFETY: as `System`, or the process ends.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         check();
         // SAFETY: the pointer came from `System` with that layout.

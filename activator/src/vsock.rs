@@ -30,6 +30,7 @@ impl Address {
 
 // SAFETY: what the closure gets is a live sockaddr_vm and its size.
 unsafe impl SocketAddrArg for Address {
+    // SAFETY: the address lives until the closure has returned, and the size is its own.
     unsafe fn with_sockaddr<R>(
         &self,
         f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,

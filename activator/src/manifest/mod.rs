@@ -27,7 +27,7 @@ pub use service::{
     Command, Container, ExitType, FailureMode, KillMode, NotifyAccess, Restart, Service,
     ServiceKind, Statuses,
 };
-pub use socket::{Accept, Address, ListenKind, Listener, Scope, Socket, SocketOption, SourceKind};
+pub use socket::{Accept, Address, ListenKind, Listener, Scope, Socket, SocketOption};
 
 use serde::{Deserialize, Serialize};
 

@@ -106,7 +106,8 @@ pub struct Accept {
     /// `MaxConnections=`: instances at one time; never 0. The activator makes its tables for so
     /// many at start-up.
     pub max_connections: u32,
-    /// `MaxConnectionsPerSource=`: of one [`SourceKind`]; 0 is no limit.
+    /// `MaxConnectionsPerSource=`: of one IP address, vsock context id, or user
+    /// id of a Unix peer; 0 is no limit.
     pub max_per_source: u32,
 }
 
@@ -114,17 +115,6 @@ impl Accept {
     /// Connections of all socket units together that a guest has room for: a place costs some
     /// kilobytes, used or not.
     pub const MOST: u32 = 4096;
-}
-
-/// What `MaxConnectionsPerSource=` counts by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SourceKind {
-    /// IPv4 or IPv6 address.
-    Address,
-    /// vsock context id.
-    Cid,
-    /// User id of the peer of a Unix socket.
-    Uid,
 }
 
 /// One Listen line.

@@ -416,10 +416,12 @@ fn fds() -> Vec<OwnedFd> {
     let count: i32 = variable("LISTEN_FDS").parse().unwrap_or(0);
     let own = variable("LISTEN_PID") == std::process::id().to_string();
     let mut kinds = vec![];
-    // SAFETY: these fds are handed to this process, and nobody else has taken them.
     #[allow(unsafe_code)]
-    let fds: Vec<OwnedFd> =
-        (3..3 + count).map(|fd| unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) }).collect();
+    let take = |fd| {
+        // SAFETY: these fds are handed to this process, and nobody else has taken them.
+        unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) }
+    };
+    let fds: Vec<OwnedFd> = (3..3 + count).map(take).collect();
     for fd in &fds {
         let kind = match sockopt::socket_type(fd) {
             Ok(SocketType::STREAM) => "stream",
