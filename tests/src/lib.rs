@@ -10,6 +10,7 @@ pub mod fuzz;
 mod golden;
 mod mirror;
 pub mod oracle;
+mod programs;
 mod tools;
 mod vm;
 
@@ -17,5 +18,6 @@ pub use command::{Output, Rouse, cache};
 pub use count::count;
 pub use golden::{golden, mask, mask_hashes};
 pub use mirror::{Fault, Mirror, packages};
+pub use programs::{build_activator, programs};
 pub use tools::socat;
 pub use vm::{Appliance, Vm, feed};

@@ -6,8 +6,9 @@
 use rouse_tests::daemons::daemon::{self, Daemon, Group};
 use rouse_tests::daemons::{room, tree};
 use rouse_tests::oracle::stage;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use rouse_tests::{Appliance, build_activator, programs};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,7 +32,7 @@ fn all(names: &[&str]) -> ExitCode {
     }
     build_activator();
     let (mut good, mut bad) = (0, vec![]);
-    for mut group in daemon::read(&repository().join("tests/daemons")) {
+    for mut group in daemon::read(&Appliance::repository().join("tests/daemons")) {
         group.daemons.retain(|daemon| {
             names.is_empty() || names.iter().any(|part| daemon.name.contains(part))
         });
@@ -85,7 +86,7 @@ fn of_daemon(daemon: &Daemon, tree: &Path) -> Result<(), String> {
 
 /// One daemon, as PID 1 of its namespaces. What was seen goes to stdout.
 fn inside(name: &str, tree: &Path, folder: &Path) -> ExitCode {
-    let groups = daemon::read(&repository().join("tests/daemons"));
+    let groups = daemon::read(&Appliance::repository().join("tests/daemons"));
     let daemon = groups.iter().flat_map(|group| &group.daemons).find(|it| it.name == name).unwrap();
     let props = room::Props {
         tree,
@@ -99,25 +100,4 @@ fn inside(name: &str, tree: &Path, folder: &Path) -> ExitCode {
     };
     print!("{text}");
     code
-}
-
-/// Cargo hands a test the programs of its own package alone.
-fn build_activator() {
-    let programs = programs();
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--package", "activator", "--bin", "activator"]);
-    command.arg("--target-dir").arg(programs.parent().unwrap()).current_dir(repository());
-    if programs.ends_with("release") {
-        command.arg("--release");
-    }
-    assert!(command.status().unwrap().success());
-}
-
-/// Where cargo puts programs: `target/debug`.
-fn programs() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }

@@ -8,9 +8,10 @@
 //! those cases are run, and no row is called stale.
 
 use rouse_tests::oracle::{case, compare, divergence, driver, manager::Manager, ours, stage};
+use rouse_tests::{Appliance, build_activator, programs};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
@@ -36,7 +37,7 @@ fn compare(names: &[&str]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part));
-    let mut cases = case::read(&repository().join("tests/systemd"));
+    let mut cases = case::read(&Appliance::repository().join("tests/systemd"));
     cases.retain(|case| wanted(&case.name));
     println!("{} cases", cases.len());
     let ours = ours::compile_all(&cases);
@@ -53,7 +54,8 @@ fn compare(names: &[&str]) -> ExitCode {
     for (case, errors) in &ours.refused {
         rouse.insert(case.clone(), serde_json::json!({ "refused": errors.join("; ") }));
     }
-    let text = std::fs::read_to_string(repository().join("activator/DIVERGENCES.md")).unwrap();
+    let text =
+        std::fs::read_to_string(Appliance::repository().join("activator/DIVERGENCES.md")).unwrap();
     let table = divergence::parse(&text);
     let differences = compare::differences(&systemd, &rouse);
     let verdict = compare::judge(differences, &table);
@@ -98,23 +100,6 @@ fn possible() -> Result<(), String> {
     }
 }
 
-/// Cargo hands a test the programs of its own package alone.
-fn build_activator() {
-    let programs = programs();
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--package", "activator", "--bin", "activator"]);
-    command.arg("--target-dir").arg(programs.parent().unwrap()).current_dir(repository());
-    if programs.ends_with("release") {
-        command.arg("--release");
-    }
-    assert!(command.status().unwrap().success());
-}
-
-/// Where cargo puts programs: `target/debug`.
-fn programs() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
-}
-
 fn start(side: &str, folder: &Path) -> Child {
     let log = std::fs::File::create(folder.join(format!("{side}.log"))).unwrap();
     let mut command = stage::unshare();
@@ -137,7 +122,7 @@ fn inside(side: &str, folder: &Path) -> ExitCode {
     let manager = if side == "systemd" { Manager::Systemd } else { Manager::Activator };
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (names, refused) = (text("names"), text("refused"));
-    let mut cases = case::read(&repository().join("tests/systemd"));
+    let mut cases = case::read(&Appliance::repository().join("tests/systemd"));
     cases.retain(|case| names.is_empty() || names.lines().any(|part| case.name.contains(part)));
     if manager == Manager::Activator {
         cases.retain(|case| refused.lines().all(|name| name != case.name));
@@ -152,10 +137,6 @@ fn inside(side: &str, folder: &Path) -> ExitCode {
     let seen = driver::run(manager, Path::new(SYSTEMD), &cases);
     println!("{}", serde_json::to_string(&seen).unwrap());
     ExitCode::SUCCESS
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 fn join<'a>(names: impl Iterator<Item = &'a String>) -> String {
