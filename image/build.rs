@@ -2,6 +2,8 @@
 //! `rouse` can tell an image of its own from one of another `rouse`.
 //!
 //! `ROUSE_GUEST=skip` leaves it out: for a quick `cargo check`; such a `rouse` builds no image.
+//! `ROUSE_GUEST=DIR` (absolute) takes `DIR/activator-ARCH`, static programs that were built elsewhere, instead:
+//! by another toolchain, or by a quicker profile.
 
 #[allow(unreachable_pub, dead_code)] // it is a module of the library as well
 #[path = "src/static_build.rs"]
@@ -35,10 +37,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("cargo::rustc-env=ROUSE_SOURCES={}", hash_sources(workspace)?);
     println!("cargo::rerun-if-env-changed=ROUSE_GUEST");
-    let skip = std::env::var("ROUSE_GUEST").is_ok_and(|value| value == "skip");
+    let prebuilt = std::env::var_os("ROUSE_GUEST").map(PathBuf::from);
     let mut table = String::from("&[\n");
     for architecture in ARCHITECTURES {
-        if skip {
+        if let Some(folder) = &prebuilt {
+            let path = folder.join(format!("activator-{architecture}"));
+            if folder.as_os_str() != "skip" {
+                println!("cargo::rerun-if-changed={}", path.display());
+                if path.exists() {
+                    writeln!(table, "    ({architecture:?}, include_bytes!({path:?})),")?;
+                }
+            }
             continue;
         }
         let package = Package {
