@@ -11,6 +11,7 @@
 
 mod condition;
 mod execution;
+mod health;
 mod sandbox;
 mod service;
 mod socket;
@@ -20,6 +21,7 @@ pub use execution::{
     Credential, CredentialSource, Directory, DirectoryKind, DynamicUser, EnvironmentFile,
     Execution, Input, Output, Scheduling, Stage2, User,
 };
+pub use health::{HealthCheck, OnUnhealthy, Probe, StartupCheck};
 pub use sandbox::{
     Bind, Mount, Namespaces, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter,
 };

@@ -1,6 +1,6 @@
 //! systemd.service(5) and systemd.kill(5): what to start, and how to stop it.
 
-use super::{Execution, RateLimit, UnitId};
+use super::{Execution, HealthCheck, RateLimit, UnitId};
 use serde::{Deserialize, Serialize};
 
 /// systemd.service(5), systemd.kill(5).
@@ -99,6 +99,8 @@ pub struct Service {
     pub cgroup: Vec<(String, String)>,
     /// The container that `start` runs, if it is one of engine crun.
     pub container: Option<Container>,
+    /// Health checks, while its main process runs.
+    pub health: Option<Box<HealthCheck>>,
 }
 
 impl Service {
@@ -157,6 +159,7 @@ impl Default for Service {
             freeze_when_idle_us: 0,
             cgroup: vec![],
             container: None,
+            health: None,
         }
     }
 }
