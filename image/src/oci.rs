@@ -139,7 +139,7 @@ fn wrong(span: &Span, message: impl Into<String>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::Network;
+    use crate::container::{Network, Volume, VolumeSource};
     use crate::finding::Source;
     use std::sync::Arc;
 
@@ -147,37 +147,17 @@ mod tests {
     fn echo() -> Container {
         let text = include_str!("../../configs/echo/echo.container").to_owned();
         let source = Arc::new(Source { path: "echo.container".into(), text });
-        Container {
-            span: Span::file(&source),
-            service: "echo.service".into(),
-            owner: None,
-            image: "ghcr.io/eriksjolund/socket-activate-echo".into(),
-            image_span: Span::file(&source),
-            name: "systemd-echo".into(),
-            exec: None,
-            entrypoint: None,
-            environment: vec![],
-            network: Network::None,
-            user: None,
-            working_directory: None,
-            host_name: None,
-            add_capabilities: vec![],
-            drop_capabilities: vec![],
-            no_new_privileges: false,
-            read_only: None,
-            read_only_tmpfs: true,
-            tmpfs: vec![],
-            binds: vec![],
-            pids_limit: Some(2048),
-            memory: None,
-            shm_size: 65_536_000,
-            sysctls: vec![],
-            ulimits: vec![],
-            annotations: vec![],
-            mask: vec![],
-            unmask: vec![],
-            stop_signal: None,
-            stop_timeout: 10,
+        let image = "ghcr.io/eriksjolund/socket-activate-echo";
+        let new = Container::new(Span::file(&source), "echo.service", "systemd-echo", image);
+        Container { network: Network::None, ..new }
+    }
+
+    fn volume(source: &str, destination: &str, options: &[&str]) -> Volume {
+        Volume {
+            source: VolumeSource::Path(source.into()),
+            destination: destination.into(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            span: echo().span,
         }
     }
 
@@ -247,10 +227,10 @@ mod tests {
         let mut container = echo();
         container.working_directory = Some("/work".into());
         container.tmpfs = vec![("/cache/".into(), vec!["size=1m".into()])];
-        container.binds = vec![
-            ("/etc/app.conf".into(), "/etc/app.conf".into(), vec!["ro".into(), "Z".into()]),
-            ("/run/api.sock".into(), "/api.sock".into(), vec![]),
-            ("/srv/data".into(), "/data".into(), vec!["rslave".into()]),
+        container.volumes = vec![
+            volume("/etc/app.conf", "/etc/app.conf", &["ro", "Z"]),
+            volume("/run/api.sock", "/api.sock", &[]),
+            volume("/srv/data", "/data", &["rslave"]),
         ];
         let bundle = compile(&container, &image()).unwrap();
         let mut tree = Tree::new();
@@ -355,10 +335,7 @@ mod tests {
             (change(|c| c.add_capabilities = vec!["CAP_FLY".into()]), "no capability CAP_FLY"),
             (change(|c| c.ulimits = vec![("fish".into(), 1, 1)]), "no limit `fish`"),
             (change(|c| c.tmpfs = vec![("/x".into(), vec!["U".into()])]), "option `U`"),
-            (
-                change(|c| c.binds = vec![("/a".into(), "/b".into(), vec!["idmap".into()])]),
-                "option `idmap`",
-            ),
+            (change(|c| c.volumes = vec![volume("/a", "/b", &["idmap"])]), "option `idmap`"),
             (change(|c| c.sysctls = vec![("vm.swappiness".into(), "1".into())]), "of its own"),
             (change(|c| c.user = Some("nobody".into())), "no user `nobody`"),
             (change(|c| c.entrypoint = Some(vec!["/bin/sh".into()])), "no program `/bin/sh`"),

@@ -5,6 +5,7 @@
 
 use activator::manifest::Manifest;
 use rouse::config::{Config, FILE};
+use rouse::container::VolumeSource;
 use rouse::finding::{Severity, Source};
 use rouse::units::{Architecture, Compiled, Input, compile, describe};
 use std::fs;
@@ -188,7 +189,12 @@ fn the_container_of_a_quadlet_is_typed() {
     assert!(!container.read_only_tmpfs);
     let options = vec!["size=10m".into(), "mode=1777".into()];
     assert_eq!(container.tmpfs, [("/scratch".into(), options)]);
-    assert_eq!(container.binds, [("/etc/ssl".into(), "/etc/ssl".into(), vec!["ro".into()])]);
+    let [volume] = &container.volumes[..] else { panic!("{:?}", container.volumes) };
+    assert_eq!(volume.source, VolumeSource::Path("/etc/ssl".into()));
+    assert_eq!(
+        (volume.destination.as_str(), &volume.options[..]),
+        ("/etc/ssl", &["ro".into()][..])
+    );
     assert_eq!(container.ulimits, [("nofile".into(), 1024, 2048)]);
     assert_eq!(container.mask, ["/proc/a", "/proc/b"]);
     assert_eq!(container.unmask, ["ALL"]);

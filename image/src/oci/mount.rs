@@ -1,7 +1,7 @@
 //! What is mounted in a container: Podman's defaults, and what the `.container` adds.
 
 use super::BUNDLES;
-use crate::container::Container;
+use crate::container::{Container, VolumeSource};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -96,7 +96,9 @@ pub fn mounts(container: &Container) -> BTreeMap<String, Mount> {
         mount.options.extend(passed.cloned());
         add(&trimmed(path), mount);
     }
-    for (source, destination, options) in &container.binds {
+    for volume in &container.volumes {
+        let VolumeSource::Path(source) = &volume.source else { continue };
+        let (destination, options) = (&volume.destination, &volume.options);
         let mut mount = Mount::bind(source.clone(), Point::Like(source.clone()));
         mount.options.clear();
         let given =

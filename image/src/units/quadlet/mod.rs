@@ -2,7 +2,11 @@
 
 mod capability;
 pub(crate) mod container;
+mod limits;
+mod network;
+mod reader;
 pub(crate) mod service;
+mod storage;
 mod table;
 
 use super::suggest;
