@@ -1,9 +1,9 @@
 //! PID 1's chores, before and after the engine.
 //!
 //! In this order: a real root, mounts, the console, modules, sysctls, tmpfs over what is to be
-//! writable, loopback, host name, limits, ctrl-alt-del. Only a missing manifest, a required
-//! module and the engine's own start are worth giving up for; everything else leaves a line in
-//! the kernel's log.
+//! writable with what the image has there, loopback, host name, limits, ctrl-alt-del. Only a
+//! missing manifest, a required module and the engine's own start are worth giving up for;
+//! everything else leaves a line in the kernel's log.
 //!
 //! **The root.** The kernel unpacks an initramfs into a root without a parent mount, and crun's
 //! pivot_root(2) refuses such a one. So `/` is bound to `/sysroot`, that bind is moved onto `/`,
@@ -11,6 +11,7 @@
 //! It is then made read-only.
 
 use crate::engine::{Engine, Start, Vsock, now};
+use crate::populate;
 use crate::reload;
 use crate::reload::kept::Kept;
 use crate::reload::state::{Place, Role};
@@ -289,8 +290,14 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
         let mode = format!("mode={:o},uid={uid},gid={gid}", directory.mode);
         let mode = CString::new(mode).unwrap_or_default();
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        let hidden = populate::open(&directory.path);
         let mounted = mount::mount(c"tmpfs", directory.path.as_str(), c"tmpfs", flags, &*mode);
+        let filled = hidden.filter(|_| mounted.is_ok());
         troubles.note(&format!("mount {}", directory.path), mounted);
+        if let Some(hidden) = filled {
+            let filled = populate::fill(&directory.path, &hidden);
+            troubles.note(&format!("fill {}", directory.path), filled);
+        }
     }
     // Now that all mount points are there. Fails on a root that is read-only by itself.
     let flags = MountFlags::BIND | MountFlags::RDONLY;

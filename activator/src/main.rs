@@ -23,6 +23,7 @@ mod link;
 mod listen;
 mod logger;
 mod notify;
+mod populate;
 mod program;
 mod relay;
 mod reload;
