@@ -15,6 +15,7 @@ mod containers;
 mod fingerprint;
 mod modules;
 mod packages;
+mod podman;
 
 use crate::appliance::{Appliance, Files};
 use crate::base;
@@ -129,13 +130,15 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
             .map_err(|error| Failure::new(BAD_INPUT, "copy [files]").because(error))?;
     }
     login::put_into(&mut tree, &appliance.config.users).map_err(conflict)?;
+    podman::put_into(&mut tree).map_err(conflict)?;
     let images =
         containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;
 
     let kernel_package = debian
         .fetch(std::slice::from_ref(&section.kernel))
         .map_err(|error| of_debian("fetch the kernel", error))?;
-    let kernel = kernel(appliance, &compiled, &cache, &kernel_package[0], &section)?;
+    let more = podman::modules(&tree);
+    let kernel = kernel(appliance, &compiled, more, &cache, &kernel_package[0], &section)?;
     let mut manifest = appliance.manifest(&compiled);
     for unit in &mut manifest.units {
         if let UnitKind::Service(service) = &mut unit.kind
@@ -191,6 +194,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
 fn kernel(
     appliance: &Appliance,
     compiled: &Compiled,
+    more: &[&str],
     cache: &Cache,
     package: &Path,
     section: &crate::lock::Section,
@@ -198,6 +202,7 @@ fn kernel(
     let own = &appliance.config.modules;
     let mut wanted = MODULES.to_vec();
     wanted.extend(modules::of(&compiled.units));
+    wanted.extend(more);
     wanted.extend(own.iter().map(String::as_str));
     Kernel::extract(cache, package, section.kernel.sha256, &wanted).map_err(|error| {
         let failure = |code| Failure::new(code, "take the kernel from its package");
