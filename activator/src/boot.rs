@@ -1,9 +1,9 @@
 //! PID 1's chores, before and after the engine.
 //!
 //! In this order: a real root, mounts, the console, modules, sysctls, tmpfs over what is to be
-//! writable with what the image has there, loopback, host name, limits, ctrl-alt-del. Only a
-//! missing manifest, a required module and the engine's own start are worth giving up for;
-//! everything else leaves a line in the kernel's log.
+//! writable with what the image has there, loopback, the network's interface, host name, limits,
+//! ctrl-alt-del. Only a missing manifest, a required module and the engine's own start are worth
+//! giving up for; everything else leaves a line in the kernel's log.
 //!
 //! **The root.** The kernel unpacks an initramfs into a root without a parent mount, and crun's
 //! pivot_root(2) refuses such a one. So `/` is bound to `/sysroot`, that bind is moved onto `/`,
@@ -273,7 +273,7 @@ fn mount_all(troubles: &mut Troubles) {
 }
 
 fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
-    let Boot { modules, writable, sysctls } = &manifest.boot;
+    let Boot { modules, writable, sysctls, disks: _, interface, root: _ } = &manifest.boot;
     for module in modules {
         match load(module) {
             // Built in, or loaded before.
@@ -314,6 +314,10 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
         );
     }
     troubles.note("bring the loopback up", loopback_up());
+    if let Some(interface) = interface {
+        let set_up = activator::interface::set_up(interface);
+        troubles.note(&format!("set up {}", interface.name), set_up);
+    }
     troubles.note("set the host name", system::sethostname(manifest.name.as_bytes()));
     // Ctrl-alt-del becomes SIGINT for us. In a PID namespace there is no such key.
     let _ = system::reboot(RebootCommand::CadOff);

@@ -10,7 +10,7 @@
 //! * Limits slow down and recover; a socket is never closed because a service misbehaved.
 //! * The state machine is pure: events and time in, actions out.
 //!
-//! It will not: read unit files, pull images, configure networks beyond the loopback.
+//! It will not: read unit files, pull images, do DHCP itself.
 
 pub mod address;
 pub mod client;
@@ -18,6 +18,7 @@ pub mod control;
 pub mod ctl;
 pub mod exit;
 pub mod inherit;
+pub mod interface;
 pub mod logd;
 pub mod manifest;
 pub mod needs;

@@ -9,6 +9,7 @@
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`adopted`]: main processes that are no children of ours, [`store`]: fds kept for services;
 //! * [`told`]: variables of the moment;
+//! * [`lease`]: what a DHCP client was given, set;
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
 mod activate;
@@ -19,6 +20,7 @@ mod cgroup;
 mod connection;
 mod engine;
 mod idle;
+mod lease;
 mod link;
 mod listen;
 mod logger;
@@ -43,7 +45,7 @@ mod users;
 mod vsock;
 mod world;
 
-use activator::{ctl, exit, logd, needs, stage2};
+use activator::{ctl, exit, interface, logd, needs, stage2};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
@@ -70,6 +72,9 @@ fn main() -> ExitCode {
     // The kernel hands us what it does not understand of its command line as arguments.
     if std::process::id() == 1 && (name == b"init" || arguments.len() <= 1) {
         boot::main();
+    }
+    if name == interface::LEASE.as_bytes() {
+        return lease::main(arguments.get(1..).unwrap_or_default());
     }
     let rest = arguments.get(2..).unwrap_or_default();
     match arguments.get(1).map(|verb| verb.as_bytes()) {

@@ -95,6 +95,16 @@ fn chores(old: &Manifest, new: &Manifest) -> Vec<String> {
             chores.push(format!("the sysctl {name}"));
         }
     }
+    for disk in &new.boot.disks {
+        if !old.boot.disks.contains(disk) {
+            chores.push(format!("the disk at {}", disk.path));
+        }
+    }
+    if let Some(interface) = &new.boot.interface
+        && old.boot.interface.as_ref() != Some(interface)
+    {
+        chores.push(format!("the network interface {}", interface.name));
+    }
     chores
 }
 

@@ -136,6 +136,7 @@ fn manifest() -> Manifest {
             modules: vec![Module { path: "/m.ko".into(), parameters: "".into(), required: true }],
             writable: vec![],
             sysctls: vec![("kernel/panic".into(), "1".into())],
+            ..Boot::default()
         },
         units: vec![unit("a.target", vec![]), unit("b.target", vec![UnitId(0)])],
         ..Manifest::default()

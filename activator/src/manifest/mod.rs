@@ -12,6 +12,7 @@
 mod condition;
 mod execution;
 mod health;
+mod machine;
 mod sandbox;
 mod service;
 mod socket;
@@ -22,6 +23,7 @@ pub use execution::{
     Execution, Input, Output, Scheduling, Stage2, User,
 };
 pub use health::{HealthCheck, OnUnhealthy, Probe, StartupCheck};
+pub use machine::{Disk, FixedAddress, Interface, Root};
 pub use sandbox::{
     Bind, Mount, Namespaces, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter,
 };
@@ -36,7 +38,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of an encoded manifest.
 pub const MAGIC: [u8; 8] = *b"rouse\0M\n";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where an image keeps its manifest.
 pub const PATH: &str = "/usr/lib/rouse/manifest";
 
@@ -64,6 +66,13 @@ pub struct Boot {
     pub writable: Vec<Writable>,
     /// (path below /proc/sys, value).
     pub sysctls: Vec<(String, String)>,
+    /// The root is elsewhere: what is to be done before all else. Only in an initramfs without
+    /// units.
+    pub root: Option<Root>,
+    /// Disks to mount, in this order, after `writable`.
+    pub disks: Vec<Disk>,
+    /// The network's interface; None is a guest without a network device.
+    pub interface: Option<Interface>,
 }
 
 /// One kernel module to load.

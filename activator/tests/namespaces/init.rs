@@ -176,6 +176,7 @@ fn chores(bench: &mut Bench) {
         }],
         writable: vec![Writable { path: "/var".into(), mode: 0o750, owner: (0, 0) }],
         sysctls: vec![("net/ipv4/ip_default_ttl".into(), "77".into())],
+        ..Boot::default()
     };
     let manifest = units.build().encode();
     let init = Init::boot(&make_root(bench), Some(&manifest), Network::Own);
