@@ -1,7 +1,7 @@
 //! An appliance's folder, read.
 
 use crate::command_line::{self, Arch};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Network};
 use crate::exit::{BAD_INPUT, Failure, UNAVAILABLE, print_findings};
 use crate::finding::{Finding, Severity, Source, forbids};
 use crate::oci;
@@ -140,7 +140,12 @@ impl Appliance {
             SYSCTLS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Manifest {
             name: self.name.clone(),
-            boot: Boot { writable, sysctls, ..Boot::default() },
+            boot: Boot {
+                writable,
+                sysctls,
+                interface: self.config.network.as_ref().map(Network::interface),
+                ..Boot::default()
+            },
             users: compiled.users.clone(),
             units: compiled.units.clone(),
         }

@@ -1,8 +1,10 @@
 //! `appliance.toml`: what the units do not say.
 
+pub mod network;
 mod place;
 mod user;
 
+pub use network::Network;
 pub use place::{Part, place};
 pub use user::{FOLDER as USERS, Ids, User};
 
@@ -46,6 +48,8 @@ pub struct Config {
     /// The virtual machine.
     #[serde(default)]
     pub vm: Vm,
+    /// The network device; none without this table.
+    pub network: Option<Network>,
     /// Where packages come from.
     #[serde(default)]
     pub debian: Debian,
@@ -213,6 +217,9 @@ impl Config {
             .help("leave the line out for the default, 1"));
         }
         user::check(&self.users, source)?;
+        if let Some(network) = &self.network {
+            network.check(source)?;
+        }
         for module in &self.modules {
             let normal = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
             if module.is_empty() || !module.bytes().all(normal) {

@@ -17,6 +17,7 @@ pub mod console;
 pub mod emulator;
 pub mod machine;
 pub mod monitor;
+pub mod nic;
 pub mod process;
 pub mod publish;
 pub mod registry;

@@ -5,6 +5,7 @@
 
 use crate::accelerator::Accelerator;
 use crate::emulator::Emulator;
+use crate::nic::Nic;
 use serde::{Deserialize, Serialize};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -132,6 +133,8 @@ pub struct Hardware {
     pub command_line: String,
     /// Disks, in order.
     pub disks: Vec<Disk>,
+    /// A network device.
+    pub nic: Option<Nic>,
     /// Files handed over by the firmware interface.
     pub fw_cfg: Vec<FwCfg>,
 }
@@ -239,6 +242,9 @@ impl Machine {
             let drive = format!("id=disk{index},if=none,format=raw,{access},file=");
             words.flag("-drive", join([drive.into(), escape(disk.path.as_os_str())]));
             words.flag("-device", format!("virtio-blk-pci,drive=disk{index}"));
+        }
+        if let Some(nic) = &self.hardware.nic {
+            words.flag("-nic", nic.word());
         }
         match &self.vsock {
             VsockDevice::None => {}
@@ -379,6 +385,7 @@ mod tests {
             initrd: Some("/k/a,b.img".into()),
             command_line: "rouse.x=1".into(),
             disks: Vec::new(),
+            nic: None,
             fw_cfg: vec![FwCfg {
                 name: "opt/org.rouse/token".into(),
                 content: FwCfgContent::File("/r/echo/token".into()),

@@ -219,6 +219,7 @@ mod tests {
                 initrd: Some("initrd".into()),
                 command_line: String::new(),
                 disks: Vec::new(),
+                nic: None,
                 fw_cfg: Vec::new(),
             },
             token_name: "opt/test/token".into(),

@@ -109,6 +109,7 @@ impl Test {
                 initrd: None,
                 command_line: String::new(),
                 disks: Vec::new(),
+                nic: None,
                 fw_cfg: Vec::new(),
             },
             token_name: "opt/test/token".into(),

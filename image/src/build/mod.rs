@@ -14,6 +14,7 @@
 mod containers;
 mod fingerprint;
 mod modules;
+mod network;
 mod packages;
 mod podman;
 
@@ -123,7 +124,11 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         return Ok(Built { folder, compiled });
     }
     let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
-    packages.put_into(&mut tree, Containers::of(&compiled))?;
+    let network = appliance.config.network.as_ref();
+    packages.put_into(&mut tree, Containers::of(&compiled), network)?;
+    if let Some(network) = network {
+        network::put_into(&mut tree, network).map_err(conflict)?;
+    }
     let config = std::sync::Arc::from("appliance.toml");
     for (path, from) in &appliance.config.files {
         tree.insert_from_disk(path, &appliance.path(from), &config)
@@ -200,9 +205,10 @@ fn kernel(
     section: &crate::lock::Section,
 ) -> Result<Kernel, Failure> {
     let own = &appliance.config.modules;
-    let mut wanted = MODULES.to_vec();
+    let mut wanted: Vec<&str> = MODULES.to_vec();
     wanted.extend(modules::of(&compiled.units));
     wanted.extend(more);
+    wanted.extend(appliance.config.network.iter().flat_map(|network| network.modules()));
     wanted.extend(own.iter().map(String::as_str));
     Kernel::extract(cache, package, section.kernel.sha256, &wanted).map_err(|error| {
         let failure = |code| Failure::new(code, "take the kernel from its package");

@@ -4,7 +4,7 @@ use super::of_debian;
 use crate::appliance::{Appliance, Files};
 use crate::base;
 use crate::command_line::Arch;
-use crate::config::{Part, place};
+use crate::config::{Network, Part, network, place};
 use crate::debian::{self, Debian, solver};
 use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
@@ -111,9 +111,17 @@ fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
         suite: &appliance.config.debian.suite,
         architecture: arch.debian(),
         roots: &appliance.config.packages,
-        parts: &[RUNTIME],
+        parts: parts(appliance),
         alone: &[SECCOMP_PACKAGE],
         kernel: lock::kernel_root(arch.debian()),
+    }
+}
+
+/// Packages of which the image takes one program and its libraries.
+fn parts(appliance: &Appliance) -> &'static [&'static str] {
+    match &appliance.config.network {
+        Some(network) if network.is_dynamic() => &[RUNTIME, network::CLIENT_PACKAGE],
+        _ => &[RUNTIME],
     }
 }
 
@@ -186,16 +194,29 @@ impl Packages {
             .map_err(|error| Failure::new(BUG, format!("read {SECCOMP}")).because(error))
     }
 
-    /// Puts what runs into an image; the container runtime if there are containers.
-    pub(super) fn put_into(&self, tree: &mut Tree, containers: Containers) -> Result<(), Failure> {
+    /// Puts what runs into an image; the container runtime if there are containers, the DHCP
+    /// client if the network wants one.
+    pub(super) fn put_into(
+        &self,
+        tree: &mut Tree,
+        containers: Containers,
+        network: Option<&Network>,
+    ) -> Result<(), Failure> {
         let mut whole = self.whole.clone();
         whole.retain(|path, _| filter::is_wanted(path));
         tree.graft("/", &whole).map_err(super::conflict)?;
+        let mut programs = Vec::new();
         if containers == Containers::Some {
-            let mut runtime = self.parts.clone();
-            elf::reduce(&mut runtime, [RUNTIME_PROGRAM])
-                .map_err(|error| Failure::new(BUG, "find what crun needs").because(error))?;
-            tree.graft("/", &runtime).map_err(super::conflict)?;
+            programs.push(RUNTIME_PROGRAM);
+        }
+        if network.is_some_and(Network::is_dynamic) {
+            programs.push(network::CLIENT);
+        }
+        if !programs.is_empty() {
+            let mut parts = self.parts.clone();
+            elf::reduce(&mut parts, programs)
+                .map_err(|error| Failure::new(BUG, "find what programs need").because(error))?;
+            tree.graft("/", &parts).map_err(super::conflict)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod check;
 pub mod guest;
+mod network;
 pub mod reload;
 pub mod run;
 

@@ -1,6 +1,7 @@
 //! `rouse run`, and the process of a VM that it starts.
 
 use super::guest::{self, print};
+use super::network;
 use crate::appliance::Appliance;
 use crate::build;
 use crate::command_line::{Arch, Run};
@@ -108,6 +109,7 @@ fn spec(
             initrd: Some(built.folder.join(output::INITRAMFS)),
             command_line: String::new(),
             disks: Vec::new(),
+            nic: appliance.config.network.as_ref().map(network::nic),
             fw_cfg: Vec::new(),
         },
         token_name: control::TOKEN_FW_CFG.into(),
@@ -284,7 +286,10 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
                 text += &format!("    {program} connect {} {port}\n", spec.name);
             }
             Address::Vsock(..) => text += "    inside the guest only: CID 1 is the guest itself\n",
-            _ => text += "    inside the guest only: it has no network device\n",
+            address => {
+                let nic = spec.hardware.nic.as_ref();
+                text += &network::reached(nic, &listener, &address);
+            }
         }
     }
     text + "\n"

@@ -97,7 +97,10 @@ impl Files {
     pub(crate) fn read(input: &Input<'_>, manager: &Manager, findings: &mut Vec<Finding>) -> Self {
         let mut files = Self::default();
         match manager.user() {
-            None => files.read_folder(input.folder, findings),
+            None => {
+                files.read_folder(input.folder, findings);
+                files.add_own(input);
+            }
             Some(user) => {
                 let folder = input.folder.join(config::USERS).join(&user.name);
                 // A user may live by what packages bring.
@@ -135,6 +138,15 @@ impl Files {
             }
         }
         files
+    }
+
+    /// Units that a table of appliance.toml brings, unless the folder has one of that name.
+    fn add_own(&mut self, input: &Input<'_>) {
+        for (name, text) in input.config.network.iter().flat_map(|network| network.units()) {
+            let path = format!("{}: {name}", config::FILE);
+            let source = Arc::new(Source { path, text });
+            self.add_unit(name, Entry { source, place: Place::Folder });
+        }
     }
 
     fn read_folder(&mut self, folder: &Path, findings: &mut Vec<Finding>) {

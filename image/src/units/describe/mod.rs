@@ -8,10 +8,11 @@ mod socket;
 use super::quoting::quote;
 use super::value::time;
 use activator::manifest::{
-    Check, Command, Condition, Group, INSTANCE, INSTANCE_UNESCAPED, Manifest, RateLimit, Unit,
-    UnitId, UnitKind,
+    Check, Command, Condition, Group, INSTANCE, INSTANCE_UNESCAPED, Interface, Manifest, RateLimit,
+    Unit, UnitId, UnitKind,
 };
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 /// Everything that differs from one guest to another, in a fixed order; defaults are left out.
 pub fn describe(manifest: &Manifest) -> String {
@@ -26,6 +27,12 @@ pub fn describe(manifest: &Manifest) -> String {
     }
     for writable in &boot.writable {
         line(&mut text, "tmpfs", &format!("{} mode {:04o}", writable.path, writable.mode));
+    }
+    if let Some(interface) = &boot.interface {
+        line(&mut text, "network", &network(interface));
+    }
+    for disk in &boot.disks {
+        line(&mut text, "disk", &format!("{} ({}) at {}", disk.device, disk.kind, disk.path));
     }
     let at_boot: Vec<&str> = manifest
         .units
@@ -63,6 +70,16 @@ pub fn describe(manifest: &Manifest) -> String {
     }
     // What the guest knows of a connection, as its template says it.
     text.replace(INSTANCE, "%i").replace(INSTANCE_UNESCAPED, "%I")
+}
+
+fn network(interface: &Interface) -> String {
+    let Some(fixed) = &interface.fixed else { return format!("{} by DHCP", interface.name) };
+    let address = Ipv4Addr::from(fixed.address);
+    let mut text = format!("{} {address}/{}", interface.name, fixed.prefix);
+    if let Some(gateway) = fixed.gateway {
+        let _ = write!(text, " by {}", Ipv4Addr::from(gateway));
+    }
+    text
 }
 
 /// What a unit has to do with others.
