@@ -330,6 +330,9 @@ pub struct ServiceStatus {
     pub last_exit: Option<String>,
     /// What it says of itself (`STATUS=` of sd_notify(3)); empty if nothing.
     pub text: String,
+    /// `starting`, `healthy` or `unhealthy`; None while it has no health checks.
+    #[serde(default)]
+    pub health: Option<String>,
 }
 
 /// logd to PID 1; one packet of postcard.
@@ -407,6 +410,8 @@ pub enum Report {
         job: bool,
         /// `STATUS=` of sd_notify(3).
         status: Text,
+        /// What its health checks have come to; None while there are none.
+        health: Option<HealthState>,
     },
     Target {
         unit: UnitId,
@@ -480,6 +485,10 @@ pub enum Event {
     Frozen,
     /// Somebody has connected; it goes on.
     Thawed,
+    /// Its health check succeeds.
+    Healthy,
+    /// Its health check has failed so many times in a row.
+    Unhealthy(u32),
     /// So many events before this one were lost.
     Lost(u32),
 }
@@ -631,6 +640,17 @@ pub enum ServiceState {
     Failed,
 }
 
+/// What the health checks of a service have come to, podman-inspect(1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HealthState {
+    /// None has succeeded yet, and not too many have failed.
+    Starting,
+    /// The last one succeeded, or too few have failed since.
+    Healthy,
+    /// So many have failed in a row as `HealthRetries=` allows.
+    Unhealthy,
+}
+
 macro_rules! lower_case {
     ($($kind:ty { $($variant:ident => $text:literal),* $(,)? })*) => {$(
         impl $kind {
@@ -648,6 +668,7 @@ macro_rules! lower_case {
 }
 
 lower_case! {
+    HealthState { Starting => "starting", Healthy => "healthy", Unhealthy => "unhealthy" }
     MachineState { Starting => "starting", Running => "running", Stopping => "stopping" }
     SocketState {
         Dead => "dead", Failed => "failed", Starting => "starting", Stopping => "stopping",
@@ -711,6 +732,7 @@ mod tests {
             last_exit: Some(Exit::Dumped(i32::MIN)),
             job: true,
             status: Text::new(&[b'x'; 200]),
+            health: Some(HealthState::Unhealthy),
         };
         assert!(postcard::to_slice(&widest, &mut [0; Report::MAX]).is_ok());
         let instance = Report::Instance {

@@ -182,6 +182,9 @@ fn socket(text: &mut String, socket: &SocketStatus) {
 
 fn service(text: &mut String, service: &ServiceStatus) {
     let _ = write!(text, "\n{}: {}", service.name, service.state);
+    if let Some(health) = &service.health {
+        let _ = write!(text, ", {health}");
+    }
     if let Some(pid) = service.main_pid {
         let _ = write!(text, ", pid {pid}");
     }
@@ -282,6 +285,7 @@ mod tests {
                 memory: None,
                 last_exit: Some("exited 0".into()),
                 text: "at rest".into(),
+                health: Some("healthy".into()),
             }],
             instances: vec![InstanceStatus {
                 name: "echo@6-1:3-2:9.service".into(),
@@ -304,7 +308,7 @@ mod tests {
              \x20   stream 127.0.0.1:3000\n\
              \x20   stream vsock:1:3\n\
              \n\
-             echo.service: dead, 2 starts (1 by Restart=), last exited 0\n\
+             echo.service: dead, healthy, 2 starts (1 by Restart=), last exited 0\n\
              \x20   \"at rest\"\n\
              \n\
              echo@6-1:3-2:9.service: running, pid 50, for vsock:2:9\n"

@@ -11,6 +11,7 @@
 use crate::control::Unfit;
 use crate::exit;
 use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
+use crate::stage2::List;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
@@ -125,7 +126,9 @@ fn lacking(root: &Path, manifest: &Manifest, unit: &Unit) -> Vec<String> {
             if let Some(container) = &service.container {
                 lacking.extend(lacking_container(root, name, container));
             }
-            (lists.map(Vec::as_slice).to_vec(), &service.execution)
+            let health = [List::Health, List::HealthStartup].map(|list| list.of(unit));
+            let lists = lists.map(Vec::as_slice).into_iter().chain(health);
+            (lists.collect(), &service.execution)
         }
         UnitKind::Socket(socket) => {
             let lists =
@@ -179,6 +182,7 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Preparation;
     use crate::manifest::{Lingering, Service, Writable};
 
     fn unit(name: &str, kind: UnitKind) -> Unit {
@@ -218,7 +222,12 @@ mod tests {
     fn a_container_needs_its_template_and_its_root() {
         let root = tempfile::tempdir().unwrap();
         let with = |digest| {
-            let container = Container { id: "a".into(), template: "/a.json".into(), digest };
+            let container = Container {
+                id: "a".into(),
+                template: "/a.json".into(),
+                digest,
+                preparation: Preparation::default(),
+            };
             let service = Service { container: Some(container), ..Service::default() };
             manifest(vec![unit("a.service", UnitKind::Service(service))])
         };

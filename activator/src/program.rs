@@ -444,6 +444,8 @@ fn place(step: Step) -> Option<(List, u16)> {
         Step::StopPre(index) => (List::StopPre, index),
         Step::Stop(index) => (List::Stop, index),
         Step::StopPost(index) => (List::StopPost, index),
+        Step::Health => (List::Health, 0),
+        Step::HealthStartup => (List::HealthStartup, 0),
     })
 }
 

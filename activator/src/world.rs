@@ -284,8 +284,13 @@ impl Hands for World {
         if matches!(step, Step::Start(_)) {
             self.adopted.forget(unit);
         }
-        let which = usize::from(!matches!(step, Step::Start(_)));
-        if let Some(session) = self.sessions.get_mut(unit.index()) {
+        let which = match step {
+            Step::Start(_) => Some(0),
+            // Not waited for: its own time-out ends it.
+            Step::Health | Step::HealthStartup => None,
+            _ => Some(1),
+        };
+        if let (Some(session), Some(which)) = (self.sessions.get_mut(unit.index()), which) {
             session[which] = i32::try_from(child.pid).unwrap_or(0);
         }
         if let UnitKind::Service(service) = kind

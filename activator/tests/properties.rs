@@ -11,6 +11,7 @@ use activator::logd::store::{Item, Store};
 use activator::manifest::{
     Address, Boot, DecodeError, MAGIC, Manifest, Module, Scope, Unit, UnitId, VERSION,
 };
+use activator::stage2::template::Fill;
 use activator::stage2::{Listen, template};
 use std::io::ErrorKind;
 
@@ -281,7 +282,7 @@ fn a_filled_template_stays_json_and_noise_is_refused() {
         });
         let text = json.to_string();
         let listen = Listen { count: 7, names: random.text(&values, 3) };
-        let filled = template::fill(&text, Some(&listen)).unwrap();
+        let filled = template::fill(&text, Some(&listen), &Fill::default()).unwrap();
         let value: serde_json::Value = serde_json::from_str(&filled).unwrap();
         let found = value["process"]["env"].as_array().unwrap();
         assert_eq!(found.len(), environment.len(), "seed {seed}");
@@ -292,8 +293,9 @@ fn a_filled_template_stays_json_and_noise_is_refused() {
         let cut = (0..=random.below(text.len())).rev().find(|at| text.is_char_boundary(*at));
         let cut = &text[..cut.unwrap_or(0)];
         // Without fds, elements only go.
-        let shorter = template::fill(cut, None).is_ok_and(|filled| filled.len() <= cut.len());
-        assert!(shorter || template::fill(cut, None).is_err(), "seed {seed}");
+        let shorter = template::fill(cut, None, &Fill::default())
+            .is_ok_and(|filled| filled.len() <= cut.len());
+        assert!(shorter || template::fill(cut, None, &Fill::default()).is_err(), "seed {seed}");
     }
 }
 

@@ -85,7 +85,7 @@ impl Bundle {
         activator::manifest::Container {
             id: self.id.clone(),
             template: self.path("config.json"),
-            digest: None,
+            ..activator::manifest::Container::default()
         }
     }
 

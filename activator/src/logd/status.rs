@@ -94,6 +94,7 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                 restarts,
                 last_exit,
                 status: text,
+                health,
                 ..
             } => {
                 let place = manifest.unit(unit).map(|unit| manifest.place(unit));
@@ -106,6 +107,7 @@ pub fn assemble(manifest: &Manifest, snapshot: &Snapshot, cgroups: &Path) -> Sta
                     memory: number_in(&memory),
                     last_exit: last_exit.map(|exit| exit.to_string()),
                     text: text.as_str().to_owned(),
+                    health: health.map(|health| health.to_string()),
                     name: name(unit),
                     user: user(unit),
                 });
@@ -200,6 +202,7 @@ mod tests {
             restarts: 1,
             last_exit: exit,
             status: crate::control::Text::default(),
+            health: None,
             job,
         }
     }
@@ -266,6 +269,7 @@ mod tests {
                 memory: Some(4096),
                 last_exit: Some("killed 9".into()),
                 text: String::new(),
+                health: None,
             }],
             instances: vec![InstanceStatus {
                 name: "echo.service 4-7-8".into(),

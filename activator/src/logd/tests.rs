@@ -129,6 +129,7 @@ impl Room {
             restarts: 0,
             last_exit: None,
             status: crate::control::Text::default(),
+            health: None,
             job,
         });
         let state = SocketState::Running;

@@ -50,6 +50,10 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
         Event::Refused(Refusal::Cid) => "connection closed, not from an X-AllowCID=".to_owned(),
         Event::Idle => "nobody has been connected for long enough, stopping".to_owned(),
         Event::Frozen => "nobody has been connected for long enough, frozen".to_owned(),
+        Event::Healthy => "is healthy".to_owned(),
+        Event::Unhealthy(failures) => {
+            format!("is unhealthy: its check has failed {failures} times in a row")
+        }
         Event::Thawed => "thawed for a connection".to_owned(),
         Event::Lost(count) => format!("{count} messages before this one were lost"),
     }

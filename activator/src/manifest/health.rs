@@ -1,8 +1,7 @@
 //! Health checks of a container, podman-run(1): a command that is run again and again, and what
 //! follows from how it ends.
 //!
-//! `stage2 exec UNIT health INDEX` runs them: index 0 is [`HealthCheck::probe`], 1 is the one of
-//! [`HealthCheck::startup`]. They run in the service's cgroup, one at a time.
+//! They run in the service's cgroup, one at a time, while its main process runs.
 
 use super::Command;
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,7 @@ mod condition;
 mod execution;
 mod health;
 mod machine;
+mod preparation;
 mod sandbox;
 mod service;
 mod socket;
@@ -24,6 +25,7 @@ pub use execution::{
 };
 pub use health::{HealthCheck, OnUnhealthy, Probe, StartupCheck};
 pub use machine::{Disk, FixedAddress, Interface, Root};
+pub use preparation::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
 pub use sandbox::{
     Bind, Mount, Namespaces, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter,
 };

@@ -1,6 +1,6 @@
 //! systemd.service(5) and systemd.kill(5): what to start, and how to stop it.
 
-use super::{Execution, HealthCheck, RateLimit, UnitId};
+use super::{Execution, HealthCheck, Preparation, RateLimit, UnitId};
 use serde::{Deserialize, Serialize};
 
 /// systemd.service(5), systemd.kill(5).
@@ -268,7 +268,7 @@ pub enum KillMode {
 /// `crun --root /run/crun run --bundle /run/rouse/bundles/ID ID`; before that, stage 2 makes the
 /// bundle directory, writes config.json there with the placeholders filled in, and removes what
 /// a killed predecessor left in /run/crun.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// crun's container id, the Quadlet's ContainerName.
     pub id: String,
@@ -278,6 +278,8 @@ pub struct Container {
     /// CRC-32 (ISO-HDLC) of that file, so that a reload does not take one that has stayed the
     /// same for one that has changed; None if nobody has laid out the image.
     pub digest: Option<u32>,
+    /// What else stage 2 does before.
+    pub preparation: Preparation,
 }
 
 impl Container {

@@ -21,11 +21,13 @@ pub enum List {
     StopPre,
     Stop,
     StopPost,
+    Health,
+    HealthStartup,
 }
 
 impl List {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Condition,
         Self::StartPre,
         Self::Start,
@@ -34,6 +36,8 @@ impl List {
         Self::StopPre,
         Self::Stop,
         Self::StopPost,
+        Self::Health,
+        Self::HealthStartup,
     ];
 
     /// Its name in a call.
@@ -47,6 +51,8 @@ impl List {
             Self::StopPre => "stop-pre",
             Self::Stop => "stop",
             Self::StopPost => "stop-post",
+            Self::Health => "health",
+            Self::HealthStartup => "health-startup",
         }
     }
 
@@ -60,6 +66,16 @@ impl List {
             (UnitKind::Service(service), Self::Reload) => &service.reload,
             (UnitKind::Service(service), Self::Stop) => &service.stop,
             (UnitKind::Service(service), Self::StopPost) => &service.stop_post,
+            (UnitKind::Service(service), Self::Health) => match service.health.as_deref() {
+                Some(health) => std::slice::from_ref(&health.probe.command),
+                None => &[],
+            },
+            (UnitKind::Service(service), Self::HealthStartup) => {
+                match service.health.as_deref().and_then(|health| health.startup.as_ref()) {
+                    Some(startup) => std::slice::from_ref(&startup.probe.command),
+                    None => &[],
+                }
+            }
             (UnitKind::Socket(socket), Self::StartPre) => &socket.start_pre,
             (UnitKind::Socket(socket), Self::StartPost) => &socket.start_post,
             (UnitKind::Socket(socket), Self::StopPre) => &socket.stop_pre,

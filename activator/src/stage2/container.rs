@@ -1,10 +1,11 @@
 //! The bundle of a container of engine crun.
 //!
-//! 1. makes the bundle directory, and in it config.json from the template ([`template`]);
+//! 1. makes the bundle directory and what else the container takes ([`prepare`](super::prepare)),
+//!    and config.json from the template ([`template`]);
 //! 2. removes what a predecessor left in crun's state directory: crun that was killed could not.
 
 use super::error::Error;
-use super::template;
+use super::{prepare, template};
 use crate::manifest::Container;
 use std::ffi::OsStr;
 use std::io;
@@ -47,7 +48,7 @@ pub fn listen_from_environment() -> Option<Listen> {
 }
 
 /// Makes the bundle and clears crun's state of it; `crun` is the program that does the latter.
-pub fn prepare(
+pub fn make(
     container: &Container,
     listen: Option<&Listen>,
     crun: &OsStr,
@@ -57,11 +58,6 @@ pub fn prepare(
     if matches!(id.as_str(), "" | "." | "..") || id.contains(['/', '\0']) {
         return Err(Error::Id(id.clone()));
     }
-    let text = std::fs::read_to_string(&container.template)
-        .map_err(|error| Error::File("read", container.template.clone().into(), error))?;
-    let text = template::fill(&text, listen)
-        .map_err(|error| Error::Template(container.template.clone(), error))?;
-
     let bundle = places.bundles.join(id);
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -73,6 +69,11 @@ pub fn prepare(
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
             .map_err(|error| Error::File("open", path.clone(), error))?;
     }
+    let fill = prepare::prepare(&container.preparation, &bundle, &places.state)?;
+    let text = std::fs::read_to_string(&container.template)
+        .map_err(|error| Error::File("read", container.template.clone().into(), error))?;
+    let text = template::fill(&text, listen, &fill)
+        .map_err(|error| Error::Template(container.template.clone(), error))?;
     let config = bundle.join("config.json");
     write_private(&config, &text).map_err(|error| Error::File("write", config, error))?;
     clear_state(id, crun, &places.state)
@@ -114,6 +115,7 @@ fn forget_listen(command: &mut Command) {
 mod tests {
     use super::*;
     use crate::exit;
+    use crate::manifest::Preparation;
     use std::ffi::OsString;
 
     struct Room {
@@ -137,6 +139,7 @@ mod tests {
                     id: "systemd-echo".into(),
                     template: template.to_str().unwrap().into(),
                     digest: None,
+                    preparation: Preparation::default(),
                 },
                 dir,
             }
@@ -151,7 +154,7 @@ mod tests {
 
         fn prepare(&self, crun: &OsStr) -> Result<(), Error> {
             let listen = Listen { count: 2, names: "a:b".into() };
-            prepare(&self.container, Some(&listen), crun, &self.places)
+            make(&self.container, Some(&listen), crun, &self.places)
         }
     }
 

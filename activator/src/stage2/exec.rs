@@ -213,7 +213,7 @@ fn prepare_container(call: &Call) -> Result<(), Error> {
     }
     let listen = container::listen_from_environment();
     let crun = OsStr::new(&call.command.program);
-    container::prepare(container, listen.as_ref(), crun, &Places::default())
+    container::make(container, listen.as_ref(), crun, &Places::default())
 }
 
 fn limits(execution: &Execution) -> Result<(), Error> {

@@ -21,6 +21,11 @@ pub(super) fn fill(unit: &mut Unit, instance: &str) {
             ];
             let mut texts: Vec<&mut String> =
                 lists.into_iter().flatten().flat_map(command).collect();
+            if let Some(health) = &mut service.health {
+                let startup = health.startup.as_mut().map(|startup| &mut startup.probe.command);
+                let probes = [Some(&mut health.probe.command), startup];
+                texts.extend(probes.into_iter().flatten().flat_map(command));
+            }
             texts.extend(execution(&mut service.execution));
             texts
         }

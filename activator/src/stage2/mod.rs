@@ -33,6 +33,7 @@ mod instance;
 mod ipc;
 mod mounts;
 mod namespaces;
+pub mod prepare;
 mod scheduling;
 mod seccomp;
 mod streams;

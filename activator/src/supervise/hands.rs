@@ -100,6 +100,10 @@ pub(crate) enum Step {
     Stop(u16),
     /// `ExecStopPost=`
     StopPost(u16),
+    /// `HealthCmd=`, in the service's cgroup, beside whatever else runs.
+    Health,
+    /// `HealthStartupCmd=`
+    HealthStartup,
     /// Removes what must not outlive a run of a service, after its last process is gone:
     /// `activator stage2 clean UNIT stop|restart`.
     Clean(Next),

@@ -77,7 +77,8 @@ impl Idle {
         self.state == Stage::Frozen
     }
 
-    fn is_cold(&self) -> bool {
+    /// Whether it is frozen, or about to be.
+    pub(super) fn is_cold(&self) -> bool {
         matches!(self.state, Stage::Freezing | Stage::Frozen)
     }
 }

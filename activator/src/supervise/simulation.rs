@@ -8,6 +8,8 @@
 //! * a socket is not watched while anything of its service lives, unless it accepts itself;
 //! * a connection that was accepted is closed, or given to one main process and to no other.
 //!
+//! * a service has one health check at a time, and none while it is frozen.
+//!
 //! A reload may come between any two events, and changes none of this.
 //!
 //! Then all misfortune ends, and in the end:
@@ -32,6 +34,8 @@ const SCHEDULES: u64 = 20_000;
 const STEPS: usize = 60;
 /// Events after that until all must be quiet.
 const CALM_STEPS: usize = 5_000;
+/// The same where health checks never end.
+const CHECKED_STEPS: usize = 200;
 
 #[test]
 fn nothing_is_lost_in_any_schedule() {
@@ -61,13 +65,17 @@ fn schedule(seed: u64) {
         }
     }
     world.calm_down();
-    for _ in 0..CALM_STEPS {
+    let is_checked =
+        |unit: &Unit| matches!(&unit.kind, UnitKind::Service(service) if service.health.is_some());
+    let checked = manifest.units.iter().any(is_checked);
+    for _ in 0..if checked { CHECKED_STEPS } else { CALM_STEPS } {
         if !world.step(&mut it) {
             break;
         }
     }
-    // Two services that exclude each other, each with a client that waits, go on for ever.
-    if manifest.units.iter().all(|unit| unit.conflicts.is_empty()) {
+    // Two services that exclude each other, each with a client that waits, go on for ever, and so
+    // do health checks.
+    if !checked && manifest.units.iter().all(|unit| unit.conflicts.is_empty()) {
         world.assert_served(&it);
         let calls = world.calls;
         it.tick(world.now + 3_600_000_000, &mut world);
@@ -87,6 +95,7 @@ fn schedule(seed: u64) {
 /// One to four services with up to two sockets each; a later one may depend on earlier ones.
 fn units(dice: &mut Dice) -> Manifest {
     let services = 1 + dice.below(4) as u16;
+    let checked = dice.one_in(6);
     let templates: Vec<bool> = (0..services).map(|_| dice.one_in(4)).collect();
     let mut units: Vec<Unit> = vec![];
     for index in 0..services {
@@ -107,6 +116,9 @@ fn units(dice: &mut Dice) -> Manifest {
         if dice.one_in(4) {
             spec.stop_when_idle_us = *dice.pick(&[0, 2_000_000, 9_000_000]);
             spec.freeze_when_idle_us = *dice.pick(&[0, 1_000_000, 5_000_000]);
+        }
+        if checked && dice.one_in(2) {
+            spec.health = Some(Box::new(health(dice)));
         }
         spec.restart_delay_us = *dice.pick(&[0, 100_000, 5_000_000]);
         spec.start_limit.burst = *dice.pick(&[0, 1, 5]);
@@ -185,6 +197,30 @@ fn units(dice: &mut Dice) -> Manifest {
     manifest(units)
 }
 
+fn health(dice: &mut Dice) -> HealthCheck {
+    let mut probe = || Probe {
+        command: command(),
+        interval_us: *dice.pick(&[0, 50_000, 500_000, 30_000_000]),
+        timeout_us: *dice.pick(&[0, 1_000_000]),
+    };
+    let (regular, startup) = (probe(), probe());
+    let retries = dice.below(3) as u32;
+    let startup = StartupCheck { probe: startup, retries, successes: dice.below(3) as u32 };
+    HealthCheck {
+        probe: regular,
+        retries: 1 + dice.below(3) as u32,
+        start_period_us: *dice.pick(&[0, 3_000_000]),
+        on_failure: *dice.pick(&[
+            OnUnhealthy::None,
+            OnUnhealthy::Kill,
+            OnUnhealthy::Restart,
+            OnUnhealthy::Stop,
+        ]),
+        startup: dice.one_in(3).then_some(startup),
+        makes_ready: dice.one_in(2),
+    }
+}
+
 /// What is to happen later.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -227,6 +263,8 @@ enum Kind {
     Command,
     /// Looks at conditions; in nobody's cgroup.
     Check,
+    /// A health check.
+    Health,
     /// What the child of `Type=forking` leaves.
     Daemon,
 }
@@ -438,8 +476,9 @@ impl<'m> World<'m> {
             // Delivered even if the watch has ended since: one round of epoll may do that.
             Fate::Readable(unit, listener) => it.triggered(now, self, unit, listener),
             Fate::Client(unit, listener) => {
-                let door = &mut self.doors[unit.index()][usize::from(listener)];
-                if door.open {
+                // There is none when the machine goes down.
+                let door = self.doors[unit.index()].get_mut(usize::from(listener));
+                if let Some(door) = door.filter(|door| door.open) {
                     door.waiting += 1;
                     if door.watched {
                         self.later(0, Fate::Readable(unit, listener));
@@ -645,7 +684,12 @@ impl Hands for World<'_> {
     fn spawn(&mut self, unit: UnitId, step: Step, _: &Told) -> Result<Spawned, i32> {
         self.calls += 1;
         let main = matches!(step, Step::Start(_));
-        let kind = if step == Step::Conditions { Kind::Check } else { Kind::Command };
+        let kind = match step {
+            Step::Conditions => Kind::Check,
+            Step::Health | Step::HealthStartup => Kind::Health,
+            _ => Kind::Command,
+        };
+        assert!(kind != Kind::Health || !self.frozen.contains_key(&unit), "{unit:?} is frozen");
         let same = |process: &Process| {
             process.unit == unit && process.main == main && (process.main || process.kind == kind)
         };

@@ -2,6 +2,7 @@
 
 mod cleaning;
 mod conditions;
+mod health;
 mod relations;
 mod service;
 

@@ -269,7 +269,11 @@ fn sample(id: &str, template: &str) -> Manifest {
     let service = Service {
         sockets: vec![UnitId(1)],
         start: vec![start],
-        container: Some(Container { id: id.into(), template: template.into(), digest: None }),
+        container: Some(Container {
+            id: id.into(),
+            template: template.into(),
+            ..Container::default()
+        }),
         ..Service::default()
     };
     let socket = Socket {

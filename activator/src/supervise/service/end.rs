@@ -17,7 +17,9 @@ impl Supervisor<'_> {
         exit: Exit,
     ) -> bool {
         let Some(service) = self.service(unit) else { return false };
-        if service.control == Some(pid) {
+        if service.checkup.is(pid) {
+            self.health_ended(turn, unit, exit);
+        } else if service.control == Some(pid) {
             service.control = None;
             self.control_ended(turn, unit, exit);
         } else if service.main == Some(pid) {

@@ -1,9 +1,10 @@
 //! Services: from start-pre to gone. The phases are tabled in the module above.
 //!
 //! [`start`] and [`stop`] are the way up and down, [`end`] is what the ends of processes lead to,
-//! [`time`] what runs out, [`notify`] what the service says of itself, [`outcome`] how it went.
+//! [`health`] what its health checks say, [`time`] what runs out, [`notify`] what the service says of itself, [`outcome`] how it went.
 
 mod end;
+mod health;
 mod notify;
 mod outcome;
 mod start;
@@ -94,6 +95,8 @@ pub(super) struct Service {
     last_exit: Option<Exit>,
     /// `STATUS=`
     status: Text,
+    /// Its health checks.
+    checkup: health::Checkup,
     /// Whose `OnFailure=` or `OnSuccess=` the coming start is. An index is no good after a reload.
     #[serde(skip)]
     monitor: Option<(UnitId, Ended)>,
@@ -133,6 +136,7 @@ impl Service {
             main_exit: None,
             last_exit: None,
             status: Text::default(),
+            checkup: health::Checkup::default(),
             monitor: None,
         }
     }
@@ -165,7 +169,8 @@ impl Service {
         let (main_pid, last_exit, status) = (self.main, self.last_exit, self.status);
         let (starts, restarts) = (self.starts, self.restarts);
         let job = job || state == ServiceState::Reloading;
-        Report::Service { unit, state, main_pid, starts, restarts, last_exit, job, status }
+        let health = self.checkup.verdict();
+        Report::Service { unit, state, main_pid, starts, restarts, last_exit, job, status, health }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -200,7 +205,8 @@ impl Service {
 
     /// When [`Supervisor::service_tick`] has something to do.
     fn next(&self) -> Option<u64> {
-        let all = [self.deadline, self.watchdog_at, self.runtime_at, self.look_at];
+        let all =
+            [self.deadline, self.watchdog_at, self.runtime_at, self.look_at, self.checkup.next()];
         all.into_iter().flatten().min()
     }
 
@@ -231,6 +237,9 @@ impl Service {
         if !up {
             self.watchdog_at = None;
             self.runtime_at = None;
+            if !matches!(phase, Phase::Start(_) | Phase::Adopting) {
+                self.checkup.cease();
+            }
         }
     }
 }

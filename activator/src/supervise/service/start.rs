@@ -62,7 +62,11 @@ impl Supervisor<'_> {
         let (up, down) = (spec.start_timeout_us, spec.stop_timeout_us);
         let (commands, index, phase, timeout): (&[Command], _, _, _) = match step {
             // Of any unit, and of socket units only: no phase of a service leads to these.
-            Step::Conditions | Step::StopPre(_) | Step::Clean(_) => return,
+            Step::Conditions
+            | Step::StopPre(_)
+            | Step::Clean(_)
+            | Step::Health
+            | Step::HealthStartup => return,
             Step::Condition(i) => (&spec.condition, i, Phase::Condition(i), up),
             Step::StartPre(i) => (&spec.start_pre, i, Phase::StartPre(i), up),
             Step::Start(i) => (&spec.start, i, Phase::Start(i), up),
@@ -73,7 +77,11 @@ impl Supervisor<'_> {
         };
         if usize::from(index) >= commands.len() {
             return match step {
-                Step::Conditions | Step::StopPre(_) | Step::Clean(_) => {}
+                Step::Conditions
+                | Step::StopPre(_)
+                | Step::Clean(_)
+                | Step::Health
+                | Step::HealthStartup => {}
                 Step::Condition(_) => self.run(turn, unit, Step::StartPre(0)),
                 Step::StartPre(_) => self.run(turn, unit, Step::Start(0)),
                 Step::Start(_) => self.started(turn, unit),
@@ -111,6 +119,9 @@ impl Supervisor<'_> {
         service.adopted = false;
         if spawned.exec_error.is_none() {
             turn.hands.tell(Some(unit), Event::Started(spawned.pid));
+            if spec.kind != ServiceKind::Oneshot {
+                service.checkup.begin(spec.health.as_deref(), turn.now);
+            }
             // The spawn has waited for execve, so both are started.
             if matches!(spec.kind, ServiceKind::Simple | ServiceKind::Exec) {
                 self.started(turn, unit);

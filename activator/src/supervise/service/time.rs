@@ -23,6 +23,8 @@ impl Supervisor<'_> {
             service.blame(Outcome::Timeout);
             turn.hands.tell(Some(unit), Event::TimedOut(spec.kill_signal));
             self.stop_now(turn, unit);
+        } else if due(service.checkup.next()) {
+            self.health_tick(turn, unit);
         } else if due(service.look_at) {
             service.look_at = None;
             self.look_for_main(turn, unit);
@@ -30,7 +32,7 @@ impl Supervisor<'_> {
     }
 
     /// ExecStop= and all that follows, from any phase in which it is up or nearly so.
-    fn stop_now(&mut self, turn: &mut Turn, unit: UnitId) {
+    pub(super) fn stop_now(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some(service) = self.service(unit) else { return };
         match service.control {
             Some(_) => self.terminate(turn, unit),

@@ -3,7 +3,8 @@
 use super::{Names, limit, line, show};
 use crate::units::value::{signal, time};
 use activator::manifest::{
-    ExitType, FailureMode, KillMode, NotifyAccess, RateLimit, Restart, Service, ServiceKind,
+    ExitType, FailureMode, KillMode, NotifyAccess, OnUnhealthy, RateLimit, Restart, Service,
+    ServiceKind,
 };
 
 pub(super) fn describe(text: &mut String, service: &Service, names: &Names<'_>) {
@@ -34,6 +35,7 @@ pub(super) fn describe(text: &mut String, service: &Service, names: &Names<'_>) 
             line(text, word, &show(command));
         }
     }
+    health(text, service);
     super::execution::describe(text, &service.execution);
     if service.non_blocking {
         line(text, "sockets are", "non-blocking");
@@ -67,6 +69,22 @@ pub(super) fn describe(text: &mut String, service: &Service, names: &Names<'_>) 
     for (file, value) in &service.cgroup {
         line(text, "cgroup", &format!("{file} = {value}"));
     }
+}
+
+fn health(text: &mut String, service: &Service) {
+    let Some(health) = service.health.as_deref() else { return };
+    let startup = health.startup.as_ref().map(|startup| ("begins healthy", &startup.probe));
+    for (word, probe) in startup.into_iter().chain([("is healthy", &health.probe)]) {
+        let every = time::show(probe.interval_us);
+        line(text, word, &format!("every {every}: {}", show(&probe.command)));
+    }
+    let then = match health.on_failure {
+        OnUnhealthy::None => "is said to be",
+        OnUnhealthy::Kill => "is killed",
+        OnUnhealthy::Restart => "is restarted",
+        OnUnhealthy::Stop => "is stopped",
+    };
+    line(text, "unhealthy", &format!("{then} after {} failures", health.retries));
 }
 
 fn restarts(text: &mut String, service: &Service) {

@@ -83,7 +83,7 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     service.container = Some(manifest::Container {
         id: container.id(),
         template: format!("{BUNDLES}/{}/config.json", container.id()),
-        digest: None,
+        ..manifest::Container::default()
     });
 }
 

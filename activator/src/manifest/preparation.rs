@@ -1,0 +1,80 @@
+//! What only the guest can do for a container of engine crun before each start, beside filling in
+//! its config.json ([`super::Container`]).
+
+use serde::{Deserialize, Serialize};
+
+/// All of it; nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// `EnvironmentFile=`, in order: absolute paths. A later one overrides an earlier one, and
+    /// each what the image says.
+    pub environment_files: Vec<String>,
+    /// Bare names in `Environment=`, and those of proxies: taken over from PID 1's environment if
+    /// they are there.
+    pub pass_environment: Vec<String>,
+    /// `EnvironmentHost=`: all of PID 1's environment, which overrides nothing.
+    pub host_environment: bool,
+    /// Names that `Environment=` sets: nothing overrides them.
+    pub fixed_environment: Vec<String>,
+    /// `AddDevice=`
+    pub devices: Vec<DeviceNode>,
+    /// Named volumes, and those with `U`.
+    pub volumes: Vec<VolumeFolder>,
+    /// `Secret=`
+    pub secrets: Vec<Secret>,
+    /// `Network=container:`: the id of that container, whose network namespace this one joins.
+    pub network_of: Option<String>,
+    /// Ids that root of the container has in the guest.
+    pub root: (u32, u32),
+}
+
+/// One device of the guest, or all in a folder, made in the container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Absolute path in the guest.
+    pub source: String,
+    /// Absolute path in the container.
+    pub destination: String,
+    /// Of `r`, `w`, `m`.
+    pub permissions: String,
+    /// One that is missing is left out.
+    pub optional: bool,
+}
+
+/// A folder that is made if it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFolder {
+    /// Absolute path in the guest.
+    pub path: String,
+    /// Absolute path in the guest of what it is filled with while it is empty: the image's files
+    /// at the volume's place.
+    pub copy_from: Option<String>,
+    /// `U`: user and group that it and all in it get.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// `Secret=`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Absolute path in the guest of its content, read at each start.
+    pub source: String,
+    /// Where it goes.
+    pub target: SecretTarget,
+}
+
+/// Where a [`Secret`] goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretTarget {
+    /// A file of that name in the folder `secrets` of the bundle, which config.json binds into the
+    /// container.
+    File {
+        /// A plain name.
+        name: String,
+        /// Owner in the guest.
+        owner: (u32, u32),
+        /// Mode.
+        mode: u32,
+    },
+    /// A variable of that name.
+    Variable(String),
+}

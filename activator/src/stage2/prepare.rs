@@ -1,0 +1,318 @@
+//! What a container of engine crun gets before each start ([`Preparation`]): folders for its
+//! volumes, its secrets, variables, devices, another container's network namespace.
+
+use super::error::Error;
+use super::template::{Fill, escape};
+use crate::manifest::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown,
+};
+use std::path::{Path, PathBuf};
+
+/// Name of the folder of secrets in a bundle's directory.
+pub const SECRETS: &str = "secrets";
+
+/// Does all of it, and says what to fill into config.json. `state` is crun's `--root`.
+pub(super) fn prepare(
+    preparation: &Preparation,
+    bundle: &Path,
+    state: &Path,
+) -> Result<Fill, Error> {
+    for volume in &preparation.volumes {
+        make_volume(volume)?;
+    }
+    let mut fill = Fill { fixed: preparation.fixed_environment.clone(), ..Fill::default() };
+    environment(preparation, &mut fill)?;
+    secrets(preparation, bundle, &mut fill)?;
+    for device in &preparation.devices {
+        add_device(device, &mut fill)?;
+    }
+    if let Some(other) = &preparation.network_of {
+        let pid = pid_of(state, other)?;
+        fill.namespace = Some(format!(r#"{{"type":"network","path":"/proc/{pid}/ns/net"}}"#));
+    }
+    Ok(fill)
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |error| Error::File(what, path, error)
+}
+
+fn environment(preparation: &Preparation, fill: &mut Fill) -> Result<(), Error> {
+    if preparation.host_environment {
+        let all = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        // What PID 1 tells this process alone is nobody else's.
+        let ours = |name: &str| name.starts_with("LISTEN_") || name.starts_with("ROUSE_");
+        fill.defaults = all.filter(|(name, _)| !ours(name)).collect();
+    }
+    let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
+    fill.variables.extend(preparation.pass_environment.iter().filter_map(value));
+    for path in &preparation.environment_files {
+        let path = Path::new(path);
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::EnvironmentFile(path.to_owned(), error))?;
+        fill.variables.extend(variables(&text, |name| std::env::var(name).ok()));
+    }
+    Ok(())
+}
+
+/// The lines of a file of podman-run(1) `--env-file`: `NAME=value` as it stands, `#` comments, and
+/// bare names, which are looked up.
+pub fn variables(text: &str, known: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let mut all = vec![];
+    for line in text.lines() {
+        let line = line.trim_start();
+        match line.split_once('=') {
+            _ if line.is_empty() || line.starts_with('#') => {}
+            Some((name, value)) if !name.trim().is_empty() => {
+                all.push((name.trim().to_owned(), value.to_owned()));
+            }
+            Some(_) => {}
+            None => {
+                let name = line.trim_end();
+                all.extend(known(name).map(|value| (name.to_owned(), value)));
+            }
+        }
+    }
+    all
+}
+
+fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<(), Error> {
+    let folder = bundle.join(SECRETS);
+    for Secret { source, target } in &preparation.secrets {
+        let source = Path::new(source);
+        let content = std::fs::read(source).map_err(failed("read the secret", source))?;
+        let (name, owner, mode) = match target {
+            SecretTarget::Variable(name) => {
+                let value = String::from_utf8(content).map_err(|_| {
+                    failed("use as a variable", source)(io::ErrorKind::InvalidData.into())
+                })?;
+                fill.variables.push((name.clone(), value));
+                continue;
+            }
+            SecretTarget::File { name, owner, mode } => (name, *owner, *mode),
+        };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(failed("make", &folder))?;
+        // crun binds them from within the container's user namespace.
+        let (uid, gid) = preparation.root;
+        chown(&folder, Some(uid), Some(gid)).map_err(failed("give away", &folder))?;
+        let path = folder.join(name);
+        let written = write(&path, &content, mode).and_then(|()| {
+            chown(&path, Some(owner.0), Some(owner.1))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+        });
+        written.map_err(failed("write", &path))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(mode & 0o600);
+    io::Write::write_all(&mut options.open(path)?, content)
+}
+
+/// Makes a volume's folder, and fills an empty one with what the image has in its place.
+fn make_volume(volume: &VolumeFolder) -> Result<(), Error> {
+    let path = Path::new(&volume.path);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.map_err(failed("make the volume", path))?;
+    let is_empty = || Ok(std::fs::read_dir(path)?.next().is_none());
+    if let Some(from) = volume.copy_from.as_deref().map(Path::new).filter(|from| from.is_dir())
+        && is_empty().map_err(failed("read", path))?
+    {
+        copy(from, path).map_err(failed("fill the volume", path))?;
+    }
+    match volume.owner {
+        Some(owner) => give(path, owner).map_err(failed("give away", path)),
+        None => Ok(()),
+    }
+}
+
+/// All in a folder, with owners, modes and links; the folder's own owner and mode, too.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            std::fs::create_dir(&target)?;
+            copy(&source, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
+            let of = std::fs::symlink_metadata(&source)?;
+            lchown(&target, Some(of.uid()), Some(of.gid()))?;
+        } else if kind.is_file() {
+            std::fs::copy(&source, &target)?;
+            like(&source, &target)?;
+        }
+    }
+    like(from, to)
+}
+
+fn like(source: &Path, target: &Path) -> io::Result<()> {
+    let of = std::fs::metadata(source)?;
+    chown(target, Some(of.uid()), Some(of.gid()))?;
+    std::fs::set_permissions(target, std::fs::Permissions::from_mode(of.mode() & 0o7777))
+}
+
+fn give(path: &Path, owner: (u32, u32)) -> io::Result<()> {
+    lchown(path, Some(owner.0), Some(owner.1))?;
+    if std::fs::symlink_metadata(path)?.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give(&entry?.path(), owner)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Error> {
+    let source = Path::new(&device.source);
+    let of = match std::fs::metadata(source) {
+        Err(error) if device.optional && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(failed("find the device", source))?,
+    };
+    if of.is_dir() {
+        let mut paths: Vec<PathBuf> = vec![];
+        for entry in std::fs::read_dir(source).map_err(failed("read", source))? {
+            paths.push(entry.map_err(failed("read", source))?.path());
+        }
+        paths.sort();
+        for path in paths {
+            let kind = std::fs::metadata(&path).map(|of| of.file_type());
+            if !kind.is_ok_and(|it| it.is_char_device() || it.is_block_device() || it.is_dir()) {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let inner = DeviceNode {
+                source: path.to_string_lossy().into_owned(),
+                destination: format!("{}/{name}", device.destination),
+                ..device.clone()
+            };
+            add_device(&inner, fill)?;
+        }
+        return Ok(());
+    }
+    let kind = match of.file_type() {
+        kind if kind.is_char_device() => 'c',
+        kind if kind.is_block_device() => 'b',
+        _ => return Err(failed("use as a device", source)(io::ErrorKind::InvalidInput.into())),
+    };
+    let (major, minor) = (rustix::fs::major(of.rdev()), rustix::fs::minor(of.rdev()));
+    let (mode, uid, gid) = (of.mode(), of.uid(), of.gid());
+    let path = escape(&device.destination);
+    fill.devices.push(format!(
+        r#"{{"path":"{path}","type":"{kind}","major":{major},"minor":{minor},"fileMode":{mode},"uid":{uid},"gid":{gid}}}"#
+    ));
+    let access = &device.permissions;
+    fill.device_rules.push(format!(
+        r#"{{"allow":true,"type":"{kind}","major":{major},"minor":{minor},"access":"{access}"}}"#
+    ));
+    Ok(())
+}
+
+/// The first process of a container that runs, by crun's own note of it.
+fn pid_of(state: &Path, id: &str) -> Result<u32, Error> {
+    let path = state.join(id).join("status");
+    let text = std::fs::read_to_string(&path).map_err(failed("find the container by", &path))?;
+    let number = text.split_once("\"pid\"").and_then(|(_, rest)| {
+        let rest = rest.trim_start().strip_prefix(':')?.trim_start();
+        let end = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    });
+    number.ok_or_else(|| failed("find a pid in", &path)(io::ErrorKind::InvalidData.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_files_are_podmans() {
+        let known = |name: &str| (name == "KNOWN").then(|| "yes".to_owned());
+        let text = "# no\n A=1 \nB=\"as it stands\"\nKNOWN\nUNKNOWN\n=x\n\nC=a=b\n";
+        let expected = [("A", "1 "), ("B", "\"as it stands\""), ("KNOWN", "yes"), ("C", "a=b")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(variables(text, known), expected);
+    }
+
+    #[test]
+    fn an_empty_volume_is_filled_once() {
+        let room = tempfile::tempdir().unwrap();
+        let image = room.path().join("image");
+        std::fs::create_dir_all(image.join("sub")).unwrap();
+        std::fs::write(image.join("sub/seed"), "seed").unwrap();
+        std::os::unix::fs::symlink("sub/seed", image.join("link")).unwrap();
+        std::fs::set_permissions(image.join("sub"), PermissionsExt::from_mode(0o750)).unwrap();
+        let path = room.path().join("volumes/things/_data");
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let volume = VolumeFolder { path: text(&path), copy_from: Some(text(&image)), owner: None };
+        make_volume(&volume).unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
+        let mode = std::fs::metadata(path.join("sub")).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o750);
+        std::fs::write(path.join("sub/seed"), "grown").unwrap();
+        make_volume(&volume).unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "grown");
+    }
+
+    #[test]
+    fn devices_are_the_guests() {
+        let device = |source: &str, optional| DeviceNode {
+            source: source.into(),
+            destination: "/dev/other".into(),
+            permissions: "r".into(),
+            optional,
+        };
+        let mut fill = Fill::default();
+        add_device(&device("/dev/null", false), &mut fill).unwrap();
+        add_device(&device("/dev/not-there", true), &mut fill).unwrap();
+        let rule = r#"{"allow":true,"type":"c","major":1,"minor":3,"access":"r"}"#;
+        assert_eq!(fill.device_rules, [rule]);
+        assert!(fill.devices[0].starts_with(r#"{"path":"/dev/other","type":"c","major":1"#));
+        assert!(add_device(&device("/dev/not-there", false), &mut fill).is_err());
+        assert!(add_device(&device("/etc/passwd", false), &mut fill).is_err());
+    }
+
+    #[test]
+    fn secrets_are_files_or_variables() {
+        let room = tempfile::tempdir().unwrap();
+        let source = room.path().join("source");
+        std::fs::write(&source, "hush").unwrap();
+        let source = source.to_str().unwrap().to_owned();
+        let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let file = SecretTarget::File { name: "key".into(), owner: me, mode: 0o440 };
+        let variable = SecretTarget::Variable("KEY".into());
+        let preparation = Preparation {
+            secrets: [file, variable]
+                .map(|target| Secret { source: source.clone(), target })
+                .to_vec(),
+            root: me,
+            ..Preparation::default()
+        };
+        for _ in 0..2 {
+            let fill = prepare(&preparation, room.path(), room.path()).unwrap();
+            assert_eq!(fill.variables, [("KEY".to_owned(), "hush".to_owned())]);
+        }
+        let path = room.path().join("secrets/key");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hush");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
+    }
+
+    #[test]
+    fn another_containers_namespace_is_found_by_cruns_note() {
+        let room = tempfile::tempdir().unwrap();
+        std::fs::create_dir(room.path().join("other")).unwrap();
+        std::fs::write(room.path().join("other/status"), "{\"pid\": 42,\"x\":1}").unwrap();
+        assert_eq!(pid_of(room.path(), "other").unwrap(), 42);
+        assert!(pid_of(room.path(), "nobody").is_err());
+    }
+}
