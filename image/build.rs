@@ -3,7 +3,7 @@
 //!
 //! `ROUSE_GUEST=skip` leaves it out: for a quick `cargo check`; such a `rouse` builds no image.
 //! `ROUSE_GUEST=DIR` (absolute) takes `DIR/activator-ARCH`, static programs that were built elsewhere, instead:
-//! by another toolchain, or by a quicker profile.
+//! by another toolchain, or by a quicker profile. `ROUSE_RUSTC` names the rustc that compiles them.
 
 #[allow(unreachable_pub, dead_code)] // it is a module of the library as well
 #[path = "src/static_build.rs"]
@@ -37,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("cargo::rustc-env=ROUSE_SOURCES={}", hash_sources(workspace)?);
     println!("cargo::rerun-if-env-changed=ROUSE_GUEST");
+    println!("cargo::rerun-if-env-changed={}", static_build::VARIABLE);
+    let own = std::env::var("CARGO_CFG_TARGET_ARCH")?;
     let prebuilt = std::env::var_os("ROUSE_GUEST").map(PathBuf::from);
     let mut table = String::from("&[\n");
     for architecture in ARCHITECTURES {
@@ -64,8 +66,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 writeln!(table, "    ({architecture:?}, include_bytes!({path:?})),")?;
             }
             Err(StaticBuildError::NoTarget { .. }) => {}
-            // The machine's own is needed; another is a gift of the toolchain.
-            Err(error) if architecture != std::env::consts::ARCH => {
+            // Of the machine that rouse will run on it is needed; another is a gift of the toolchain.
+            Err(error) if architecture != own => {
                 println!("cargo::warning=no activator for {architecture}: failed to {error}");
             }
             Err(error) => {

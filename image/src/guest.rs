@@ -9,7 +9,8 @@ const ACTIVATORS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/activat
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "build for {architecture}: this rouse carries no activator for it; build rouse with a Rust \
-     toolchain that has the target {architecture}-unknown-linux-musl"
+     toolchain that has the target {architecture}-unknown-linux-musl, or name a rustc that has it \
+     in ROUSE_RUSTC"
 )]
 pub struct NoActivator {
     /// Which one is missing.

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use thiserror::Error;
 
+/// Names a rustc to use instead of cargo's own: one that has targets which the toolchain lacks.
+pub const VARIABLE: &str = "ROUSE_RUSTC";
+
 /// Lines of Cargo's output that an error keeps.
 const TAIL: usize = 40;
 
@@ -59,7 +62,7 @@ pub enum StaticBuildError {
     #[error(
         "compile for {architecture}: the Rust toolchain has neither {architecture}-unknown-linux-musl \
          nor {architecture}-unknown-linux-gnu; `rustup target add {architecture}-unknown-linux-musl` \
-         adds one"
+         adds one, or {VARIABLE} names a rustc that has one"
     )]
     NoTarget {
         /// Which.
@@ -126,7 +129,10 @@ pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
     let folder = absolute(package.folder);
     let manifest = folder.join("Cargo.toml");
-    let mut cargo = command("CARGO", "cargo");
+    let mut cargo = command(&["CARGO"], "cargo");
+    if let Some(rustc) = value(VARIABLE) {
+        cargo.env("RUSTC", rustc);
+    }
     cargo.args(["build", "--message-format=json-render-diagnostics", "--bins"]);
     cargo.arg("--manifest-path").arg(&manifest);
     cargo.args(["--profile", package.profile, "--target", &target.triple]);
@@ -179,7 +185,7 @@ impl Target {
         let no_target = || StaticBuildError::NoTarget { architecture: architecture.into() };
         for (libc, suffix) in [(Libc::Musl, "musl"), (Libc::Gnu, "gnu")] {
             let triple = format!("{architecture}-unknown-linux-{suffix}");
-            let mut rustc = command("RUSTC", "rustc");
+            let mut rustc = command(&[VARIABLE, "RUSTC"], "rustc");
             rustc.args(["--print", "target-libdir", "--print", "sysroot", "--target", &triple]);
             let (success, stdout, _) = run(rustc, "rustc")?;
             if !success {
@@ -280,8 +286,14 @@ fn has_std(library: &Path) -> bool {
     entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_std))
 }
 
-fn command(variable: &str, default: &str) -> Command {
-    let program = std::env::var_os(variable).filter(|value| !value.is_empty());
+/// What a variable of the environment says, if it says something.
+fn value(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// The program that the first of some variables names, else the default.
+fn command(variables: &[&str], default: &str) -> Command {
+    let program = variables.iter().find_map(|variable| value(variable));
     let mut command = Command::new(program.unwrap_or_else(|| default.into()));
     // Where rustup stands in front of the toolchain, it is not to fetch one.
     command.env("RUSTUP_AUTO_INSTALL", "0").stdin(Stdio::null());

@@ -67,6 +67,7 @@ fn main() {
     row("connect to first byte, cold (crun)", "ms", &cold, "");
     row("the same, awake", "ms", &warm, "");
     row("a second, unchanged build", "ms", &unchanged, "mkosi incremental 16 s");
+    print!("\n{}", rouse_tests::sizes());
 }
 
 fn build(rouse: &Rouse, appliance: &Appliance) -> PathBuf {

@@ -3,6 +3,7 @@
 //! Everything is fetched and built by `rouse` itself into a cache below `target/`, so that a
 //! clean clone starts with an empty one. Counts come from the environment and are printed.
 
+mod architecture;
 mod command;
 mod count;
 pub mod daemons;
@@ -14,6 +15,7 @@ mod programs;
 mod tools;
 mod vm;
 
+pub use architecture::{foreign, sizes};
 pub use command::{Output, Rouse, cache};
 pub use count::count;
 pub use golden::{golden, mask, mask_hashes};

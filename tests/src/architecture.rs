@@ -1,0 +1,47 @@
+//! Guests of either architecture, and their programs.
+
+/// Both.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
+/// Most that the guest's binary is meant to have, in bytes.
+const LIMIT: usize = 300_000;
+
+/// The architecture that this machine is not of. None, and a line that says so, where `rouse` was
+/// built without an activator for it: continuous integration has one (`.ci/run`).
+pub fn foreign() -> Option<&'static str> {
+    let foreign = ARCHITECTURES.into_iter().find(|name| *name != std::env::consts::ARCH)?;
+    match rouse::guest::activator(foreign) {
+        Ok(_) => Some(foreign),
+        Err(error) => {
+            println!("SKIPPED: no guests of {foreign}: failed to {error}");
+            None
+        }
+    }
+}
+
+/// A Markdown table of the binaries that `rouse` carries for guests.
+pub fn sizes() -> String {
+    let mut table = String::from("| guest binary | bytes | of the limit |\n|---|---|---|\n");
+    for architecture in ARCHITECTURES {
+        let row = match rouse::guest::activator(architecture) {
+            Ok(content) => format!("{} | {} %", content.len(), content.len() * 100 / LIMIT),
+            Err(_) => "not built | ".into(),
+        };
+        table += &format!("| {architecture} | {row} |\n");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_row_for_each_architecture() {
+        let table = sizes();
+        assert_eq!(table.lines().count(), 2 + ARCHITECTURES.len());
+        for architecture in ARCHITECTURES {
+            assert!(table.contains(&format!("| {architecture} | ")), "{table}");
+        }
+    }
+}
