@@ -183,20 +183,35 @@ fn time_span(text: &str) -> Option<Duration> {
         let behind = behind.trim_start();
         let end = behind.find(|c: char| !c.is_alphabetic()).unwrap_or(behind.len());
         let (unit, behind) = behind.split_at(end);
-        let seconds = match unit {
-            "us" | "usec" | "µs" | "μs" => 1e-6,
-            "ms" | "msec" => 1e-3,
-            "" | "s" | "sec" | "second" | "seconds" => 1.0,
-            "m" | "min" | "minute" | "minutes" => 60.0,
-            "h" | "hr" | "hour" | "hours" => 3600.0,
-            "d" | "day" | "days" => 86400.0,
-            "w" | "week" | "weeks" => 7.0 * 86400.0,
+        let unit = match unit {
+            "us" | "usec" | "µs" | "μs" => Duration::from_micros(1),
+            "ms" | "msec" => Duration::from_millis(1),
+            "" | "s" | "sec" | "second" | "seconds" => Duration::from_secs(1),
+            "m" | "min" | "minute" | "minutes" => Duration::from_secs(60),
+            "h" | "hr" | "hour" | "hours" => Duration::from_secs(3600),
+            "d" | "day" | "days" => Duration::from_secs(86400),
+            "w" | "week" | "weeks" => Duration::from_secs(7 * 86400),
             _ => return None,
         };
-        let number: f64 = number.parse().ok()?;
-        let part = Duration::try_from_secs_f64(number * seconds).ok()?;
+        let part = times(number, unit)?;
         sum = sum.checked_add(part).filter(|sum| *sum < FOREVER)?;
         rest = behind.trim_start();
+    }
+    Some(sum)
+}
+
+/// A decimal number of units, without floating point, whose tables would be a percent of the
+/// whole program. What is below a nanosecond is dropped.
+fn times(number: &str, unit: Duration) -> Option<Duration> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let mut sum = unit.checked_mul(format!("0{whole}").parse().ok()?)?;
+    let mut part = unit;
+    for digit in fraction.chars() {
+        part /= 10;
+        sum += part * digit.to_digit(10)?;
     }
     Some(sum)
 }
@@ -245,7 +260,9 @@ mod tests {
         assert_eq!(time_span("1.5"), Some(Duration::from_millis(1500)));
         assert_eq!(time_span("1h 2min 3s"), Some(Duration::from_secs(3723)));
         assert_eq!(time_span("5 s"), Some(Duration::from_secs(5)));
-        for wrong in ["", "x", "s", "1.2.3", "-1", "1 parsec", "99999999999999999w"] {
+        assert_eq!(time_span("1.25 h"), Some(Duration::from_secs(4500)));
+        assert_eq!(time_span(".5s 0.001ms"), Some(Duration::from_nanos(500_001_000)));
+        for wrong in ["", "x", "s", "1.2.3", "-1", "1 parsec", ".", "99999999999999999w"] {
             assert_eq!(time_span(wrong), None, "{wrong}");
         }
     }
