@@ -6,6 +6,8 @@
 //! into `payload` beside it, and a cgroup that gives controllers to its children may hold no
 //! process itself (cgroups(7), "no internal processes").
 
+mod delegated;
+
 use crate::program::decimal;
 use crate::slots::Slots;
 use activator::manifest::{Manifest, Service, Unit, UnitKind};
@@ -37,10 +39,21 @@ pub(crate) struct Group {
     events: OwnedFd,
     /// The whole of it, with what its processes have made below.
     root: OwnedFd,
+    /// With `Delegate=yes`, where all but the main process are born.
+    control: Option<OwnedFd>,
     /// cgroup.kill, Linux 5.14.
     kill: Option<OwnedFd>,
     /// cgroup.freeze, of a service that is stopped or frozen when idle.
     freeze: Option<OwnedFd>,
+}
+
+/// What is born into a service's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Child {
+    /// `ExecStart=`
+    Main,
+    /// Any other command.
+    Command,
 }
 
 /// Whose services may be in the tree.
@@ -106,10 +119,22 @@ impl Group {
         make(&inner)?;
         let open =
             |path: String, flags| fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let root = open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let control = match service.delegate && service.container.is_none() {
+            true => Some(delegated::make_control(root.as_fd())?),
+            false => None,
+        };
+        if let (Some(control), Some(user)) = (&control, &service.execution.user) {
+            // What it cannot write it cannot share out: the service says so when it starts.
+            let given = delegated::give(root.as_fd(), user.uid, user.gid);
+            let given = given.and_then(|()| delegated::give(control.as_fd(), user.uid, user.gid));
+            refused.extend(given.err().map(|errno| format!("{place}: Delegate=: {errno}")));
+        }
         let group = Self {
             directory: open(inner.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
             events: open(format!("{path}/cgroup.events"), OFlags::RDONLY)?,
-            root: open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
+            root,
+            control,
             kill: open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok(),
             freeze: (service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0)
                 .then(|| open(format!("{path}/cgroup.freeze"), OFlags::WRONLY).ok())
@@ -146,12 +171,29 @@ impl Group {
         let events = open(outer.as_fd(), b"cgroup.events", OFlags::RDONLY)?;
         let kill = open(outer.as_fd(), b"cgroup.kill", OFlags::WRONLY).ok();
         let root = open(outer.as_fd(), b".", within)?;
-        Ok(Self { directory: outer, root, events, kill, freeze: None })
+        let control = match service.delegate {
+            true => Some(delegated::make_control(outer.as_fd())?),
+            false => None,
+        };
+        Ok(Self { directory: outer, root, control, events, kill, freeze: None })
+    }
+
+    /// The service's own.
+    fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// Where a child is to be born.
-    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
+    pub(crate) fn birthplace(&self, child: Child) -> BorrowedFd<'_> {
+        match (&self.control, child) {
+            (None, _) => self.directory(),
+            (Some(control), Child::Command) => control.as_fd(),
+            // What outlived the last run (KillMode=process) keeps its cgroup.
+            (Some(control), Child::Main) => match delegated::sweep(self.root.as_fd()) {
+                true => self.directory(),
+                false => control.as_fd(),
+            },
+        }
     }
 
     /// Becomes ready (POLLPRI) when a process came first or went last.
@@ -159,9 +201,13 @@ impl Group {
         self.events.as_fd()
     }
 
-    /// Whether any process is in it or below.
+    /// Whether any process is in it or below. When there is none, what they made goes as well.
     pub(crate) fn is_populated(&self) -> bool {
-        self.says(b"populated 1")
+        let populated = self.says(b"populated 1");
+        if !populated && self.control.is_some() {
+            delegated::sweep(self.root.as_fd());
+        }
+        populated
     }
 
     /// Whether all processes in it and below are frozen.

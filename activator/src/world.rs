@@ -1,7 +1,7 @@
 //! The hands of the state machine: fds, children, cgroups.
 
 use crate::adopted::Adopted;
-use crate::cgroup::Group;
+use crate::cgroup::{self, Group};
 use crate::connection::{Connections, Pointers, Variables};
 use crate::link::Link;
 use crate::listen::{self, Listeners};
@@ -262,12 +262,17 @@ impl Hands for World {
         };
         let from = Sources { null, log, socket, named: &named, staged: ready.staged };
         let streams = from.streams(execution, surroundings).ok_or(libc::ENOENT)?;
+        let group = self.groups.get(unit.index()).and_then(Option::as_ref);
+        let child = match step {
+            Step::Start(_) => cgroup::Child::Main,
+            _ => cgroup::Child::Command,
+        };
         let plan = Plan {
             ready,
             streams,
             non_blocking,
             listeners: fds().count() + usize::from(passes && connected.is_some()),
-            cgroup: self.groups.get(unit.index()).and_then(Option::as_ref).map(Group::directory),
+            cgroup: group.map(|group| group.birthplace(child)),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
             execution: Some(execution),

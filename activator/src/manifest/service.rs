@@ -97,6 +97,8 @@ pub struct Service {
     pub freeze_when_idle_us: u64,
     /// File and value below the service's cgroup, `("pids.max", "2048")`.
     pub cgroup: Vec<(String, String)>,
+    /// `Delegate=`: its processes make cgroups below the service's.
+    pub delegate: bool,
     /// The container that `start` runs, if it is one of engine crun.
     pub container: Option<Container>,
     /// Health checks, while its main process runs.
@@ -158,6 +160,7 @@ impl Default for Service {
             stop_when_idle_us: 0,
             freeze_when_idle_us: 0,
             cgroup: vec![],
+            delegate: false,
             container: None,
             health: None,
         }

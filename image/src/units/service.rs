@@ -48,6 +48,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         pid_file: pid_file(keys).filter(|_| kind == ServiceKind::Forking),
         guess_main_pid: keys.setting(SECTION, "GuessMainPID", value::boolean).unwrap_or(true),
         cgroup: resources::read(keys),
+        delegate: delegates(keys),
         ..Service::default()
     };
     if keys.flag(SECTION, "PermissionsStartOnly") {
@@ -89,6 +90,12 @@ fn all_commands(service: &Service) -> impl Iterator<Item = &Command> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// `Delegate=`: a boolean or the names of controllers. All that there are go to all services.
+fn delegates(keys: &Keys<'_>) -> bool {
+    let line = keys.unit.all(SECTION, "Delegate").next_back();
+    line.is_some_and(|line| value::boolean(&line.value.text) != Ok(false))
 }
 
 /// `PermissionsStartOnly=`, which units still have: `+` before all but ExecStart.

@@ -27,7 +27,7 @@ pub(super) const KEYS: &[Key] = &[
     harmless("IPAccounting", "has no effect: nothing here shows these counts"),
     harmless("BlockIOAccounting", ACCOUNTING),
     harmless("Slice", "has no effect: every service has a cgroup of its own, without slices"),
-    harmless("Delegate", "has no effect: nobody else writes to the service's cgroup anyway"),
+    honoured("Delegate"),
     harmless("DelegateSubgroup", "has no effect: the service starts in its own cgroup"),
     harmless("DisableControllers", "has no effect: only the controllers that are used are enabled"),
     harmless("StartupCPUWeight", START_UP),
