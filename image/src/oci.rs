@@ -15,6 +15,7 @@ pub mod capability;
 pub mod image;
 pub mod mount;
 pub mod seccomp;
+pub mod store;
 pub mod user;
 
 mod check;
