@@ -1,9 +1,9 @@
 //! An appliance's folder, read.
 
 use crate::command_line::{self, Arch};
-use crate::config::{self, Config, Network};
+use crate::config::{self, Config, Engine, Network};
 use crate::exit::{BAD_INPUT, Failure, UNAVAILABLE, print_findings};
-use crate::finding::{Finding, Severity, Source, forbids};
+use crate::finding::{Finding, Severity, Source, Span, forbids};
 use crate::oci;
 use crate::units::{self, Compiled};
 use activator::manifest::{Boot, Manifest, Writable};
@@ -46,6 +46,8 @@ pub struct Files<'a> {
     pub group: &'a str,
     /// Whether there is such a file; None if that is not known yet.
     pub has_file: Option<&'a dyn Fn(&str) -> bool>,
+    /// Podman's generator.
+    pub generator: Option<&'a dyn units::podman::Generator>,
 }
 
 impl Appliance {
@@ -71,10 +73,26 @@ impl Appliance {
         Ok(Self { folder, name, config, source, strict: arguments.strict })
     }
 
-    /// Whether it enables units that come inside packages.
-    pub fn enables(&self) -> bool {
+    /// Whether its units cannot be compiled without packages: those that are enabled lie in them,
+    /// and so does Podman's generator.
+    pub fn needs_packages(&self) -> bool {
         let users = &self.config.users;
-        !self.config.enable.is_empty() || users.iter().any(|user| !user.enable.is_empty())
+        !self.config.enable.is_empty()
+            || users.iter().any(|user| !user.enable.is_empty())
+            || self.config.engine == Engine::Podman && self.has_files_of_podman()
+    }
+
+    /// Whether it has Quadlet files that are not ours to compile.
+    fn has_files_of_podman(&self) -> bool {
+        let users = self.config.users.iter();
+        let folders = users.map(|user| self.folder.join(config::USERS).join(&user.name));
+        std::iter::once(self.folder.clone()).chain(folders).any(|folder| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name());
+            names
+                .into_iter()
+                .any(|name| units::podman::is_of_the_generator(&name.to_string_lossy()))
+        })
     }
 
     /// Compiles the units. Findings are left to the caller.
@@ -90,18 +108,17 @@ impl Appliance {
             group: files.group,
             architecture: arch.units(),
             has_file: files.has_file,
+            generator: files.generator,
         });
         compiled.findings.extend(self.config.check_paths(&self.folder, &self.source));
+        for (image, span) in &compiled.images {
+            if !self.config.image.contains_key(image) {
+                compiled.findings.push(not_mapped(image, span));
+            }
+        }
         for (_, container) in &compiled.containers {
             if !self.config.image.contains_key(&container.image) {
-                let message = format!("image `{}` is not mapped", container.image);
-                let finding = Finding::error(container.image_span.clone(), message)
-                    .label(format!("expected an [image.\"...\"] table in {}", config::FILE))
-                    .help(format!(
-                        "add `[image.\"{}\"]` with `cargo = \"FOLDER\"` or `files`",
-                        container.image
-                    ));
-                compiled.findings.push(finding);
+                compiled.findings.push(not_mapped(&container.image, &container.image_span));
             }
             compiled.findings.extend(oci::check(container));
         }
@@ -155,6 +172,12 @@ impl Appliance {
     pub fn path(&self, relative: &Path) -> PathBuf {
         self.folder.join(relative)
     }
+}
+
+fn not_mapped(image: &str, span: &Span) -> Finding {
+    Finding::error(span.clone(), format!("image `{image}` is not mapped"))
+        .label(format!("expected an [image.\"...\"] table in {}", config::FILE))
+        .help(format!("add `[image.\"{image}\"]` with `cargo = \"FOLDER\"` or `files`"))
 }
 
 /// The name of a folder, also of `.` and `..`.

@@ -5,8 +5,8 @@
 //! * No root, no daemon, no host packages: every output is built in this process.
 //! * The same config, lock and activator give the same bytes, on any machine.
 //!
-//! It will not: run anything of the image on the host, or ask the network for what the cache
-//! already holds.
+//! It will not: run anything of the image on the host (but for Podman's generator, which turns text
+//! into text), or ask the network for what the cache already holds.
 
 pub mod appliance;
 pub mod base;
@@ -20,6 +20,7 @@ pub mod debian;
 pub mod elf;
 pub mod exit;
 pub mod finding;
+pub mod generator;
 pub mod guest;
 pub mod kernel;
 pub mod lock;

@@ -130,7 +130,7 @@ pub struct Wanted<'a> {
     /// Packages, in any order, also more than once.
     pub roots: &'a [String],
     /// Packages of which the image takes what some programs need, and no more.
-    pub parts: &'a [&'a str],
+    pub parts: Vec<&'a str>,
     /// Packages of which the image takes a file or two: without what they depend on.
     pub alone: &'a [&'a str],
     /// The kernel's metapackage: see [`kernel_root`].
@@ -166,7 +166,7 @@ impl Wanted<'_> {
         let roots = self.sorted();
         let packages = debian.resolve(self.suite, self.architecture, &roots)?;
         let part_roots = self.sorted_parts();
-        let mut parts = debian.resolve(self.suite, self.architecture, self.parts)?;
+        let mut parts = debian.resolve(self.suite, self.architecture, &self.parts)?;
         for name in self.alone {
             parts.push(debian.resolve_alone(self.suite, self.architecture, name)?);
         }
@@ -358,7 +358,7 @@ mod tests {
             suite: "trixie",
             architecture: Architecture::Amd64,
             roots,
-            parts: &["crun"],
+            parts: vec!["crun"],
             alone: &[],
             kernel: "linux-image-cloud-amd64",
         }

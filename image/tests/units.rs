@@ -74,6 +74,7 @@ fn compile_with(folder: &Path, config: &Config, source: Option<&Arc<Source>>) ->
         group: &format!("{GROUP}{}", users(config, rouse::login::group)),
         architecture: Architecture::X86_64,
         has_file: Some(&has_file),
+        generator: None,
     })
 }
 

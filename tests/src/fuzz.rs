@@ -151,6 +151,7 @@ pub fn compile_units(text: &str) -> Compiled {
         group: "daemon:x:1:\n",
         architecture: Architecture::X86_64,
         has_file: Some(&|path| !path.contains("missing")),
+        generator: None,
     })
 }
 

@@ -3,12 +3,14 @@
 use crate::appliance::Appliance;
 use crate::cache::Cache;
 use crate::command_line::Arch;
+use crate::config::Engine;
 use crate::container::Container;
 use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::oci::store::{STORE, Store};
 use crate::oci::{Activation, Bundle, ContainerImage, Context};
 use crate::static_build::{self, Binary, StaticBuildError};
 use crate::terminal::{Measure, Task};
-use crate::tree::Tree;
+use crate::tree::{Node, Tree};
 use crate::units::Compiled;
 use activator::manifest::{Unit, UnitKind};
 use std::collections::BTreeMap;
@@ -23,6 +25,9 @@ pub(super) fn put_into(
     cache: &Cache,
     seccomp: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
+    if appliance.config.engine == Engine::Podman {
+        return into_store(tree, appliance, arch, cache);
+    }
     let mut images: BTreeMap<&str, ContainerImage> = BTreeMap::new();
     for (service, container) in &compiled.containers {
         let reference = container.image.as_str();
@@ -43,6 +48,42 @@ pub(super) fn put_into(
         bundle.install(tree, service).map_err(super::conflict)?;
     }
     Ok(images.values().map(|image| (image.reference.clone(), image.folder())).collect())
+}
+
+/// For Podman all images of appliance.toml are there, whoever will ask for them.
+fn into_store(
+    tree: &mut Tree,
+    appliance: &Appliance,
+    arch: Arch,
+    cache: &Cache,
+) -> Result<BTreeMap<String, String>, Failure> {
+    const ORIGIN: &str = "rouse";
+    let mut store = Store::new();
+    for reference in appliance.config.image.keys() {
+        let image = image(appliance, reference, arch, cache)?;
+        store.add(&image, arch.debian().debian()).map_err(super::conflict)?;
+    }
+    store.install(tree).map_err(super::conflict)?;
+    let text = format!(
+        "[storage]\ndriver = \"overlay\"\n\n[storage.options]\nadditionalimagestores = [\"{STORE}\"]\n"
+    );
+    // A user's Podman does not look for stores in the system's file, containers-storage.conf(5).
+    let users = appliance.config.users.iter().map(|user| {
+        let owner = (user.uid, user.gid());
+        (format!("{}/.config/containers", user.home()), owner)
+    });
+    let system = ("/usr/share/containers".to_owned(), (0, 0));
+    for (folder, (uid, gid)) in std::iter::once(system).chain(users) {
+        // The folder above a user's is his as well.
+        let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
+        for folder in [above, &folder].into_iter().filter(|_| uid != 0) {
+            let node = Node::directory(0o755, ORIGIN).owned_by(uid, gid);
+            tree.insert(folder, node).map_err(super::conflict)?;
+        }
+        let node = Node::file(text.as_bytes(), 0o644, ORIGIN).owned_by(uid, gid);
+        tree.insert(&format!("{folder}/storage.conf"), node).map_err(super::conflict)?;
+    }
+    Ok(appliance.config.image.keys().map(|name| (name.clone(), STORE.to_owned())).collect())
 }
 
 fn activation(compiled: &Compiled, container: &Container) -> Activation {

@@ -11,7 +11,9 @@
 //! The fingerprint of everything that goes in is kept in image.json: an unchanged appliance is not
 //! built again.
 
+mod beside;
 mod containers;
+mod engine;
 mod fingerprint;
 mod modules;
 mod network;
@@ -80,7 +82,7 @@ pub fn compile(appliance: &Appliance, arch: Arch) -> Result<Compiled, Failure> {
     let cache = cache()?;
     let debian = debian(appliance, &cache);
     let section = locked(appliance, &debian, arch)?;
-    let packages = Packages::read(&debian, &section)?;
+    let packages = Packages::read(appliance, &debian, &section)?;
     Ok(packages.compile(appliance, arch))
 }
 
@@ -96,7 +98,7 @@ pub fn compile_early(appliance: &Appliance, arch: Arch) -> Compiled {
 /// goes to the cache.
 pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result<Built, Failure> {
     // What is wrong in the person's files is said before anything is fetched.
-    let early = (!appliance.enables()).then(|| compile_early(appliance, arch));
+    let early = (!appliance.needs_packages()).then(|| compile_early(appliance, arch));
     if let Some(compiled) = &early
         && forbids(&compiled.findings, appliance.strict)
     {
@@ -118,14 +120,14 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         return Ok(Built { folder, compiled: appliance.accept(compiled)? });
     }
 
-    let packages = Packages::read(&debian, &section)?;
+    let packages = Packages::read(appliance, &debian, &section)?;
     let compiled = appliance.accept(packages.compile(appliance, arch))?;
     if Description::is_current(&folder, &fingerprint) {
         return Ok(Built { folder, compiled });
     }
     let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
     let network = appliance.config.network.as_ref();
-    packages.put_into(&mut tree, Containers::of(&compiled), network)?;
+    packages.put_into(&mut tree, appliance, Containers::of(appliance, &compiled))?;
     if let Some(network) = network {
         network::put_into(&mut tree, network).map_err(conflict)?;
     }
@@ -138,6 +140,8 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     podman::put_into(&mut tree).map_err(conflict)?;
     let images =
         containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;
+
+    beside::put_into(&mut tree, appliance, &compiled)?;
 
     let kernel_package = debian
         .fetch(std::slice::from_ref(&section.kernel))

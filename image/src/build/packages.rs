@@ -1,26 +1,23 @@
 //! The packages of an image: locked, fetched, read, and cut down to what runs.
 
-use super::of_debian;
+use super::{engine, of_debian};
 use crate::appliance::{Appliance, Files};
 use crate::base;
 use crate::command_line::Arch;
-use crate::config::{Network, Part, network, place};
+use crate::config::{Engine, Network, Part, network, place};
 use crate::debian::{self, Debian, solver};
 use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
 use crate::finding::Finding;
+use crate::generator::Packaged;
 use crate::lock::{self, Lock, Section, Wanted};
 use crate::login;
 use crate::terminal::{self, Measure, Task};
 use crate::tree::{Kind, Tree, filter};
-use crate::units::Compiled;
+use crate::units::{Compiled, podman};
 use std::path::Path;
 
-/// What runs containers, and where its program is.
-const RUNTIME: &str = "crun";
-const RUNTIME_PROGRAM: &str = "/usr/bin/crun";
-/// Podman's default seccomp profile, and the package that has it.
-const SECCOMP_PACKAGE: &str = "golang-github-containers-common";
+/// Podman's default seccomp profile.
 const SECCOMP: &str = crate::oci::seccomp::PROFILE;
 /// Where packages keep system units.
 const UNITS: [&str; 6] = [
@@ -112,17 +109,16 @@ fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
         architecture: arch.debian(),
         roots: &appliance.config.packages,
         parts: parts(appliance),
-        alone: &[SECCOMP_PACKAGE],
+        alone: engine::alone(appliance),
         kernel: lock::kernel_root(arch.debian()),
     }
 }
 
-/// Packages of which the image takes one program and its libraries.
-fn parts(appliance: &Appliance) -> &'static [&'static str] {
-    match &appliance.config.network {
-        Some(network) if network.is_dynamic() => &[RUNTIME, network::CLIENT_PACKAGE],
-        _ => &[RUNTIME],
-    }
+/// Packages of which the image takes some programs and their libraries.
+fn parts(appliance: &Appliance) -> Vec<&'static str> {
+    let network = appliance.config.network.iter().filter(|network| network.is_dynamic());
+    let client = network.map(|_| network::CLIENT_PACKAGE);
+    engine::packages(appliance).iter().copied().chain(client).collect()
 }
 
 /// The packages of an image, read.
@@ -135,15 +131,32 @@ pub(super) struct Packages {
     units: Vec<(String, String)>,
     /// Links among them: the same, and what they lead to.
     links: Vec<(String, String)>,
+    /// Podman's generator, if the appliance has files for it.
+    generator: Option<Packaged>,
 }
 
 impl Packages {
     /// Fetches and reads what is locked.
-    pub(super) fn read(debian: &Debian, section: &Section) -> Result<Self, Failure> {
+    pub(super) fn read(
+        appliance: &Appliance,
+        debian: &Debian,
+        section: &Section,
+    ) -> Result<Self, Failure> {
         let whole = read(debian, &section.packages)?;
         let parts = read(debian, &section.parts)?;
+        let podman = appliance.config.engine == Engine::Podman;
+        let generator = match podman {
+            true => {
+                let program = debian::tools::quadlet(debian, &section.parts);
+                let program = program.map_err(|error| of_debian("fetch Podman's generator", error));
+                Some(Packaged::new(program?))
+            }
+            false => None,
+        };
         let (mut units, mut links) = (Vec::new(), Vec::new());
-        for (path, node) in whole.iter() {
+        // podman.socket and podman.service come with Podman.
+        let with_units = std::iter::once(&whole).chain(podman.then_some(&parts));
+        for (path, node) in with_units.flat_map(Tree::iter) {
             if !UNITS.iter().any(|folder| path.starts_with(folder)) {
                 continue;
             }
@@ -160,7 +173,7 @@ impl Packages {
                 _ => {}
             }
         }
-        Ok(Self { whole, parts, units, links })
+        Ok(Self { whole, parts, units, links, generator })
     }
 
     /// Compiles the appliance's units with what is known now.
@@ -180,6 +193,7 @@ impl Packages {
                 passwd: &login::passwd(users),
                 group: &login::group(users),
                 has_file: Some(&has_file),
+                generator: self.generator.as_ref().map(|it| it as &dyn podman::Generator),
             },
         )
     }
@@ -189,27 +203,27 @@ impl Packages {
         let content = self
             .parts
             .content(SECCOMP)
-            .ok_or_else(|| Failure::new(BUG, format!("find {SECCOMP} in {SECCOMP_PACKAGE}")))?;
+            .ok_or_else(|| Failure::new(BUG, format!("find {SECCOMP} in the packages")))?;
         String::from_utf8(content.to_vec())
             .map_err(|error| Failure::new(BUG, format!("read {SECCOMP}")).because(error))
     }
 
-    /// Puts what runs into an image; the container runtime if there are containers, the DHCP
-    /// client if the network wants one.
+    /// Puts what runs into an image; what runs containers if there are any, the DHCP client if the
+    /// network wants one.
     pub(super) fn put_into(
         &self,
         tree: &mut Tree,
+        appliance: &Appliance,
         containers: Containers,
-        network: Option<&Network>,
     ) -> Result<(), Failure> {
         let mut whole = self.whole.clone();
         whole.retain(|path, _| filter::is_wanted(path));
         tree.graft("/", &whole).map_err(super::conflict)?;
-        let mut programs = Vec::new();
-        if containers == Containers::Some {
-            programs.push(RUNTIME_PROGRAM);
-        }
-        if network.is_some_and(Network::is_dynamic) {
+        let mut programs = match containers {
+            Containers::Some => engine::roots(appliance),
+            Containers::None => vec![],
+        };
+        if appliance.config.network.as_ref().is_some_and(Network::is_dynamic) {
             programs.push(network::CLIENT);
         }
         if !programs.is_empty() {
@@ -223,9 +237,12 @@ impl Packages {
 }
 
 impl Containers {
-    /// Whether some units have containers.
-    pub(super) fn of(compiled: &Compiled) -> Self {
-        if compiled.containers.is_empty() { Self::None } else { Self::Some }
+    /// Whether some units have containers; with Podman, others may come at any time.
+    pub(super) fn of(appliance: &Appliance, compiled: &Compiled) -> Self {
+        match appliance.config.engine {
+            Engine::Crun if compiled.containers.is_empty() => Self::None,
+            _ => Self::Some,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 /// Compiles without fetching anything, unless units from packages are enabled.
 fn compile(appliance: &Appliance) -> Result<Compiled, Failure> {
     let arch = Arch::host().unwrap_or(Arch::X86_64);
-    match appliance.enables() {
+    match appliance.needs_packages() {
         true => crate::build::compile(appliance, arch),
         false => Ok(crate::build::compile_early(appliance, arch)),
     }

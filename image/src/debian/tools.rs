@@ -119,6 +119,32 @@ pub fn program(debian: &Debian, package: &str, binary: &str) -> Result<Program, 
     locate(tree, binary, host)
 }
 
+/// Podman's generator for Quadlet files. From the locked packages of a guest, if they are for this
+/// machine, so that it is of the version of the guest's Podman; else today's.
+pub fn quadlet(debian: &Debian, locked: &[Package]) -> Result<Program, Error> {
+    const PACKAGES: [&str; 2] = ["podman", "libc6"];
+    let host = host()?;
+    let fits = |package: &&Package| package.architecture == host.to_string();
+    let of = |name: &&str| locked.iter().filter(fits).find(|it| it.name == **name).cloned();
+    let mut packages: Vec<Package> = PACKAGES.iter().filter_map(of).collect();
+    if packages.len() < PACKAGES.len() {
+        let pin = format!("tool-quadlet-{SUITE}-{host}");
+        let kept = debian.cache.made(&pin)?;
+        let kept = kept.and_then(|kept| serde_json::from_slice::<Pin>(&kept).ok());
+        packages = match kept {
+            Some(kept) => kept.packages,
+            None => PACKAGES
+                .iter()
+                .map(|name| debian.resolve_alone(SUITE, host, name))
+                .collect::<Result<_, _>>()?,
+        };
+        let pin_of = Pin { roots: vec![], packages: packages.clone() };
+        debian.cache.store_made(&pin, &serde_json::to_vec(&pin_of).unwrap_or_default())?;
+    }
+    let tree = unpacked(debian, "quadlet", &packages)?;
+    locate(tree, "podman/quadlet", host)
+}
+
 /// Some packages and all that they depend on, unpacked. `name` is a file name under which the
 /// resolution is kept.
 pub fn tree(

@@ -51,6 +51,35 @@ pub(super) fn container(unit: &Definition, service: &ServiceUnit, container: &Co
     text
 }
 
+/// The service that a Quadlet became with the engine podman, as its generator would write it.
+pub(super) fn made(unit: &Definition) -> String {
+    let mut text = String::new();
+    for source in &unit.sources {
+        text.push_str(&format!("# {}\n", source.path));
+    }
+    let mut sections = vec!["Unit"];
+    sections.extend(unit.sections.iter().map(|header| header.name.as_str()));
+    sections.extend(["Service", "Install"]);
+    let mut seen = std::collections::BTreeSet::new();
+    // Those of Podman come before what they became.
+    sections.sort_by_key(|name| match *name {
+        "Unit" => 0,
+        "Service" => 2,
+        "Install" => 3,
+        _ => 1,
+    });
+    for section in sections.into_iter().filter(|name| seen.insert(name.to_owned())) {
+        let mut lines = unit.assignments.iter().filter(|line| line.section == section).peekable();
+        if lines.peek().is_some() {
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        for line in lines {
+            text.push_str(&format!("{}={}\n", line.key, line.value.text));
+        }
+    }
+    text
+}
+
 /// Keys of `[Service]` whose lines are written anew.
 fn is_made_here(section: &str, key: &str) -> bool {
     section == "Service" && ["Type", "KillMode", "KillSignal", "TimeoutStopSec"].contains(&key)

@@ -55,8 +55,10 @@ pub(crate) fn keys(unit: &Definition, engine: Engine, findings: &mut Vec<Finding
             continue;
         }
         match found.section.as_str() {
-            // For the other engine there is one finding, elsewhere.
-            "Container" | "Quadlet" if engine == Engine::Podman => {}
+            // What Podman can do with it is up to Podman.
+            "Container" | "Quadlet" if engine == Engine::Podman => {
+                quadlet::is_known(found, findings);
+            }
             "Container" | "Quadlet" => quadlet::check(found, findings),
             section => match table::find(section, &found.key) {
                 Some(_) if !runs && table::is_of_commands(section, &found.key) => {

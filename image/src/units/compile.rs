@@ -13,6 +13,7 @@ use super::graph::{Body, Graph, Node};
 use super::keys::Keys;
 use super::manager::Manager;
 use super::name::{Kind, Name};
+use super::podman;
 use super::quadlet::{self, container};
 use super::unit_section::Reference;
 use super::{
@@ -22,6 +23,7 @@ use super::{
 use crate::config::{self, Engine};
 use crate::container::Container;
 use crate::finding::{Finding, Severity, Source, Span};
+use activator::manifest::HealthCheck;
 use links::is_ours;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,8 +74,12 @@ struct Part {
 
 /// Reads all units of `facts.manager`.
 fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
-    let files = Files::read(facts.input, &facts.manager, &mut compiled.findings);
-    facts.quadlets = quadlets::services(&files, &mut compiled.findings);
+    let mut files = Files::read(facts.input, &facts.manager, &mut compiled.findings);
+    facts.resources = podman::resources::read(&files);
+    facts.quadlets = quadlets::services(&files, facts.input.config.engine, &mut compiled.findings);
+    if facts.input.config.engine == Engine::Podman {
+        podman::generate(&mut files, facts, &mut compiled.findings);
+    }
     let containers = compiled.containers.len();
     let mut compiler = Compiler {
         facts,
@@ -86,10 +92,8 @@ fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
         enabled: BTreeSet::new(),
         templates: BTreeMap::new(),
         accepting: BTreeSet::new(),
+        health: BTreeMap::new(),
     };
-    if compiler.facts.manager.user().is_none() {
-        compiler.engine();
-    }
     compiler.roots();
     compiler.enable();
     compiler.read();
@@ -118,6 +122,8 @@ struct Compiler<'c, 'f> {
     enabled: BTreeSet<Name>,
     /// Templates of the folder, and where they are.
     templates: BTreeMap<Name, Span>,
+    /// Health checks of containers of Podman's.
+    health: BTreeMap<Name, Box<HealthCheck>>,
     /// Templates that connections are instances of: units of the manifest themselves.
     accepting: BTreeSet<Name>,
 }
@@ -238,6 +244,7 @@ impl Compiler<'_, '_> {
                 let Some(unit) = self.load(&name) else { continue };
                 self.compiled.texts.insert(self.key(&name), cat::files(&unit));
                 check::keys(&unit, self.facts.input.config.engine, &mut self.compiled.findings);
+                let unit = self.podman(unit);
                 if let Some(node) = self.node(&unit) {
                     self.nodes.insert(name, node);
                 }
@@ -299,21 +306,6 @@ impl Compiler<'_, '_> {
         );
     }
 
-    /// The other engine is one finding, not one for each container.
-    fn engine(&mut self) {
-        let input = self.facts.input;
-        if input.config.engine == Engine::Crun {
-            return;
-        }
-        self.compiled.findings.push(Finding {
-            severity: Severity::Error,
-            span: input.config_source.map(|source| quoted(source, "podman")),
-            message: "`engine = \"podman\"` is not supported by this version".into(),
-            label: "refused".into(),
-            help: Some("leave `engine` out: crun runs containers that need no Podman".into()),
-        });
-    }
-
     fn templates_without_instance(&mut self) {
         for (template, span) in &self.templates {
             let made = self.nodes.keys().any(|name| name.template().as_ref() == Some(template));
@@ -334,6 +326,7 @@ impl Compiler<'_, '_> {
             used.extend(drop_in::folders(name.as_str()));
             used.extend(self.quadlet(name).iter().flat_map(|file| drop_in::folders(file)));
         }
+        used.extend(self.facts.resources.keys().flat_map(|file| drop_in::folders(file)));
         for ((place, folder), entries) in &self.files.drop_ins {
             if *place != Place::Folder || used.contains(folder) {
                 continue;
@@ -361,6 +354,34 @@ impl Compiler<'_, '_> {
         let entry: &Entry = files.unit(name)?;
         let names = self.other_names(name);
         Some(Definition::unit(name, &names, entry, files, &mut self.compiled.findings))
+    }
+
+    /// What a `.container` becomes with the engine podman.
+    fn podman(&mut self, unit: Definition) -> Definition {
+        if unit.quadlet.is_none() || self.facts.input.config.engine == Engine::Crun {
+            return unit;
+        }
+        let facts = self.facts;
+        let folder = podman::folder(&facts.manager);
+        let findings = &mut self.compiled.findings;
+        let made = podman::make(&unit, &facts.resources, folder, findings);
+        self.compiled.texts.insert(self.key(&unit.name), cat::made(&made.unit));
+        if let Some((image, span)) = made.image {
+            // A specifier that has no value is found with the command line.
+            let image = facts.specifiers(&unit.name).expand(&image).unwrap_or(image);
+            self.compiled.images.push((image, span));
+        }
+        if let Some(mut health) = made.health {
+            let specifiers = facts.specifiers(&unit.name);
+            let startup = health.startup.iter_mut().map(|startup| &mut startup.probe);
+            for probe in std::iter::once(&mut health.probe).chain(startup) {
+                for word in &mut probe.command.arguments {
+                    *word = specifiers.expand(word).unwrap_or_else(|_| word.clone());
+                }
+            }
+            self.health.insert(unit.name.clone(), health);
+        }
+        made.unit
     }
 
     /// Reads a unit, and notes which others it needs. A template is no unit itself.
@@ -391,7 +412,11 @@ impl Compiler<'_, '_> {
                 }
                 Body::Service(service)
             }
-            Kind::Service => Body::Service(service::read(&mut keys)),
+            Kind::Service => {
+                let mut service = service::read(&mut keys);
+                service.service.health = self.health.remove(&unit.name);
+                Body::Service(service)
+            }
             Kind::Target => Body::Target,
             Kind::Other(_) => return None,
         };
@@ -452,9 +477,6 @@ impl Compiler<'_, '_> {
 /// The service and the container of a `.container`.
 fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>) {
     let mut service = service::read(keys);
-    if keys.facts.input.config.engine == Engine::Podman {
-        return (service, None);
-    }
     let container = container::read(keys, &service.service.execution.environment);
     if let Some(container) = &container {
         quadlet::service::complete(keys, &mut service, container);

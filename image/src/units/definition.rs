@@ -53,14 +53,26 @@ impl Definition {
         files: &Files,
         findings: &mut Vec<Finding>,
     ) -> Self {
-        let mut unit = Self::empty(name, entry);
+        let mut unit =
+            Self { name: name.clone(), ..Self::quadlet_file(file, entry, files, findings) };
+        for entry in drop_in::of(files, &[name.as_str()], Nearest::Place) {
+            unit.add(entry, Dialect::Systemd, findings);
+        }
+        unit
+    }
+
+    /// Joins a Quadlet's own files, whatever service it becomes.
+    pub(crate) fn quadlet_file(
+        file: &str,
+        entry: &Entry,
+        files: &Files,
+        findings: &mut Vec<Finding>,
+    ) -> Self {
+        let mut unit = Self::empty(&Name::nameless(), entry);
         unit.quadlet = Some(file.to_owned());
         unit.add(entry, Dialect::Quadlet, findings);
         for entry in drop_in::of(files, &[file], Nearest::Folder) {
             unit.add(entry, Dialect::Quadlet, findings);
-        }
-        for entry in drop_in::of(files, &[name.as_str()], Nearest::Place) {
-            unit.add(entry, Dialect::Systemd, findings);
         }
         unit
     }

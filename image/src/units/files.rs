@@ -51,7 +51,7 @@ const OF_USERS: [(&str, Place); 5] = [
 const LINKS: [(&str, Relation); 3] =
     [("wants", Relation::Wants), ("requires", Relation::Requires), ("upholds", Relation::Upholds)];
 
-/// Quadlet's types. Only the first is built yet.
+/// Quadlet's types.
 pub(crate) const QUADLETS: [&str; 8] =
     ["container", "volume", "network", "pod", "kube", "image", "build", "artifact"];
 

@@ -40,6 +40,7 @@ mod kill;
 mod manager;
 mod name;
 mod pairing;
+pub mod podman;
 mod quadlet;
 mod quoting;
 mod resources;
@@ -96,6 +97,8 @@ pub struct Input<'a> {
     /// Whether the image's read-only root has that file (absolute path); None if that is not
     /// known yet. Used for programs and for conditions.
     pub has_file: Option<&'a dyn Fn(&str) -> bool>,
+    /// Podman's generator, for engine podman; None if there are no packages yet.
+    pub generator: Option<&'a dyn podman::Generator>,
 }
 
 /// What the guest runs on.
@@ -127,6 +130,8 @@ pub struct Compiled {
     pub containers: Vec<(String, Container)>,
     /// Everything that was found, sorted by file and place.
     pub findings: Vec<Finding>,
+    /// Engine podman: the image that each `.container` names, and where.
+    pub images: Vec<(String, crate::finding::Span)>,
     /// See [`Compiled::cat`]; by user and name.
     texts: BTreeMap<(Option<String>, String), String>,
 }
@@ -154,6 +159,8 @@ struct Facts<'a> {
     accounts: Accounts,
     /// Service to the `.container` file that becomes it.
     quadlets: BTreeMap<Name, String>,
+    /// Quadlet files of all types.
+    resources: podman::resources::Resources,
 }
 
 impl Facts<'_> {
@@ -189,7 +196,13 @@ impl Facts<'_> {
 pub fn compile(input: &Input<'_>) -> Compiled {
     let mut compiled = Compiled::default();
     let accounts = Accounts::parse(input.passwd, input.group);
-    let mut facts = Facts { input, manager: Manager::System, accounts, quadlets: BTreeMap::new() };
+    let mut facts = Facts {
+        input,
+        manager: Manager::System,
+        accounts,
+        quadlets: BTreeMap::new(),
+        resources: BTreeMap::new(),
+    };
     compile::run(&mut facts, &mut compiled);
     compiled.findings.sort_by_cached_key(place);
     compiled.findings.dedup();

@@ -41,6 +41,11 @@ impl Name {
         fits.then(|| Self { full: text.to_owned(), kind })
     }
 
+    /// Of a service that is not known yet.
+    pub(crate) fn nameless() -> Self {
+        Self { full: "quadlet.service".into(), kind: Kind::Service }
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.full
     }

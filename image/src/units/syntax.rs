@@ -60,7 +60,34 @@ pub(crate) struct Value {
     pieces: Vec<(usize, usize)>,
 }
 
+impl Assignment {
+    /// One that nobody wrote: `span` is what it was made of.
+    pub(crate) fn made(section: &str, key: &str, text: impl Into<String>, span: &Span) -> Self {
+        let pieces = vec![(0, span.range.start)];
+        Self {
+            section: section.into(),
+            key: key.into(),
+            key_span: span.clone(),
+            value: Value::assembled(text.into(), span.source.clone(), pieces),
+        }
+    }
+}
+
 impl Value {
+    /// A text that is put together from parts of a file: at which offset of the text each part
+    /// begins, and at which of the file, ascending.
+    pub(crate) fn assembled(
+        text: String,
+        source: Arc<Source>,
+        mut pieces: Vec<(usize, usize)>,
+    ) -> Self {
+        if pieces.first().is_none_or(|(at, _)| *at > 0) {
+            let from = pieces.first().map_or(0, |(_, from)| *from);
+            pieces.insert(0, (0, from));
+        }
+        Self { text, source, pieces }
+    }
+
     /// Where the whole value is; from its beginning to the end of its first physical line.
     pub(crate) fn span(&self) -> Span {
         self.span_of(0..self.text.len())

@@ -75,6 +75,7 @@ pub fn compiled(daemon: &Daemon, tree: &Path) -> Result<Manifest, String> {
             _ => Architecture::X86_64,
         },
         has_file: Some(&has_file),
+        generator: None,
     });
     let errors = compiled.findings.iter().filter(|it| it.severity == Severity::Error);
     let errors: Vec<String> = errors

@@ -47,8 +47,8 @@ impl Divergence {
     }
 }
 
-/// The rows of all tables with the six columns `id`, `cases`, `field`, `systemd`, `rouse` and
-/// `why` or `gap`.
+/// The rows of all tables with the six columns `id`, `cases`, `field`, `systemd` (or `podman`),
+/// `rouse` and `why` or `gap`.
 /// Values stand in backquotes. A row that is not so, or an id that is there twice, ends the test.
 pub fn parse(text: &str) -> Vec<Divergence> {
     let mut rows: Vec<Divergence> = vec![];
@@ -60,7 +60,7 @@ pub fn parse(text: &str) -> Vec<Divergence> {
             continue;
         };
         let cells: Vec<&str> = line.split(" | ").map(str::trim).collect();
-        if let ["id", "cases", "field", "systemd", "rouse", last] = cells[..] {
+        if let ["id", "cases", "field", "systemd" | "podman", "rouse", last] = cells[..] {
             inside = Some(if last == "gap" { Kind::Gap } else { Kind::Meant });
         } else if let Some(kind) = inside.filter(|_| !line.starts_with("---")) {
             let [id, case, field, systemd, rouse, why] = cells[..] else {

@@ -64,5 +64,6 @@ fn compile_folder(folder: &Path) -> Compiled {
             _ => Architecture::X86_64,
         },
         has_file: Some(&has_file),
+        generator: None,
     })
 }

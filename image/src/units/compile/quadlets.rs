@@ -1,22 +1,31 @@
 //! Which services the Quadlet files become.
 
+use crate::config::Engine;
 use crate::finding::{Finding, Span};
 use crate::units::files::{Files, Place};
 use crate::units::name::Name;
+use crate::units::podman::resources::section;
 use crate::units::syntax::{self, Dialect};
 use std::collections::BTreeMap;
 
-/// Every `.container` and the service that it becomes; other types are refused.
-pub(super) fn services(files: &Files, findings: &mut Vec<Finding>) -> BTreeMap<Name, String> {
+/// Every `.container` and the service that it becomes. Other types are refused, or Podman's.
+pub(super) fn services(
+    files: &Files,
+    engine: Engine,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<Name, String> {
     let mut services = BTreeMap::new();
     for (file, entry) in &files.quadlets {
         let Some(stem) = file.strip_suffix(".container") else {
-            if entry.place == Place::Folder {
-                let message = format!("`{file}` is of a type that this version does not build");
+            let is_built = engine == Engine::Podman && section(file).is_some();
+            if entry.place == Place::Folder && !is_built {
+                let help = match section(file) {
+                    Some(_) => "set `engine = \"podman\"` in appliance.toml, or move the file away",
+                    None => "the packaged Podman does not know it; move the file away",
+                };
+                let message = format!("`{file}` is of a type that the engine does not build");
                 findings.push(
-                    Finding::error(Span::file(&entry.source), message)
-                        .label("refused")
-                        .help("only `.container` files are built; move this file away"),
+                    Finding::error(Span::file(&entry.source), message).label("refused").help(help),
                 );
             }
             continue;

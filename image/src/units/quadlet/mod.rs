@@ -16,26 +16,13 @@ use super::value;
 use crate::finding::Finding;
 
 /// What to do about a key that needs Podman.
-const USE_PODMAN: &str = "take the line out; `engine = \"podman\"` in appliance.toml will take it \
-                          when that engine is built";
+const USE_PODMAN: &str = "take the line out, or set `engine = \"podman\"` in appliance.toml";
 
 /// Checks one assignment of `[Container]` or `[Quadlet]`, where an unknown key is an error, as
 /// it is for Podman.
 pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
-    let keys = match found.section.as_str() {
-        "Container" => table::CONTAINER,
-        _ => table::QUADLET,
-    };
+    let Some(class) = is_known(found, findings) else { return };
     let key = &found.key;
-    let Some((_, class)) = keys.iter().find(|(known, _)| known == key) else {
-        let help = match suggest::nearest(key, keys.iter().map(|(key, _)| *key)) {
-            Some(near) => format!("did you mean `{near}=`?"),
-            None => "see podman-systemd.unit(5) for the keys that there are".into(),
-        };
-        let message = format!("`{}=` is unknown in `[{}]`", shorten(key), found.section);
-        findings.push(Finding::error(found.key_span.clone(), message).label("unknown").help(help));
-        return;
-    };
     let value = found.value.text.as_str();
     match class {
         Class::Honoured => {}
@@ -51,6 +38,25 @@ pub(super) fn check(found: &Assignment, findings: &mut Vec<Finding>) {
             );
         }
     }
+}
+
+/// The class of a key; an unknown one is an error.
+pub(super) fn is_known(found: &Assignment, findings: &mut Vec<Finding>) -> Option<Class> {
+    let keys = match found.section.as_str() {
+        "Container" => table::CONTAINER,
+        _ => table::QUADLET,
+    };
+    let key = &found.key;
+    if let Some((_, class)) = keys.iter().find(|(known, _)| known == key) {
+        return Some(*class);
+    }
+    let help = match suggest::nearest(key, keys.iter().map(|(key, _)| *key)) {
+        Some(near) => format!("did you mean `{near}=`?"),
+        None => "see podman-systemd.unit(5) for the keys that there are".into(),
+    };
+    let message = format!("`{}=` is unknown in `[{}]`", shorten(key), found.section);
+    findings.push(Finding::error(found.key_span.clone(), message).label("unknown").help(help));
+    None
 }
 
 /// "No" to a question; other keys take names and numbers, of which 0 is one.
