@@ -216,7 +216,10 @@ impl Unit {
         };
         self.edges_mut().into_iter().for_each(renumber);
         match &mut self.kind {
-            UnitKind::Service(service) => renumber(&mut service.sockets),
+            UnitKind::Service(service) => {
+                renumber(&mut service.sockets);
+                renumber(&mut service.relays);
+            }
             UnitKind::Socket(socket) => match id(socket.service) {
                 Some(service) => socket.service = service,
                 None => return false,
@@ -373,6 +376,12 @@ impl Manifest {
                     };
                     if !service.sockets.iter().all(socket) {
                         return fail("a service takes its fds from sockets");
+                    }
+                    let relay = |id: &UnitId| {
+                        matches!(self.unit(*id).map(|unit| &unit.kind), Some(UnitKind::Service(_)))
+                    };
+                    if !service.relays.iter().all(relay) {
+                        return fail("a relay is a service");
                     }
                     if service.start.is_empty() && service.kind != ServiceKind::Oneshot {
                         return fail("a service has an ExecStart");

@@ -95,6 +95,10 @@ pub struct Service {
     pub stop_when_idle_us: u64,
     /// `X-FreezeWhenIdleSec=` in microseconds: the same, but frozen.
     pub freeze_when_idle_us: u64,
+    /// Services that relay to this one (`X-RelayTo=` of a socket unit), and require it. Its own
+    /// idleness is theirs: it is in use while any of them is up, and a relay ends when it has had
+    /// no connection for the shorter of the two times above.
+    pub relays: Vec<UnitId>,
     /// File and value below the service's cgroup, `("pids.max", "2048")`.
     pub cgroup: Vec<(String, String)>,
     /// `Delegate=`: its processes make cgroups below the service's.
@@ -159,6 +163,7 @@ impl Default for Service {
             send_sighup: false,
             stop_when_idle_us: 0,
             freeze_when_idle_us: 0,
+            relays: vec![],
             cgroup: vec![],
             delegate: false,
             container: None,

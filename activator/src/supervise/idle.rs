@@ -19,6 +19,11 @@
 //! next instance. KillSignal= is sent while the service is frozen, and is the first that it sees.
 //! (Without cgroups there is nothing to freeze, and a stop does without.)
 //!
+//! A service behind relays (`X-RelayTo=`) has no listeners; a relay has them, sees every client, and
+//! ends when it has had none for long enough. So nothing is watched here and nobody is asked: the
+//! service is in use while any of its relays is up or is to start, and idle for the first of its
+//! times when the last one has ended.
+//!
 //! A listener's watch ends with its first event and begins anew at the next look, so that one
 //! that is busy costs PID 1 a few wake-ups a second at most.
 
@@ -42,7 +47,7 @@ pub(super) struct Idle {
     state: Stage,
     /// When a connection was last open or waited.
     since: u64,
-    /// A listener has been readable since the last look.
+    /// A listener has been readable since the last look; or a relay is up.
     seen: bool,
     /// The next look; None is none.
     next: Option<u64>,
@@ -106,7 +111,7 @@ impl Supervisor<'_> {
     /// Follows a service up and down. Called when all else has been settled: what a stop had to
     /// send is sent.
     pub(super) fn follow_idle(&mut self, turn: &mut Turn, unit: UnitId) {
-        let Some((_, step)) = idle_times(&self.spec(unit).kind) else { return };
+        let Some((times, step)) = idle_times(&self.spec(unit).kind) else { return };
         let up = self.is_up(unit)
             && self.units[unit.index()].job.is_none()
             && self.slots.owner(unit).is_none()
@@ -128,6 +133,44 @@ impl Supervisor<'_> {
             }
             _ => {}
         }
+        if up && !self.relays(unit).is_empty() {
+            self.follow_relays(turn, unit, times.first());
+        }
+    }
+
+    /// A service that is up follows its relays, too.
+    fn follow_relays(&mut self, turn: &mut Turn, unit: UnitId, first: u64) {
+        let relayed = self.is_relayed(unit);
+        if relayed && self.units[unit.index()].idle.is_cold() {
+            self.wake(turn, unit);
+        }
+        let listens =
+            matches!(&self.spec(unit).kind, UnitKind::Service(it) if !it.sockets.is_empty());
+        let idle = &mut self.units[unit.index()].idle;
+        if relayed {
+            idle.seen = true;
+            // The end of a relay is an event; listeners of its own are looked at all the same.
+            idle.next = idle.next.filter(|_| listens);
+        } else if idle.state == Stage::Open && std::mem::take(&mut idle.seen) {
+            // It had been idle for so long before it ended.
+            idle.since = turn.now.saturating_sub(first);
+            idle.next = Some(turn.now);
+        }
+    }
+
+    fn relays(&self, unit: UnitId) -> &[UnitId] {
+        match &self.spec(unit).kind {
+            UnitKind::Service(spec) => &spec.relays,
+            _ => &[],
+        }
+    }
+
+    /// Whether any relay to a service is up, or on its way.
+    fn is_relayed(&self, unit: UnitId) -> bool {
+        self.relays(unit).iter().any(|relay| {
+            let starts = self.units[relay.index()].job.is_some_and(|it| it.kind != JobKind::Stop);
+            starts || !self.is_gone(*relay)
+        })
     }
 
     pub(super) fn idle_tick(&mut self, turn: &mut Turn, unit: UnitId) {

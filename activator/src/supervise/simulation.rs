@@ -6,7 +6,8 @@
 //! * no fd is closed before the machine goes down, whatever happens to services;
 //! * a service never has two main processes;
 //! * a socket is not watched while anything of its service lives, unless it accepts itself;
-//! * a connection that was accepted is closed, or given to one main process and to no other.
+//! * a connection that was accepted is closed, or given to one main process and to no other;
+//! * nothing is frozen to which somebody relays.
 //!
 //! * a service has one health check at a time, and none while it is frozen.
 //!
@@ -22,7 +23,7 @@
 use super::tests::{command, manifest, service, socket, unit};
 use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
 use crate::slots::Slots;
-use activator::control::{Event, Exit, Report, SocketState, Text};
+use activator::control::{Event, Exit, Report, ServiceState, SocketState, Text};
 use activator::manifest::*;
 use activator::notification::{Notification, Watchdog};
 use activator::peer::Peer;
@@ -60,6 +61,7 @@ fn schedule(seed: u64) {
     for _ in 0..STEPS {
         world.fate();
         world.step(&mut it);
+        world.assert_thawed(&it);
         if world.dice.one_in(40) {
             it = world.reload(it);
         }
@@ -150,6 +152,9 @@ fn units(dice: &mut Dice) -> Manifest {
                 }
                 2 => one.wants.push(other),
                 3 if dice.one_in(4) => one.conflicts.push(other),
+                4 if !templates[usize::from(index)] => {
+                    relay(&mut one, UnitId(index), &mut units[other.index()], other);
+                }
                 _ => {}
             }
         }
@@ -168,6 +173,12 @@ fn units(dice: &mut Dice) -> Manifest {
             let mut one = unit(&name, UnitKind::Socket(spec));
             one.start_at_boot = true;
             units.push(one);
+            continue;
+        }
+        // With sockets of its own, too, it would be looked at for ever while a relay is up.
+        let relayed =
+            |unit: &Unit| matches!(&unit.kind, UnitKind::Service(it) if !it.relays.is_empty());
+        if relayed(&units[usize::from(index)]) {
             continue;
         }
         for number in 0..dice.below(3) {
@@ -218,6 +229,21 @@ fn health(dice: &mut Dice) -> HealthCheck {
         ]),
         startup: dice.one_in(3).then_some(startup),
         makes_ready: dice.one_in(2),
+    }
+}
+
+/// One service relays to another, as the host has it of `X-RelayTo=`. A oneshot service would take
+/// its relay along before that has served anybody.
+fn relay(one: &mut Unit, id: UnitId, other: &mut Unit, target: UnitId) {
+    let oneshot = |unit: &Unit| matches!(&unit.kind, UnitKind::Service(it) if it.kind == ServiceKind::Oneshot);
+    if oneshot(other) {
+        return;
+    }
+    one.requires.push(target);
+    one.binds_to.push(target);
+    one.after.push(target);
+    if let UnitKind::Service(service) = &mut other.kind {
+        service.relays.push(id);
     }
 }
 
@@ -563,6 +589,22 @@ impl<'m> World<'m> {
                 .map(|(pid, _)| *pid)
                 .collect();
             mains.into_iter().for_each(|pid| self.later(1, Fate::Serve(pid)));
+        }
+    }
+
+    fn assert_thawed(&self, it: &Supervisor) {
+        for (index, unit) in self.manifest.units.iter().enumerate() {
+            let UnitKind::Service(service) = &unit.kind else { continue };
+            let runs = |relay: &&UnitId| {
+                matches!(it.report(**relay), Some(Report::Service { main_pid: Some(_), .. }))
+            };
+            if let Some(relay) = service.relays.iter().find(runs) {
+                let frozen = self.frozen.get(&UnitId(index as u16)) == Some(&true);
+                let shown = it.report(UnitId(index as u16));
+                let idle =
+                    matches!(shown, Some(Report::Service { state: ServiceState::Frozen, .. }));
+                assert!(!frozen || !idle, "{index} is frozen, {relay:?} relays to it\n{it:#?}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@ mod cleaning;
 mod conditions;
 mod health;
 mod relations;
+mod relays;
 mod service;
 
 use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
