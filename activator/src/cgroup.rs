@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// Where cgroup2 is mounted.
 pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
 /// The directory of all services' cgroups.
-const TREE: &str = "/sys/fs/cgroup/rouse";
+pub(crate) const TREE: &str = "/sys/fs/cgroup/rouse";
 /// statfs(2): CGROUP2_SUPER_MAGIC.
 const MAGIC: i64 = 0x6367_7270;
 

@@ -16,12 +16,15 @@ systemd-socket-proxyd(8):
   -c, --connections-max=N   so many connections, and so many flows of datagrams, at a time; more
                             wait (256)
       --exit-idle-time=T    exit when there was no connection and no flow for that long (infinity)
-      --proxy-protocol=v1   say first who connects, to a BACKEND that understands it
+      --proxy-protocol=v1   say first who connects, to a BACKEND that understands it; or v2
   -h, --help
       --version
 and our own:
       --connect-timeout=T   try for so long to reach BACKEND: it may be starting (30s)
       --flow-idle-time=T    forget a sender of datagrams that was silent for so long (60s)
+      --wait-for-backend    take no client before BACKEND answers, and none while it does not; not
+                            within --connect-timeout: exit with 1
+      --inside=UNIT         BACKEND is in the container that this unit runs: its loopback, its files
       --allow-cid=N         of vsock clients only these context ids; may be given several times
 
 BACKEND is HOST:PORT (port 80 if none is given), /path or @name of a Unix socket, vsock:CID:PORT,
@@ -30,7 +33,8 @@ or vsock-mux:/path:PORT for the Unix socket of Firecracker, Cloud Hypervisor or 
 1min 30s, infinity.
 
 A connection that comes while the relay exits waits in the backlog for the next one. Exit codes: 0
-when idle or after SIGTERM or SIGINT, 1 failed, 2 the command line is wrong.";
+when idle or after SIGTERM or SIGINT (what the backend has sent and closed is still delivered; the
+second signal ends that), 1 failed, 2 the command line is wrong.";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +54,10 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) flow_idle: Duration,
     pub(super) header: Header,
+    /// Clients are taken when the backend answers.
+    pub(super) wait: bool,
+    /// The cgroup of the unit in whose container the backend is, below that of all services.
+    pub(super) inside: Option<String>,
     /// Empty: all.
     pub(super) allow_cids: Vec<u32>,
 }
@@ -60,6 +68,8 @@ pub(super) enum Header {
     Nothing,
     /// Version 1 of HAProxy's PROXY protocol.
     ProxyV1,
+    /// Version 2.
+    ProxyV2,
 }
 
 impl Default for Settings {
@@ -70,6 +80,8 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(30),
             flow_idle: Duration::from_secs(60),
             header: Header::Nothing,
+            wait: false,
+            inside: None,
             allow_cids: vec![],
         }
     }
@@ -102,7 +114,7 @@ impl fmt::Display for ArgumentError {
             Self::Time(text) => {
                 write!(f, "time `{text}`: expected seconds, `500ms`, `1min 30s`, ... or `infinity`")
             }
-            Self::Header(text) => write!(f, "--proxy-protocol={text}: expected `v1`"),
+            Self::Header(text) => write!(f, "--proxy-protocol={text}: expected `v1` or `v2`"),
             Self::Cid(text) => write!(f, "--allow-cid={text}: expected a number"),
             Self::NoBackend => f.write_str("expected the address of the backend"),
             Self::SecondBackend(text) => {
@@ -140,8 +152,11 @@ impl Call {
                 Arg::Long("flow-idle-time") => settings.flow_idle = time(&mut parser)?,
                 Arg::Long("proxy-protocol") => match parser.value()?.string()?.as_str() {
                     "v1" => settings.header = Header::ProxyV1,
+                    "v2" => settings.header = Header::ProxyV2,
                     other => return Err(ArgumentError::Header(other.into())),
                 },
+                Arg::Long("wait-for-backend") => settings.wait = true,
+                Arg::Long("inside") => settings.inside = Some(parser.value()?.string()?),
                 Arg::Long("allow-cid") => {
                     let text = parser.value()?.string()?;
                     let cid = text.parse().map_err(|_| ArgumentError::Cid(text))?;
@@ -236,6 +251,8 @@ mod tests {
             "--flow-idle-time=2",
             "--allow-cid=2",
             "--allow-cid=5",
+            "--wait-for-backend",
+            "--inside=a.service",
             "/run/x",
         ];
         let Ok(Call::Relay(target, settings)) = parse(&line) else { panic!() };
@@ -246,6 +263,8 @@ mod tests {
             connect_timeout: Duration::from_millis(500),
             flow_idle: Duration::from_secs(2),
             header: Header::ProxyV1,
+            wait: true,
+            inside: Some("a.service".into()),
             allow_cids: vec![2, 5],
         };
         assert_eq!(settings, expected);
@@ -274,7 +293,7 @@ mod tests {
             (&["/a", "/b"], "expected one backend"),
             (&["-c0", "/a"], "--connections-max=0: expected a number"),
             (&["--exit-idle-time=x", "/a"], "time `x`: expected seconds"),
-            (&["--proxy-protocol=v2", "/a"], "--proxy-protocol=v2: expected `v1`"),
+            (&["--proxy-protocol=v3", "/a"], "--proxy-protocol=v3: expected `v1` or `v2`"),
             (&["--allow-cid=host", "/a"], "--allow-cid=host: expected a number"),
             (&["vsock:x:1"], "backend `vsock:x:1`: expected"),
         ] {

@@ -1,5 +1,6 @@
 //! Where the relay carries to: the address, looked up if it is a name, and the first connect.
 
+use super::inside::Inside;
 use crate::vsock;
 use activator::address::AddressError;
 use activator::manifest::{Address, Scope};
@@ -8,8 +9,8 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
-    sockopt,
+    AddressFamily, RecvFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, connect,
+    recv, socket_with, sockopt,
 };
 use std::fmt;
 use std::io;
@@ -139,18 +140,67 @@ pub(super) struct Backend {
     lookup: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
     /// Until when they hold; None is for ever.
     known: Option<(Option<Instant>, Rc<[SocketAddrAny]>)>,
+    /// Where they are, unless they are where we are.
+    inside: Option<Inside>,
+    /// A connection that was made before there was a client for it.
+    ahead: Option<OwnedFd>,
+    /// The last attempt failed.
+    failing: bool,
 }
 
 impl Backend {
     /// The waker is woken when a name was looked up.
-    pub(super) fn new(target: Target, waker: Arc<Waker>) -> Self {
+    pub(super) fn new(target: Target, inside: Option<Inside>, waker: Arc<Waker>) -> Self {
         let known = match &target {
             Target::Address(address) | Target::Mux(address, _) => {
                 Some((None, Rc::from([address.clone()])))
             }
             Target::Host(..) => None,
         };
-        Self { target, waker, lookup: None, known }
+        Self { target, waker, lookup: None, known, inside, ahead: None, failing: false }
+    }
+
+    /// Begins to connect to one of the addresses.
+    pub(super) fn connect(
+        &mut self,
+        address: &SocketAddrAny,
+        kind: SocketType,
+    ) -> Result<OwnedFd, Errno> {
+        match &mut self.inside {
+            Some(inside) => inside.connect(address, kind),
+            None => start_connect(address, kind),
+        }
+    }
+
+    /// How an attempt has ended.
+    pub(super) fn note(&mut self, outcome: Result<(), Errno>) {
+        self.failing = outcome.is_err();
+        if self.failing {
+            self.forget();
+        }
+    }
+
+    /// The container may be another one the next time.
+    pub(super) fn forget(&mut self) {
+        self.inside.iter_mut().for_each(Inside::forget);
+    }
+
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// Keeps a connection for the next client.
+    pub(super) fn keep(&mut self, connection: OwnedFd) {
+        self.ahead = Some(connection);
+    }
+
+    /// What was kept, if the backend has not closed it since.
+    pub(super) fn take_kept(&mut self) -> Option<OwnedFd> {
+        let kept = self.ahead.take()?;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let end = matches!(recv(&kept, &mut [0; 1], flags), Ok((0, _)));
+        let lost = end || sockopt::socket_error(&kept) != Ok(Ok(()));
+        (!lost).then_some(kept)
     }
 
     /// The port to ask a multiplexer for.

@@ -3,6 +3,7 @@
 //! | phase | event | then |
 //! |---|---|---|
 //! | resolving | addresses are known | connecting to the first |
+//! | resolving | a connection was made before the client was taken | greeting |
 //! | connecting | connected | greeting |
 //! | connecting | refused, or too slow | the next address; after the last one, pausing |
 //! | greeting | all said and heard | relaying |
@@ -13,10 +14,11 @@
 //!
 //! Until it is relayed nothing of the client is read: its bytes wait in the kernel.
 
-use super::arguments::{Header, Settings};
-use super::backend::{Backend, connected, start_connect};
+use super::arguments::Settings;
+use super::backend::{Backend, connected};
 use super::half::{Half, Turn};
-use super::mux::{Greeting, Progress, proxy_header};
+use super::mux::{Greeting, Progress};
+use super::proxy;
 use super::slots::{Id, Source};
 use crate::remote::Remote;
 use mio::unix::SourceFd;
@@ -118,6 +120,11 @@ impl Connection {
         None
     }
 
+    /// The backend has said all, and the client has not got it yet.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(&self.phase, Phase::Relaying { down, .. } if down.is_ending())
+    }
+
     /// Goes on as far as it can without waiting.
     pub(super) fn drive(&mut self, context: &mut Context) -> Verdict {
         loop {
@@ -150,6 +157,12 @@ impl Connection {
                         Err(errno) => return Ok(self.pause(Some(errno), context)),
                     }
                 }
+                if let Some(backend) = context.backend.take_kept()
+                    && register(&backend, self.id, context).is_ok()
+                {
+                    let greeting = self.greeting(context);
+                    return Ok(Phase::Greeting { backend, next: 0, greeting });
+                }
                 match context.backend.addresses(context.now) {
                     // The waker tells.
                     None => Err((Phase::Resolving, self.give_up)),
@@ -168,6 +181,7 @@ impl Connection {
                 None => self.failed(Errno::TIMEDOUT, next, context),
                 Some(Err(errno)) => self.failed(errno, next, context),
                 Some(Ok(())) => {
+                    context.backend.note(Ok(()));
                     let greeting = self.greeting(context);
                     Ok(Phase::Greeting { backend, next, greeting })
                 }
@@ -203,13 +217,9 @@ impl Connection {
     fn attempt(&mut self, next: usize, context: &mut Context) -> Phase {
         let mut failure = None;
         for (index, address) in self.addresses.iter().enumerate().skip(next) {
-            let started = start_connect(address, SocketType::STREAM).and_then(|backend| {
-                let token = Source::Backend(self.id).into();
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                context
-                    .registry
-                    .register(&mut SourceFd(&backend.as_raw_fd()), token, interest)
-                    .map_err(|_| Errno::NOMEM)?;
+            let started = context.backend.connect(address, SocketType::STREAM);
+            let started = started.and_then(|backend| {
+                register(&backend, self.id, context)?;
                 Ok(backend)
             });
             match started {
@@ -223,25 +233,29 @@ impl Connection {
         self.pause(failure, context)
     }
 
-    fn pause(&mut self, errno: Option<Errno>, context: &Context) -> Phase {
+    fn pause(&mut self, errno: Option<Errno>, context: &mut Context) -> Phase {
         self.last = errno.or(self.last);
+        context.backend.note(Err(self.last.unwrap_or(Errno::CONNREFUSED)));
         let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(16)).min(LAST_PAUSE);
         self.attempts += 1;
         Phase::Pausing(context.now + pause)
     }
 
     fn greeting(&self, context: &Context) -> Greeting {
-        let header = match context.settings.header {
-            Header::Nothing => None,
-            Header::ProxyV1 => {
-                let nobody = Remote { address: None, port: None };
-                let local = rustix::net::getsockname(&self.client);
-                let local = local.as_ref().map_or(nobody, Remote::of);
-                Some(proxy_header(&self.peer, &local))
-            }
-        };
+        let nobody = Remote { address: None, port: None };
+        let local = rustix::net::getsockname(&self.client);
+        let local = local.as_ref().map_or(nobody, Remote::of);
+        let header = proxy::header(context.settings.header, &self.peer, &local);
         Greeting::new(context.backend.mux_port(), header)
     }
+}
+
+fn register(backend: &OwnedFd, id: Id, context: &Context) -> Result<(), Errno> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    let token = Source::Backend(id).into();
+    let registered =
+        context.registry.register(&mut SourceFd(&backend.as_raw_fd()), token, interest);
+    registered.map_err(|_| Errno::NOMEM)
 }
 
 fn relay(client: &OwnedFd, backend: &OwnedFd, up: &mut Half, down: &mut Half) -> Verdict {

@@ -13,7 +13,7 @@
 //! `--connect-timeout` bounds. Fds that come with Unix datagrams are not carried.
 
 use super::arguments::Settings;
-use super::backend::{Backend, start_connect};
+use super::backend::Backend;
 use super::slots::{Id, Slots, Source};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -262,7 +262,7 @@ impl Flow {
             return false;
         };
         for address in addresses.iter() {
-            let Ok(socket) = start_connect(address, SocketType::DGRAM) else { continue };
+            let Ok(socket) = cx.backend.connect(address, SocketType::DGRAM) else { continue };
             let interest = Interest::READABLE | Interest::WRITABLE;
             let token = Source::Flow(id).into();
             let mut source = SourceFd(&socket.as_raw_fd());
@@ -276,7 +276,8 @@ impl Flow {
     }
 
     /// Nobody is there: later again, or given up.
-    fn refused(&mut self, cx: &Context) {
+    fn refused(&mut self, cx: &mut Context) {
+        cx.backend.forget();
         let since = *self.refused_since.get_or_insert(cx.now);
         if since + cx.settings.connect_timeout <= cx.now {
             self.queue.clear();

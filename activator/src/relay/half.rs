@@ -78,6 +78,11 @@ impl Half {
         Turn::More
     }
 
+    /// Nothing more comes from the source, but something is still on its way.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.state, State::Draining | State::Breaking)
+    }
+
     /// The sink will take nothing more.
     pub(super) fn abandon(&mut self, source: impl AsFd) {
         if self.state != State::Done {

@@ -8,6 +8,7 @@
 //! * All addresses of a name are tried, not the first alone.
 //! * Datagrams are carried, and backends on vsock.
 //! * Peers that are gone are noticed by keep-alive.
+//! * Backends in containers are reached from outside ([`inside`]), and waited for ([`gate`]).
 //!
 //! One thread, one loop of mio; bytes never pass through this process ([`half`]), memory is
 //! bounded by the number of connections. Events are edges: what has not said EAGAIN is driven
@@ -18,8 +19,11 @@ mod arguments;
 mod backend;
 mod connection;
 mod datagram;
+mod gate;
 mod half;
+mod inside;
 mod mux;
+mod proxy;
 mod slots;
 
 use crate::announce::Announcer;
@@ -32,6 +36,8 @@ use arguments::{Call, Header, Settings};
 use backend::{Backend, Target};
 use connection::{Connection, Side, Verdict};
 use datagram::{Flows, Left};
+use gate::Gate;
+use inside::Inside;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -90,6 +96,8 @@ enum Error {
     NoListeners,
     NoListener(RawFd),
     NoDatagrams(&'static str),
+    /// It did not answer in time; why not, the last time.
+    NoBackend(Errno),
     Loop(io::Error),
 }
 
@@ -104,6 +112,7 @@ impl fmt::Display for Error {
                 write!(f, "fd {fd}: expected a listening stream socket, or a datagram socket")
             }
             Self::NoDatagrams(what) => write!(f, "{what} carries no datagrams"),
+            Self::NoBackend(errno) => write!(f, "the backend does not answer: {errno}"),
             Self::Loop(error) => write!(f, "failed to wait for events: {error}"),
         }
     }
@@ -149,6 +158,8 @@ struct Relay {
     runnable: HashSet<Source>,
     /// Nothing is accepted until then.
     pause: Option<Instant>,
+    /// Told to end: what backends have closed is still delivered, and that is all.
+    leaving: bool,
 }
 
 struct Entry {
@@ -170,7 +181,7 @@ impl Relay {
             if !target.takes_datagrams() {
                 return Err(Error::NoDatagrams("the backend's vsock"));
             }
-            if settings.header == Header::ProxyV1 {
+            if settings.header != Header::Nothing {
                 return Err(Error::NoDatagrams("--proxy-protocol"));
             }
         }
@@ -185,16 +196,18 @@ impl Relay {
         for (index, listener) in listeners.iter().enumerate() {
             watch(listener.fd.as_raw_fd(), Source::Listener(index))?;
         }
+        let inside = settings.inside.as_deref().map(Inside::new);
         let waker = Arc::new(Waker::new(registry, Source::Waker.into())?);
         Ok(Self {
             signals,
             listeners,
-            backend: Backend::new(target, waker),
+            backend: Backend::new(target, inside, waker),
             connections: Slots::new(settings.connections_max),
             flows: Flows::new(&settings),
             timers: BTreeSet::new(),
             runnable: HashSet::new(),
             pause: None,
+            leaving: false,
             settings,
             poll,
         })
@@ -205,12 +218,21 @@ impl Relay {
         let mut events = Events::with_capacity(256);
         let mut idle_since = None;
         let mut alive = announcer.watchdog().map(|period| (period, Instant::now() + period));
+        if self.wait_for_backend()? == Gate::Ended {
+            return Ok(());
+        }
         announcer.say("READY=1");
         loop {
             let now = Instant::now();
             self.turn(now);
             let swept = self.sweep(now);
             let idle = self.connections.is_empty() && self.flows.is_empty();
+            if idle && self.leaving {
+                return Ok(());
+            }
+            if idle && self.settings.wait && self.backend.is_failing() {
+                return Err(Error::NoBackend(Errno::CONNREFUSED));
+            }
             idle_since = idle.then(|| idle_since.unwrap_or(now));
             let leave = idle_since.zip(self.settings.exit_idle).map(|(since, time)| since + time);
             if leave.is_some_and(|leave| leave <= now) {
@@ -240,7 +262,10 @@ impl Relay {
                 match Source::from(event.token()) {
                     Source::Signals => {
                         if sys::next_signal(self.signals.as_fd()).is_some() {
-                            return Ok(());
+                            if self.leaving {
+                                return Ok(());
+                            }
+                            self.leave();
                         }
                     }
                     // All that waits for addresses; the others say that they still wait.
@@ -259,6 +284,19 @@ impl Relay {
                     }
                     Source::Flow(id) => self.drive_flow(id),
                 }
+            }
+        }
+    }
+
+    /// Told to end: drops all but what only has to be delivered.
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.flows = Flows::new(&self.settings);
+        let all: Vec<Id> = self.connections.iter().map(|(id, _)| id).collect();
+        for id in all {
+            self.drive(id, None);
+            if !self.connections.get_mut(id).is_some_and(|it| it.connection.is_ending()) {
+                self.connections.remove(id);
             }
         }
     }
@@ -286,7 +324,9 @@ impl Relay {
         for index in 0..self.listeners.len() {
             match self.listeners.get(index) {
                 Some(Listener { ready: true, kind: Kind::Stream, .. }) => self.accept(index, now),
-                Some(Listener { ready: true, kind: Kind::Datagram, .. }) => self.receive(index),
+                Some(Listener { ready: true, kind: Kind::Datagram, .. }) if !self.leaving => {
+                    self.receive(index);
+                }
                 _ => {}
             }
         }
@@ -294,14 +334,15 @@ impl Relay {
 
     /// Whether there is more to do without waiting.
     fn is_busy(&self) -> bool {
-        let open = !self.connections.is_full() && self.pause.is_none();
-        let waits = |it: &Listener| it.ready && (it.kind == Kind::Datagram || open);
+        let open = self.takes_clients();
+        let waits =
+            |it: &Listener| it.ready && !self.leaving && (it.kind == Kind::Datagram || open);
         !self.runnable.is_empty() || self.listeners.iter().any(waits)
     }
 
     fn accept(&mut self, index: usize, now: Instant) {
         for _ in 0..TURN {
-            if self.connections.is_full() || self.pause.is_some() {
+            if !self.takes_clients() {
                 return;
             }
             let Some(listener) = self.listeners.get_mut(index) else { return };

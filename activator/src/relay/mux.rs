@@ -2,9 +2,8 @@
 //!
 //! Firecracker and Cloud Hypervisor offer a guest's vsock ports on one Unix socket: the client
 //! sends `CONNECT PORT\n`, and gets `OK N\n` when the guest has accepted. A port on which nothing
-//! listens is an end of file. The PROXY protocol's line comes after that.
+//! listens is an end of file. The PROXY protocol's header comes after that.
 
-use crate::remote::Remote;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags};
@@ -34,14 +33,14 @@ pub(super) enum Progress {
 }
 
 impl Greeting {
-    /// `mux` is the port to ask for, `client` the header of the PROXY protocol.
-    pub(super) fn new(mux: Option<u32>, header: Option<String>) -> Self {
+    /// `mux` is the port to ask for, `header` that of the PROXY protocol.
+    pub(super) fn new(mux: Option<u32>, header: Option<Vec<u8>>) -> Self {
         let mut steps = VecDeque::new();
         if let Some(port) = mux {
             steps.push_back(Step::Send(format!("CONNECT {port}\n").into_bytes()));
             steps.push_back(Step::ExpectOk);
         }
-        steps.extend(header.map(|header| Step::Send(header.into_bytes())));
+        steps.extend(header.map(Step::Send));
         Self(steps)
     }
 
@@ -85,21 +84,6 @@ fn expect_ok(backend: &OwnedFd) -> Result<(), Errno> {
         }
         None if (1..LONGEST).contains(&length) => Err(Errno::AGAIN),
         _ => Err(Errno::PROTO),
-    }
-}
-
-/// Version 1 of the PROXY protocol: who connected, and to where.
-pub(super) fn proxy_header(client: &Remote, local: &Remote) -> String {
-    let inet = |remote: &Remote| {
-        let address = remote.address.as_ref()?.parse::<std::net::IpAddr>().ok()?;
-        Some((address, remote.port?))
-    };
-    match (inet(client), inet(local)) {
-        (Some((from, port)), Some((to, local_port))) if from.is_ipv4() == to.is_ipv4() => {
-            let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
-            format!("PROXY {family} {from} {to} {port} {local_port}\r\n")
-        }
-        _ => "PROXY UNKNOWN\r\n".to_owned(),
     }
 }
 
@@ -147,21 +131,5 @@ mod tests {
         let (ours, theirs) = pair();
         drop(theirs);
         assert_eq!(Greeting::new(Some(1), None).drive(&ours), Progress::Refused);
-    }
-
-    #[test]
-    fn headers() {
-        let remote = |address: &str, port| Remote { address: Some(address.into()), port };
-        let header = |a, b| proxy_header(&a, &b);
-        assert_eq!(
-            header(remote("1.2.3.4", Some(5)), remote("6.7.8.9", Some(10))),
-            "PROXY TCP4 1.2.3.4 6.7.8.9 5 10\r\n"
-        );
-        assert_eq!(
-            header(remote("::1", Some(5)), remote("::2", Some(10))),
-            "PROXY TCP6 ::1 ::2 5 10\r\n"
-        );
-        let vsock = || remote("vsock:3", Some(5));
-        assert_eq!(header(vsock(), vsock()), "PROXY UNKNOWN\r\n");
     }
 }
