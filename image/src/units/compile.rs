@@ -5,6 +5,7 @@
 
 mod links;
 mod quadlets;
+mod relays;
 
 use super::definition::Definition;
 use super::exec::dynamic_user;
@@ -97,6 +98,7 @@ fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
     compiler.roots();
     compiler.enable();
     compiler.read();
+    compiler.relays();
     compiler.links_of_targets();
     compiler.templates_without_instance();
     compiler.drop_ins_of_nothing();

@@ -188,6 +188,14 @@ impl<'a> Graph<'a> {
             Body::Service(service) => {
                 for (socket, span) in &service.sockets {
                     match self.find(socket) {
+                        Target::Unit(_) if self.is_relayed(socket) => self.findings.push(
+                            Finding::error(
+                                span.clone(),
+                                format!("`Sockets=` names `{socket}`, which has a relay"),
+                            )
+                            .label("its fds are the relay's")
+                            .help("take the line out, or `X-RelayTo=` out of the socket unit"),
+                        ),
                         Target::Unit(socket) => {
                             self.edges[id.index()].add(Relation::Wants, socket);
                             self.pair(socket, id, span);
@@ -216,6 +224,12 @@ impl<'a> Graph<'a> {
         let name = self.ids.iter().find(|(_, id)| **id == socket).map(|(name, _)| *name);
         let body = name.and_then(|name| self.nodes.get(name)).map(|node| &node.body);
         matches!(body, Some(Body::Socket(socket)) if socket.socket.accept.is_some())
+    }
+
+    fn is_relayed(&self, socket: &Name) -> bool {
+        let socket = self.aliases.get(socket.as_str()).unwrap_or(socket);
+        let body = self.nodes.get(socket).map(|node| &node.body);
+        matches!(body, Some(Body::Socket(socket)) if socket.relay.is_some())
     }
 
     fn order(&mut self, later: UnitId, earlier: UnitId, span: &Span) {
@@ -366,9 +380,11 @@ impl<'a> Graph<'a> {
                 socket.service = edges.service?;
                 UnitKind::Socket(socket)
             }
-            Body::Service(service) => {
-                let mut service = service.service.clone();
+            Body::Service(unit) => {
+                let mut service = unit.service.clone();
                 service.sockets = edges.sockets.iter().copied().collect();
+                service.relays =
+                    unit.relays.iter().filter_map(|name| self.ids.get(name).copied()).collect();
                 UnitKind::Service(service)
             }
             Body::Target => UnitKind::Target,
@@ -420,7 +436,9 @@ fn moved(mut units: Vec<Unit>, first: usize) -> Vec<Unit> {
         lists.into_iter().flatten().for_each(shift);
         match &mut unit.kind {
             UnitKind::Socket(socket) => shift(&mut socket.service),
-            UnitKind::Service(service) => service.sockets.iter_mut().for_each(shift),
+            UnitKind::Service(service) => {
+                service.sockets.iter_mut().chain(&mut service.relays).for_each(shift);
+            }
             UnitKind::Target => {}
         }
     }

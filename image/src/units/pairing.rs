@@ -15,7 +15,7 @@ pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut 
         standard_name(name, span, sockets, findings);
     }
     if let Some(span) = &unit.idle {
-        findings.extend(idle_finding(span, sockets));
+        findings.extend(idle_finding(span, sockets, !unit.relays.is_empty()));
     }
 }
 
@@ -53,11 +53,15 @@ fn standard_name(name: &str, span: &Span, sockets: &[&SocketUnit], findings: &mu
 }
 
 /// Idleness is counted in connections of listening sockets.
-fn idle_finding(span: &Span, sockets: &[&SocketUnit]) -> Option<Finding> {
+fn idle_finding(span: &Span, sockets: &[&SocketUnit], relayed: bool) -> Option<Finding> {
     let refuse = |message: String, label: &str, help: &str| {
         Some(Finding::error(span.clone(), message).label(label).help(help))
     };
     let keys = format!("`{}=` and `{}=`", idle::STOP, idle::FREEZE);
+    if relayed {
+        // A relay counts its connections, and flows of datagrams.
+        return None;
+    }
     if sockets.is_empty() {
         return refuse(
             format!("{keys} are for services that a socket starts"),

@@ -25,6 +25,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) standard_names: Vec<(String, Span)>,
     /// Where an idle time is given.
     pub(crate) idle: Option<Span>,
+    /// Relays to it, when they have been made.
+    pub(crate) relays: Vec<Name>,
 }
 
 /// Reads the section. A Quadlet has no commands of its own for starting and stopping.
@@ -70,6 +72,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         standard_socket: standard_socket(keys, &service),
         standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
+        relays: vec![],
         service,
     };
     if keys.unit.quadlet.is_none() {

@@ -19,6 +19,9 @@ pub(super) fn describe(text: &mut String, service: &Service, names: &Names<'_>) 
     if !service.sockets.is_empty() {
         line(text, "sockets", &names.list(&service.sockets));
     }
+    if !service.relays.is_empty() {
+        line(text, "relayed by", &names.list(&service.relays));
+    }
     if let Some(container) = &service.container {
         line(text, "container", &format!("{} from {}", container.id, container.template));
     }

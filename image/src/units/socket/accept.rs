@@ -57,10 +57,10 @@ pub(super) fn no_service(keys: &mut Keys<'_>) {
     }
 }
 
-/// `X-AllowCID=`: our own key. With `Accept=no` nobody could obey it: the service accepts.
+/// `X-AllowCID=`: our own key. Where neither we nor a relay of ours accepts, nobody could obey it.
 pub(super) fn allowed_cids(
     keys: &mut Keys<'_>,
-    accept: Option<Accept>,
+    accepted_by_us: bool,
     listeners: &[Listener],
 ) -> Vec<u32> {
     let mut cids = vec![];
@@ -79,9 +79,10 @@ pub(super) fn allowed_cids(
     if cids.is_empty() {
         return cids;
     }
-    if accept.is_none() {
+    if !accepted_by_us {
         let message = format!("`{CIDS}=` needs `Accept=yes`: else the service accepts by itself");
-        refuse(keys, CIDS, message, "add `Accept=yes`, or let the program look at its peers");
+        let help = "add `Accept=yes` or `X-RelayTo=`, or let the program look at its peers";
+        refuse(keys, CIDS, message, help);
     } else if !listeners.iter().all(|one| matches!(one.address, Address::Vsock(..))) {
         let message = format!("`{CIDS}=` is for vsock, and the unit listens elsewhere too");
         refuse(keys, CIDS, message, "put the vsock address into a socket unit of its own");
@@ -99,7 +100,7 @@ fn cid(text: &str) -> Option<u32> {
     }
 }
 
-fn refuse(keys: &mut Keys<'_>, key: &str, message: String, help: &str) {
+pub(super) fn refuse(keys: &mut Keys<'_>, key: &str, message: String, help: &str) {
     let unit = keys.unit;
     let span = match unit.all(SECTION, key).next_back() {
         Some(line) => line.key_span.clone(),

@@ -3,6 +3,9 @@
 mod accept;
 mod listen;
 mod options;
+mod relay;
+
+pub(crate) use relay::{Relay, TO as RELAY_TO};
 
 use super::command::{self, Context};
 use super::exec;
@@ -27,12 +30,15 @@ pub(crate) struct SocketUnit {
     pub(crate) spans: Vec<Span>,
     /// The service that it starts, and where that is said.
     pub(crate) service: Option<(Name, Span)>,
+    /// `X-RelayTo=`: the service is for a relay, which is made when all units are known.
+    pub(crate) relay: Option<Relay>,
 }
 
 /// Reads the section.
 pub(crate) fn read(keys: &mut Keys<'_>) -> SocketUnit {
     let (listeners, spans) = listen::read(keys);
     let accept = accept::read(keys, &listeners);
+    let relay = relay::read(keys, &listeners, accept);
     let symlinks = symlinks(keys, &listeners);
     let unsigned = value::unsigned;
     let mut limit = |interval: &str, burst: &str, default: u32| RateLimit {
@@ -43,7 +49,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> SocketUnit {
     let trigger_limit = limit("TriggerLimitIntervalSec", "TriggerLimitBurst", triggers);
     let poll_limit = limit("PollLimitIntervalSec", "PollLimitBurst", polls);
     let mut socket = Socket {
-        allow_cids: accept::allowed_cids(keys, accept, &listeners),
+        allow_cids: accept::allowed_cids(keys, accept.is_some() || relay.is_some(), &listeners),
         listeners,
         accept,
         fd_name: fd_name(keys, accept),
@@ -68,7 +74,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> SocketUnit {
         ..Socket::default()
     };
     commands(keys, &mut socket);
-    SocketUnit { socket, spans, service: service(keys, accept) }
+    SocketUnit { socket, spans, service: service(keys, accept), relay }
 }
 
 fn symlinks(keys: &mut Keys<'_>, listeners: &[Listener]) -> Vec<String> {
