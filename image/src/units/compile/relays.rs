@@ -15,7 +15,7 @@ use crate::units::graph::{Body, Node};
 use crate::units::name::Name;
 use crate::units::quoting::quote;
 use crate::units::service::ServiceUnit;
-use crate::units::socket::{Relay, SocketUnit};
+use crate::units::socket::{RELAY_TO, Relay, SocketUnit};
 use crate::units::value::time;
 use activator::manifest::Execution;
 use std::sync::Arc;
@@ -69,13 +69,10 @@ impl Compiler<'_, '_> {
             );
             return;
         }
-        let container = service.service.container.is_some();
+        // Of either engine.
+        let container = self.quadlet(&target).is_some();
         let text = text(name, &target, unit, &relay, service, self.inside(&target, container));
-        let path = format!(
-            "{own} (made of {TO}= in {})",
-            span.source.path,
-            TO = crate::units::socket::RELAY_TO
-        );
+        let path = format!("{own} (made of {RELAY_TO}= in {})", span.source.path);
         let entry = Entry { source: Arc::new(Source { path, text }), place: Place::Folder };
         let files = self.files;
         let definition = Definition::unit(&own, &[], &entry, files, &mut self.compiled.findings);
@@ -122,11 +119,11 @@ fn text(
 ) -> String {
     let mut words = vec!["/usr/bin/activator".to_owned(), "relay".into()];
     words.push("--wait-for-backend".into());
-    words.push(format!("--connect-timeout={}us", relay.timeout_us));
+    words.push(format!("--connect-timeout={}", span(relay.timeout_us)));
     let times = [service.service.stop_when_idle_us, service.service.freeze_when_idle_us];
     if let Some(first) = times.into_iter().filter(|time| *time > 0).min() {
-        words.push(format!("--exit-idle-time={first}us"));
-        words.push(format!("--flow-idle-time={first}us"));
+        words.push(format!("--exit-idle-time={}", span(first)));
+        words.push(format!("--flow-idle-time={}", span(first)));
     }
     words.extend(relay.protocol.map(|protocol| format!("--proxy-protocol={protocol}")));
     words.extend(unit.socket.allow_cids.iter().map(|cid| format!("--allow-cid={cid}")));
@@ -152,4 +149,13 @@ fn text(
         words.join(" "),
         time::show(STOP_US),
     )
+}
+
+/// A time as an option takes it, without blanks.
+fn span(us: u64) -> String {
+    match us {
+        0 => "infinity".into(),
+        us if us.is_multiple_of(1_000_000) => format!("{}s", us / 1_000_000),
+        us => format!("{us}us"),
+    }
 }
