@@ -12,6 +12,7 @@
 //! Podman's `--read-only`: every start finds the same files.
 
 pub mod capability;
+pub mod entrypoint;
 pub mod image;
 pub mod mount;
 pub mod seccomp;

@@ -5,9 +5,9 @@ use crate::cache::Cache;
 use crate::command_line::Arch;
 use crate::config::Engine;
 use crate::container::Container;
-use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE};
+use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE, print_findings};
 use crate::oci::store::{STORE, Store};
-use crate::oci::{Activation, Bundle, ContainerImage, Context};
+use crate::oci::{Activation, Bundle, ContainerImage, Context, entrypoint};
 use crate::static_build::{self, Binary, StaticBuildError};
 use crate::terminal::{Measure, Task};
 use crate::tree::{Node, Tree};
@@ -45,6 +45,10 @@ pub(super) fn put_into(
         };
         let bundle = Bundle::compile(container, context)
             .map_err(|findings| Failure::findings(BAD_INPUT, findings))?;
+        if context.activation == Activation::Sockets {
+            let doubt = entrypoint::check(container, &bundle.specification, &image.files);
+            print_findings(doubt.as_slice());
+        }
         bundle.install(tree, service).map_err(super::conflict)?;
     }
     Ok(images.values().map(|image| (image.reference.clone(), image.folder())).collect())
