@@ -35,6 +35,13 @@ impl Appliance {
         echo
     }
 
+    /// The guest, with services behind relays and services that sleep when idle.
+    pub fn relay() -> Self {
+        let guest = Self::guest();
+        copy(&Self::repository().join("tests/appliances/relay"), guest.folder.path());
+        guest
+    }
+
     /// One socket, one service, no container: quick to build.
     pub fn tiny() -> Self {
         Self::empty()
