@@ -1,14 +1,19 @@
 //! PID 1's chores, before and after the engine.
 //!
 //! In this order: a real root, mounts, the console, modules, sysctls, tmpfs over what is to be
-//! writable with what the image has there, loopback, the network's interface, host name, limits,
-//! ctrl-alt-del. Only a missing manifest, a required module and the engine's own start are worth
-//! giving up for; everything else leaves a line in the kernel's log.
+//! writable with what the image has there, disks, loopback, the network's interface, host name, limits,
+//! ctrl-alt-del. Only a missing manifest, a required module, a disk that cannot be mounted and the
+//! engine's own start are worth giving up for; everything else leaves a line in the kernel's log.
+//!
+//! Where the manifest says that the root is on a disk, none of this is done, but what [`root`] says.
 //!
 //! **The root.** The kernel unpacks an initramfs into a root without a parent mount, and crun's
 //! pivot_root(2) refuses such a one. So `/` is bound to `/sysroot`, that bind is moved onto `/`,
 //! and we change our root to it: the same files, now a mount with a parent, and nothing copied.
 //! It is then made read-only.
+
+mod disk;
+mod root;
 
 use crate::engine::{Engine, Start, Vsock, now};
 use crate::populate;
@@ -44,6 +49,10 @@ enum Fatal {
     Decode(manifest::DecodeError),
     /// A required module cannot be loaded.
     Module(String, Errno),
+    /// The disk with the root, or the activator in it, cannot be used.
+    Root(String, Errno),
+    /// A disk that keeps what is written cannot be mounted: what services write would be lost.
+    Disk(String, Errno),
     Start(crate::engine::StartError),
     /// No console and no /dev/null.
     Console(Errno),
@@ -55,6 +64,8 @@ impl core::fmt::Display for Fatal {
             Self::Read(errno) => write!(f, "failed to read {}: {errno}", manifest::PATH),
             Self::Decode(error) => write!(f, "failed to use {}: {error}", manifest::PATH),
             Self::Module(path, errno) => write!(f, "failed to load {path}: {errno}"),
+            Self::Root(path, errno) => write!(f, "failed to go to the root by {path}: {errno}"),
+            Self::Disk(path, errno) => write!(f, "failed to mount the disk at {path}: {errno}"),
             Self::Start(error) => write!(f, "{error}"),
             Self::Console(errno) => write!(f, "failed to open the console: {errno}"),
         }
@@ -94,10 +105,16 @@ fn end(ended: Result<(), Fatal>, log: &KernelLog) -> ! {
 
 fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
     let mut troubles = Troubles::default();
+    let manifest = read_manifest();
+    if let Ok((manifest, _)) = &manifest
+        && let Some(root) = &manifest.boot.root
+    {
+        return Err(root::switch(manifest, root));
+    }
     make_real_root(&mut troubles);
     mount_all(&mut troubles);
     *log = KernelLog::open();
-    let (manifest, bytes) = read_manifest()?;
+    let (manifest, bytes) = manifest?;
     prepare(manifest, &mut troubles)?;
     let files = raise_files(&mut troubles);
     troubles.lines.drain(..).for_each(|line| log.line(&line));
@@ -273,7 +290,7 @@ fn mount_all(troubles: &mut Troubles) {
 }
 
 fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
-    let Boot { modules, writable, sysctls, disks: _, interface, root: _ } = &manifest.boot;
+    let Boot { modules, writable, sysctls, disks, interface, root: _ } = &manifest.boot;
     for module in modules {
         match load(module) {
             // Built in, or loaded before.
@@ -299,7 +316,10 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
             troubles.note(&format!("fill {}", directory.path), filled);
         }
     }
-    // Now that all mount points are there. Fails on a root that is read-only by itself.
+    for disk in disks {
+        disk::mount(disk).map_err(|errno| Fatal::Disk(disk.path.clone(), errno))?;
+    }
+    // Now that all mount points are there.
     let flags = MountFlags::BIND | MountFlags::RDONLY;
     troubles.note("make the root read-only", mount::mount_remount(c"/", flags, c""));
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;

@@ -160,6 +160,7 @@ impl Appliance {
             boot: Boot {
                 writable,
                 sysctls,
+                disks: self.config.disk.iter().map(|disk| disk.mount(&self.config.users)).collect(),
                 interface: self.config.network.as_ref().map(Network::interface),
                 ..Boot::default()
             },

@@ -1,5 +1,6 @@
 //! What can be typed. Help, man page and completions come from this one table.
 
+use crate::config::Format;
 use clap::{Parser, Subcommand, ValueEnum};
 use rouse_qemu::publish::{HostAddress, Publish};
 use std::path::PathBuf;
@@ -145,14 +146,6 @@ pub struct Lock {
     pub arch: Option<Arch>,
 }
 
-/// What `rouse build` writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// A kernel and an initramfs that holds everything
-    #[default]
-    Initramfs,
-}
-
 /// `rouse build`
 #[derive(Debug, clap::Args)]
 pub struct Build {
@@ -162,9 +155,9 @@ pub struct Build {
     /// Architecture of the guest; by default the host's
     #[arg(long)]
     pub arch: Option<Arch>,
-    /// Kind of image
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    /// What the guest boots from; by default what `[root]` says
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
     /// Folder to write to; by default one in the cache
     #[arg(long, short)]
     pub output: Option<PathBuf>,

@@ -1,11 +1,15 @@
 //! `appliance.toml`: what the units do not say.
 
+pub mod disk;
 pub mod network;
 mod place;
+pub mod root;
 mod user;
 
+pub use disk::Disk;
 pub use network::Network;
 pub use place::{Part, place};
+pub use root::{Format, Root};
 pub use user::{FOLDER as USERS, Ids, User};
 
 use crate::finding::{Finding, Severity, Source, Span};
@@ -48,6 +52,11 @@ pub struct Config {
     /// The virtual machine.
     #[serde(default)]
     pub vm: Vm,
+    /// The root file system.
+    #[serde(default)]
+    pub root: Root,
+    /// A disk that keeps what is written; none without this table.
+    pub disk: Option<Disk>,
     /// The network device; none without this table.
     pub network: Option<Network>,
     /// Where packages come from.
@@ -217,6 +226,9 @@ impl Config {
             .help("leave the line out for the default, 1"));
         }
         user::check(&self.users, source)?;
+        if let Some(disk) = &self.disk {
+            disk.check(source)?;
+        }
         if let Some(network) = &self.network {
             network.check(source)?;
         }

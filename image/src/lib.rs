@@ -17,6 +17,7 @@ pub mod command_line;
 pub mod config;
 pub mod container;
 pub mod debian;
+pub mod disk;
 pub mod elf;
 pub mod exit;
 pub mod finding;

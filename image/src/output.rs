@@ -1,4 +1,5 @@
-//! Writes an image: a folder with `kernel`, `initramfs.zst`, `manifest` and `image.json`.
+//! Writes an image: a folder with `kernel`, `initramfs.zst`, `manifest` and `image.json`; with
+//! `root.erofs` as well where the files are on a disk.
 //!
 //! The folder appears at once and complete, or not at all: everything is written into a folder
 //! beside it, which then takes its place in one step. What a killed build left there is removed
@@ -7,6 +8,7 @@
 
 pub mod cpio;
 pub mod description;
+pub mod erofs;
 
 use crate::tree::Tree;
 use description::{Description, Part};
@@ -18,9 +20,11 @@ use thiserror::Error;
 
 /// Name of the kernel in an image's folder.
 pub const KERNEL: &str = "kernel";
-/// Name of the initramfs: everything but the kernel.
+/// Name of the initramfs: everything but the kernel, or what it takes to mount [`ROOT`].
 pub const INITRAMFS: &str = "initramfs.zst";
-/// Name of the manifest, which is also in the initramfs.
+/// Name of the disk with everything else, if there is one.
+pub const ROOT: &str = "root.erofs";
+/// Name of the manifest, which is also among the guest's files.
 pub const MANIFEST: &str = "manifest";
 /// Name of the [`Description`].
 pub const DESCRIPTION: &str = "image.json";
@@ -44,6 +48,32 @@ pub struct Image<'a> {
     pub manifest: &'a [u8],
     /// The guest's files; the manifest and the kernel's modules are among them.
     pub tree: &'a Tree,
+    /// Where they are.
+    pub place: Place<'a>,
+}
+
+/// Where the guest's files are.
+#[derive(Debug)]
+pub enum Place<'a> {
+    /// In the initramfs.
+    Initramfs,
+    /// On a disk.
+    Disk {
+        /// What is in the initramfs then.
+        boot: &'a Tree,
+        /// mkfs.erofs without arguments.
+        mkfs: Box<std::process::Command>,
+    },
+}
+
+impl Place<'_> {
+    /// Numbers of bytes that [`write`] tells of.
+    pub fn work(&self, tree: &Tree) -> Result<u64, OutputError> {
+        match self {
+            Self::Initramfs => Ok(cpio::size(tree)?),
+            Self::Disk { boot, .. } => Ok(cpio::size(boot)? + tree.size()),
+        }
+    }
 }
 
 /// Why there is no image.
@@ -72,10 +102,13 @@ pub enum OutputError {
     /// A file that the format cannot hold.
     #[error(transparent)]
     Cpio(#[from] cpio::CpioError),
+    /// The disk cannot be made.
+    #[error(transparent)]
+    Erofs(#[from] erofs::ErofsError),
 }
 
 /// Writes an image to a folder, in place of an image that is there. `progress` is called with
-/// numbers of bytes that add up to [`cpio::size`] of the tree.
+/// numbers of bytes that add up to [`Place::work`].
 pub fn write(
     folder: &Path,
     image: Image<'_>,
@@ -90,13 +123,22 @@ pub fn write(
 fn write_parts(
     folder: &Path,
     image: Image<'_>,
-    progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64),
 ) -> Result<Description, OutputError> {
     let mut description = image.description;
+    let initramfs = match image.place {
+        Place::Initramfs => image.tree,
+        Place::Disk { boot, mkfs } => {
+            let path = folder.join(ROOT);
+            erofs::write(image.tree, &path, *mkfs, &mut progress)?;
+            description.root = Some(part_of(&path).map_err(at(&path))?);
+            boot
+        }
+    };
     let path = folder.join(INITRAMFS);
-    let raw = cpio::size(image.tree)?;
+    let raw = cpio::size(initramfs)?;
     let file = File::create_new(&path).map_err(at(&path))?;
-    let (file, part) = compress(image.tree, level(raw), file, progress).map_err(at(&path))?;
+    let (file, part) = compress(initramfs, level(raw), file, progress).map_err(at(&path))?;
     file.sync_all().map_err(at(&path))?;
     description.initramfs = part;
     description.initramfs_raw_size = raw;
@@ -115,6 +157,15 @@ fn write_file(path: &Path, content: &[u8]) -> Result<Part, OutputError> {
     };
     write().map_err(at(path))?;
     Ok(Part::of(content))
+}
+
+/// Size and hash of a file that somebody else wrote; it is on the disk then.
+fn part_of(path: &Path) -> io::Result<Part> {
+    let mut file = File::open(path)?;
+    let mut hashed = description::Hashing::new(io::sink());
+    io::copy(&mut file, &mut hashed)?;
+    file.sync_all()?;
+    Ok(hashed.finish().1)
 }
 
 /// The tree as a zstd-compressed cpio archive.
@@ -235,7 +286,8 @@ mod tests {
             fingerprint: format!("of {name}"),
             ..Description::default()
         };
-        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree: &tree() };
+        let (tree, place) = (&tree(), Place::Initramfs);
+        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree, place };
         write(folder, image, |_| {})
     }
 
@@ -324,7 +376,8 @@ mod tests {
         let path = format!("/{}", "x/".repeat(2049));
         tree.insert(&path, Node::file(&b""[..], 0o600, "x")).unwrap();
         let description = Description::default();
-        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree: &tree };
+        let (tree, place) = (&tree, Place::Initramfs);
+        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree, place };
         let error = write(&folder, image, |_| {}).unwrap_err();
         assert!(matches!(error, OutputError::Cpio(_)), "{error}");
         assert_eq!(Description::read(&folder), Some(before));

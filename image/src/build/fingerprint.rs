@@ -33,6 +33,8 @@ pub(super) fn of(
     fingerprint.add("name", appliance.name.as_bytes());
     fingerprint.add("packages", packages.to_string().as_bytes());
     fingerprint.add("activator", activator);
+    // --format may say something else than appliance.toml.
+    fingerprint.add("root", format!("{:?}", appliance.config.root.format).as_bytes());
     add_sources(&mut fingerprint, &appliance.folder)?;
     let images = || appliance.config.image.values();
     for folder in images().filter_map(|image| image.cargo.as_deref()) {

@@ -5,7 +5,7 @@
 //! lock --fetch--> packages --> tree  <-- container images, bundles, files, activator
 //!                                |
 //!                                v
-//!                    kernel + initramfs + image.json
+//!              kernel + initramfs (+ disk) + image.json
 //! ```
 //!
 //! The fingerprint of everything that goes in is kept in image.json: an unchanged appliance is not
@@ -19,19 +19,20 @@ mod modules;
 mod network;
 mod packages;
 mod podman;
+mod root;
 
 use crate::appliance::{Appliance, Files};
 use crate::base;
 use crate::cache::Cache;
 use crate::command_line::Arch;
-use crate::debian::{Architecture, Debian};
+use crate::debian::{Architecture, Debian, tools};
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::finding::forbids;
 use crate::guest;
 use crate::kernel::{self, Kernel};
 use crate::login;
-use crate::output::{self, description::Description};
-use crate::terminal::{Measure, Task};
+use crate::output::{self, Place, description::Description};
+use crate::terminal::{self, Measure, Task};
 use crate::tree::Node;
 use crate::units::Compiled;
 use activator::manifest::{self, Module, UnitKind};
@@ -126,9 +127,9 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         return Ok(Built { folder, compiled });
     }
     let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
-    let network = appliance.config.network.as_ref();
-    packages.put_into(&mut tree, appliance, Containers::of(appliance, &compiled))?;
-    if let Some(network) = network {
+    let containers = Containers::of(appliance, &compiled);
+    let left_out = packages.put_into(&mut tree, appliance, containers)?;
+    if let Some(network) = &appliance.config.network {
         network::put_into(&mut tree, network).map_err(conflict)?;
     }
     let config = std::sync::Arc::from("appliance.toml");
@@ -156,6 +157,10 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
             let template = tree.content(&container.template);
             container.digest = template.map(|text| manifest::Container::digest_of(text));
         }
+    }
+    if let Some(disk) = &appliance.config.disk {
+        // Where a tmpfs will be, PID 1 makes it.
+        tree.make_directory(&disk.path, 0o755, "appliance.toml").map_err(conflict)?;
     }
     for module in &kernel.modules {
         let path = format!("/{}", module.path.display());
@@ -186,15 +191,36 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         units: compiled.units.iter().map(|unit| unit.name.clone()).collect(),
         packages,
         images,
+        left_out,
         ..Description::default()
     };
-    let size = output::cpio::size(&tree)
-        .map_err(|error| Failure::new(FAILED, "write the image").because(error))?;
+    if left_out.files > 0 {
+        let mebibytes = left_out.size.div_ceil(1 << 20);
+        terminal::note(format!(
+            "left {} files of documentation out ({mebibytes} MiB); `[root] docs = true` keeps them",
+            left_out.files
+        ));
+    }
+    let failed = |error| Failure::new(FAILED, "write the image").because(error);
+    let boot;
+    let place = match appliance.config.root.format.is_disk(tree.size()) {
+        true => {
+            let sha256 = section.kernel.sha256;
+            let kernel = Kernel::extract(&cache, &kernel_package[0], sha256, &root::MODULES)
+                .map_err(|error| Failure::of(FAILED, &error))?;
+            let device = root::device(&appliance.config);
+            boot = root::tree(activator, &kernel, device).map_err(conflict)?;
+            let mkfs = tools::program(&debian, "erofs-utils", "mkfs.erofs")
+                .map_err(|error| of_debian("fetch mkfs.erofs", error))?;
+            Place::Disk { boot: &boot, mkfs: Box::new(mkfs.command()) }
+        }
+        false => Place::Initramfs,
+    };
+    let size = place.work(&tree).map_err(failed)?;
     let task = Task::begin("writing the image", Measure::Bytes, size);
-    let image =
-        output::Image { description, kernel: &kernel.image, manifest: &encoded, tree: &tree };
-    output::write(&folder, image, |bytes| task.advance(bytes))
-        .map_err(|error| Failure::new(FAILED, "write the image").because(error))?;
+    let (kernel, manifest) = (&kernel.image[..], &encoded[..]);
+    let image = output::Image { description, kernel, manifest, tree: &tree, place };
+    output::write(&folder, image, |bytes| task.advance(bytes)).map_err(failed)?;
     drop(task);
     Ok(Built { folder, compiled })
 }
@@ -212,6 +238,7 @@ fn kernel(
     let mut wanted: Vec<&str> = MODULES.to_vec();
     wanted.extend(modules::of(&compiled.units));
     wanted.extend(more);
+    wanted.extend(appliance.config.disk.iter().map(|_| root::DISK_MODULE));
     wanted.extend(appliance.config.network.iter().flat_map(|network| network.modules()));
     wanted.extend(own.iter().map(String::as_str));
     Kernel::extract(cache, package, section.kernel.sha256, &wanted).map_err(|error| {

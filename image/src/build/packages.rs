@@ -12,6 +12,7 @@ use crate::finding::Finding;
 use crate::generator::Packaged;
 use crate::lock::{self, Lock, Section, Wanted};
 use crate::login;
+use crate::output::description::LeftOut;
 use crate::terminal::{self, Measure, Task};
 use crate::tree::{Kind, Tree, filter};
 use crate::units::{Compiled, podman};
@@ -209,15 +210,26 @@ impl Packages {
     }
 
     /// Puts what runs into an image; what runs containers if there are any, the DHCP client if the
-    /// network wants one.
+    /// network wants one. Says what was left out for being documentation.
     pub(super) fn put_into(
         &self,
         tree: &mut Tree,
         appliance: &Appliance,
         containers: Containers,
-    ) -> Result<(), Failure> {
+    ) -> Result<LeftOut, Failure> {
+        let mut left_out = LeftOut::default();
+        let docs = appliance.config.root.docs;
         let mut whole = self.whole.clone();
-        whole.retain(|path, _| filter::is_wanted(path));
+        whole.retain(|path, node| {
+            if !filter::is_documentation(path) {
+                return filter::is_wanted(path);
+            }
+            if !docs && node.kind != Kind::Directory {
+                left_out.files += 1;
+                left_out.size += node.size();
+            }
+            docs
+        });
         tree.graft("/", &whole).map_err(super::conflict)?;
         let mut programs = match containers {
             Containers::Some => engine::roots(appliance),
@@ -232,7 +244,7 @@ impl Packages {
                 .map_err(|error| Failure::new(BUG, "find what programs need").because(error))?;
             tree.graft("/", &parts).map_err(super::conflict)?;
         }
-        Ok(())
+        Ok(left_out)
     }
 }
 

@@ -3,11 +3,11 @@
 use super::guest::{print, print_json};
 use crate::appliance::Appliance;
 use crate::build;
-use crate::command_line::{Arch, Build, Format, Inspect, Lock};
+use crate::command_line::{Arch, Build, Inspect, Lock};
 use crate::exit::{BAD_INPUT, FAILED, Failure};
 use crate::lock;
 use crate::output::description::Description;
-use crate::output::{INITRAMFS, KERNEL, MANIFEST};
+use crate::output::{INITRAMFS, KERNEL, MANIFEST, ROOT};
 use std::path::Path;
 
 /// Files that `inspect` lists.
@@ -32,9 +32,11 @@ pub fn lock(arguments: &Lock) -> Result<(), Failure> {
 
 /// `rouse build`
 pub fn build(arguments: &Build) -> Result<(), Failure> {
-    let appliance = Appliance::open(&arguments.appliance)?;
+    let mut appliance = Appliance::open(&arguments.appliance)?;
     let arch = Arch::or_host(arguments.arch)?;
-    let Format::Initramfs = arguments.format;
+    if let Some(format) = arguments.format {
+        appliance.config.root.format = format;
+    }
     let built = build::build(&appliance, arch, arguments.output.as_deref())?;
     if arguments.check_reproducible {
         let scratch = tempfile::tempdir()
@@ -46,7 +48,8 @@ pub fn build(arguments: &Build) -> Result<(), Failure> {
 }
 
 fn compare(one: &Path, other: &Path) -> Result<(), Failure> {
-    for name in [KERNEL, INITRAMFS, MANIFEST] {
+    let disk = one.join(ROOT).exists() || other.join(ROOT).exists();
+    for name in [KERNEL, INITRAMFS, MANIFEST].into_iter().chain(disk.then_some(ROOT)) {
         let read = |folder: &Path| {
             let path = folder.join(name);
             std::fs::read(&path).map_err(|error| {
@@ -78,6 +81,17 @@ pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
         mebibytes(image.initramfs.size),
         mebibytes(image.initramfs_raw_size)
     );
+    if let Some(root) = &image.root {
+        text += &format!("  root       {:>10}, a read-only disk\n", mebibytes(root.size));
+    }
+    let left_out = image.left_out;
+    if left_out.files > 0 {
+        text += &format!(
+            "  left out   {:>10}, {} files of documentation (`[root] docs = true` keeps them)\n",
+            mebibytes(left_out.size),
+            left_out.files
+        );
+    }
     text += "packages\n";
     for package in &image.packages {
         text += &format!("  {package}\n");

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod check;
+mod disk;
 pub mod guest;
 mod network;
 pub mod reload;

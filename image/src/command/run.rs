@@ -1,5 +1,6 @@
 //! `rouse run`, and the process of a VM that it starts.
 
+use super::disk;
 use super::guest::{self, print};
 use super::network;
 use crate::appliance::Appliance;
@@ -50,6 +51,9 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
             .hint(format!("`rouse poweroff {name}` ends it; --name gives another name")));
     }
     let built = build::build(&appliance, arch, None)?;
+    if !arguments.print_command {
+        disk::prepare(&appliance, &name)?;
+    }
     let spec = spec(arguments, &appliance, arch, &registry, name, &built)?;
     if arguments.print_command {
         let command = vm::command(&spec, &registry).map_err(|error| Failure::of(FAILED, &error))?;
@@ -108,7 +112,7 @@ fn spec(
             kernel: built.folder.join(output::KERNEL),
             initrd: Some(built.folder.join(output::INITRAMFS)),
             command_line: String::new(),
-            disks: Vec::new(),
+            disks: disk::of(appliance, &name, built)?,
             nic: appliance.config.network.as_ref().map(network::nic),
             fw_cfg: Vec::new(),
         },

@@ -178,7 +178,7 @@ impl<'a> Links<'a> {
 
 /// Names with the same key are one file. Empty files are never linked: their `Arc`s may share
 /// an address by chance.
-fn key(node: &Node) -> Option<(*const u8, u32, u32, u32)> {
+pub(super) fn key(node: &Node) -> Option<(*const u8, u32, u32, u32)> {
     match &node.kind {
         Kind::File(content) if !content.is_empty() => {
             Some((Arc::as_ptr(content).cast(), node.mode, node.uid, node.gid))

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Raised when a field changes its meaning or goes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What an image is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,11 @@ pub struct Description {
     pub initramfs: Part,
     /// Size of the initramfs before compression, in bytes.
     pub initramfs_raw_size: u64,
+    /// The disk's file, if the guest's files are on a disk; the initramfs is small then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Part>,
+    /// Documentation that packages brought and the image left out.
+    pub left_out: LeftOut,
     /// The manifest's file.
     pub manifest: Part,
     /// All files of the guest with a content, by path.
@@ -54,6 +59,15 @@ pub struct Part {
     pub size: u64,
     /// SHA-256, hexadecimal.
     pub sha256: String,
+}
+
+/// Files that are not in the image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub size: u64,
 }
 
 /// One file of the guest.
@@ -88,7 +102,8 @@ impl Description {
         let whole = |(name, part): (&str, &Part)| {
             folder.join(name).metadata().is_ok_and(|metadata| metadata.len() == part.size)
         };
-        description.fingerprint == fingerprint && parts.into_iter().all(whole)
+        let root = description.root.iter().map(|root| (super::ROOT, root));
+        description.fingerprint == fingerprint && parts.into_iter().chain(root).all(whole)
     }
 
     /// The text of `image.json`; the same for the same description.

@@ -1,25 +1,22 @@
 //! Which files of packages a guest has no use for.
 
-/// Folders below /usr/share that are for people, package managers and other inits.
+/// Folders below /usr/share that are for package managers, desktops and shells of people.
 const SHARE: &[&str] = &[
     "applications",
     "bash-completion",
     "bug",
-    "common-licenses",
-    "doc",
-    "doc-base",
     "fish",
     "gdb",
     "icons",
-    "info",
     "initramfs-tools",
     "lintian",
-    "locale",
-    "man",
     "menu",
     "pixmaps",
     "zsh",
 ];
+
+/// Folders below /usr/share that people read: manuals, licences, translations.
+const DOCUMENTATION: &[&str] = &["common-licenses", "doc", "doc-base", "info", "locale", "man"];
 
 /// Other folders, and what makes them useless here.
 const FOLDERS: &[&str] = &[
@@ -48,9 +45,16 @@ const FOLDERS: &[&str] = &[
     "/usr/lib/systemd/user-preset",
 ];
 
-/// Whether a file of a package belongs into an image. To be asked after units, sysusers and
-/// tmpfiles have been read. `/usr/share/doc/PACKAGE/copyright` goes as well: an image that is
-/// passed on has to bring the licences in another way.
+/// Whether a file of a package is documentation, or a translation. `/usr/share/doc/PACKAGE/
+/// copyright` is as well: an image that is passed on without has to bring the licences in another
+/// way.
+pub fn is_documentation(path: &str) -> bool {
+    let folder = path.strip_prefix("/usr/share/").and_then(|rest| rest.split('/').next());
+    folder.is_some_and(|folder| DOCUMENTATION.contains(&folder))
+}
+
+/// Whether a file of a package that is no documentation belongs into an image. To be asked after
+/// units, sysusers and tmpfiles have been read.
 pub fn is_wanted(path: &str) -> bool {
     if FOLDERS.iter().any(|folder| is_at_or_below(path, folder)) {
         return false;
@@ -91,8 +95,7 @@ mod tests {
             "/usr/lib/python3/dist-packages/audit/__init__.py",
         ];
         let dropped = [
-            "/usr/share/doc/crun/copyright",
-            "/usr/share/man/man1/crun.1.gz",
+            "/usr/share/icons/x.png",
             "/usr/lib/x86_64-linux-gnu/gconv/UTF-16.so",
             "/usr/lib/x86_64-linux-gnu/libcrun.a",
             "/usr/lib/systemd/system/podman.socket",
@@ -100,6 +103,9 @@ mod tests {
             "/etc/init.d/lighttpd",
         ];
         assert_eq!(kept.map(is_wanted), [true; 8]);
-        assert_eq!(dropped.map(is_wanted), [false; 7]);
+        assert_eq!(dropped.map(is_wanted), [false; 6]);
+        let read = ["/usr/share/doc/crun/copyright", "/usr/share/man/man1/crun.1.gz"];
+        assert_eq!(read.map(is_documentation), [true; 2]);
+        assert_eq!(kept.map(is_documentation), [false; 8]);
     }
 }

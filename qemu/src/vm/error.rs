@@ -8,6 +8,7 @@ use crate::publish::HostAddress;
 use crate::registry::RegistryError;
 use crate::vsock;
 use std::io;
+use std::path::PathBuf;
 
 /// Why a VM did not run.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum VmError {
     /// What it boots is not there.
     #[error(transparent)]
     Hardware(#[from] HardwareError),
+    /// A disk that the guest would write to is another VM's.
+    #[error("use the disk {}: a running VM has it", .0.display())]
+    DiskBusy(PathBuf),
     /// The vsock device.
     #[error("start the vsock device: {0}")]
     Vsock(vsock::Error),
@@ -79,7 +83,8 @@ impl VmError {
     /// Who is to blame.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Registry(RegistryError::NameTaken(_) | RegistryError::CidBusy { .. })
+            Self::DiskBusy(_)
+            | Self::Registry(RegistryError::NameTaken(_) | RegistryError::CidBusy { .. })
             | Self::Vsock(vsock::Error::BusyCid { .. } | vsock::Error::BusySocket(_)) => {
                 Blame::Busy
             }

@@ -5,6 +5,7 @@
 //!
 //! | step | if it fails |
 //! |---|---|
+//! | lock the disks that it writes to | another VM has one |
 //! | take a place in the registry | name or CID are busy |
 //! | make the token | |
 //! | start the vsock device | |
@@ -21,13 +22,15 @@ pub use event::{Blame, Event, Failure, Outcome};
 use crate::accelerator::{Accelerator, Choice, Memory};
 use crate::connect::Route;
 use crate::emulator::Emulator;
-use crate::machine::{Arch, FwCfg, FwCfgContent, Hardware, Machine, VsockDevice};
+use crate::machine::{Arch, Disk, DiskAccess, FwCfg, FwCfgContent, Hardware, Machine, VsockDevice};
 use crate::publish::{self, HostAddress, Publish};
 use crate::registry::{Claim, Entry, Folder, Registry, Stage, VsockKind, Wanted, replace_file};
 use crate::watch::{End, Fallback, Watch};
 use crate::{vhost, vsock};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -98,6 +101,7 @@ pub fn run(
     report: &mut dyn FnMut(Event),
 ) -> Result<Outcome, VmError> {
     spec.hardware.check()?;
+    let _disks = lock_disks(&spec.hardware)?;
     let vsock = vsock_kind();
     let claim = registry.claim(&Wanted {
         name: &spec.name,
@@ -111,6 +115,21 @@ pub fn run(
     write_token(claim.folder()).map_err(VmError::system("make a token"))?;
     let vm = Vm { spec, siblings: registry.siblings(), memory: Memory::new(&spec.cache), claim };
     vm.run(guest, stop, report)
+}
+
+/// Locks the disks that the guest writes to, for as long as it is there: a disk has one writer.
+fn lock_disks(hardware: &Hardware) -> Result<Vec<File>, VmError> {
+    let written = hardware.disks.iter().filter(|disk| disk.access == DiskAccess::ReadWrite);
+    let lock = |disk: &Disk| {
+        let file = File::options().read(true).write(true).open(&disk.path);
+        let file = file.map_err(VmError::system("open the disk"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(VmError::DiskBusy(disk.path.clone())),
+            Err(error) => Err(VmError::system("lock the disk")(error.into())),
+        }
+    };
+    written.map(lock).collect()
 }
 
 /// The command line that [`run`] would use if it were called now, for a person to read.
