@@ -32,6 +32,7 @@ pub mod static_build;
 pub mod terminal;
 pub mod tree;
 pub mod units;
+pub mod vmlinux;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -125,7 +125,7 @@ pub struct Hardware {
     pub memory: u32,
     /// Virtual processors, 1 to [`PROCESSORS_MAX`].
     pub cpus: u32,
-    /// The kernel: a bzImage, or arm64's Image.
+    /// The kernel: a bzImage, an unpacked one with a PVH entry, or arm64's Image.
     pub kernel: PathBuf,
     /// The initial ramdisk.
     pub initrd: Option<PathBuf>,

@@ -5,8 +5,11 @@ use super::guest::{self, print};
 use super::network;
 use crate::appliance::Appliance;
 use crate::build;
+use crate::cache::Cache;
 use crate::command_line::{Arch, Run};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
+use crate::output::description::Description;
+use crate::vmlinux::{self, VmlinuxError};
 use crate::{output, terminal};
 use activator::address::kind_name;
 use activator::client;
@@ -24,7 +27,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a guest may take to stop its services before its VM is ended.
@@ -109,7 +112,7 @@ fn spec(
             arch: machine,
             memory: appliance.config.vm.memory,
             cpus: appliance.config.vm.cpus,
-            kernel: built.folder.join(output::KERNEL),
+            kernel: kernel(appliance, arch, built, &cache)?,
             initrd: Some(built.folder.join(output::INITRAMFS)),
             command_line: String::new(),
             disks: disk::of(appliance, &name, built)?,
@@ -125,6 +128,29 @@ fn spec(
         grace: GRACE,
         name,
     })
+}
+
+/// The kernel in the form that boots fastest, unless the appliance wants another.
+fn kernel(
+    appliance: &Appliance,
+    arch: Arch,
+    built: &build::Built,
+    cache: &Cache,
+) -> Result<PathBuf, Failure> {
+    let packed = built.folder.join(output::KERNEL);
+    if appliance.config.vm.kaslr || arch != Arch::X86_64 {
+        return Ok(packed);
+    }
+    let image = Description::read(&built.folder);
+    let sha256 = image.map(|image| image.kernel.sha256).unwrap_or_default();
+    match vmlinux::of(cache, &packed, &sha256) {
+        // A kernel that cannot be started so boots as it always did.
+        Err(error @ VmlinuxError::Malformed { .. }) => {
+            terminal::note(format!("the kernel unpacks itself in the guest: {error}"));
+            Ok(packed)
+        }
+        other => other.map_err(|error| Failure::of(FAILED, &error)),
+    }
 }
 
 /// Unit, the listener as people write it, its address.
