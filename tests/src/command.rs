@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 /// `rouse` with a runtime folder of its own and the tests' cache.
 pub struct Rouse {
     runtime: tempfile::TempDir,
+    data: tempfile::TempDir,
     program: PathBuf,
     cache: PathBuf,
 }
@@ -48,12 +49,18 @@ impl Rouse {
     pub fn new() -> Self {
         // Unix socket paths are short: not below target/.
         let runtime = tempfile::Builder::new().prefix("rt").tempdir_in("/tmp").unwrap();
-        Self { runtime, program: program(), cache: cache() }
+        let data = tempfile::Builder::new().prefix("data").tempdir_in("/tmp").unwrap();
+        Self { runtime, data, program: program(), cache: cache() }
     }
 
     /// The folder of its running VMs.
     pub fn runtime(&self) -> &Path {
         self.runtime.path()
+    }
+
+    /// The folder of its disks.
+    pub fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// The tests' cache, which all of them share.
@@ -73,6 +80,7 @@ impl Rouse {
             .args(arguments)
             .env("ROUSE_RUNTIME_DIR", self.runtime.path())
             .env("ROUSE_CACHE_DIR", &self.cache)
+            .env("ROUSE_DATA_DIR", self.data())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         command

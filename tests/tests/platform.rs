@@ -1,0 +1,197 @@
+//! What a machine may have beside a processor and a vsock: a root on a disk, a disk that keeps
+//! what is written, a network. Two boots of one appliance serve all these checks.
+
+use rouse_tests::{Appliance, Rouse, Vm};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const TABLES: &str = "
+[root]
+format = \"disk\"
+
+[disk]
+size = \"64M\"
+path = \"/var/lib/data\"
+
+[network]
+";
+
+/// A server on the host's loopback that answers every request with one line.
+fn server() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let answer = "HTTP/1.0 200 OK\r\nContent-Length: 13\r\n\r\nfrom the host";
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn appliance(network: &str) -> Appliance {
+    let toml = Appliance::repository().join("tests/appliances/guest/appliance.toml");
+    let toml = std::fs::read_to_string(toml).unwrap();
+    Appliance::guest()
+        .with("appliance.toml", &format!("{toml}{TABLES}{network}"))
+        // It wants the network, as units of packages write it.
+        .with(
+            "asks.service",
+            "[Unit]\nWants=network-online.target\nAfter=network-online.target\n\n\
+             [Service]\nType=oneshot\nRemainAfterExit=yes\n\
+             ExecStart=/usr/bin/busybox cp /etc/resolv.conf /run/asked\n\n\
+             [Install]\nWantedBy=multi-user.target\n",
+        )
+}
+
+#[test]
+fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
+    let rouse = Arc::new(Rouse::new());
+    let (server, forwarded) = (server(), free_port());
+    let dynamic = appliance(&format!("forward = [\"127.0.0.1:{forwarded}=7\"]\n"));
+    let vm = Vm::start_in(rouse.clone(), &dynamic, "first", &[]);
+    println!("{}", vm.announced);
+    the_root_is_a_read_only_disk(&vm, &rouse);
+    containers_run_on_it(&vm);
+    dhcp_gives_an_address_and_units_wait_for_it(&vm);
+    assert_eq!(fetch(&vm, server), "from the host");
+    a_forward_leads_in(&vm, forwarded);
+    units_are_taken_anew(&vm, &dynamic);
+    let size = data_is_written(&vm);
+    nobody_else_gets_the_disk(&rouse, &dynamic);
+    assert_eq!(vm.poweroff(), 0);
+
+    let fixed = appliance(
+        "address = \"10.0.2.20/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\"]\n\
+         outgoing = false\n",
+    )
+    .replace("appliance.toml", "\"64M\"", "\"128M\"");
+    let vm = Vm::start_in(rouse, &fixed, "first", &[]);
+    data_is_still_there_and_has_more_room(&vm, size);
+    a_fixed_address_is_set_before_anything_starts(&vm);
+    let answer = fetch(&vm, server);
+    assert!(!answer.contains("from the host"), "{answer}");
+    assert_eq!(vm.poweroff(), 0);
+}
+
+fn the_root_is_a_read_only_disk(vm: &Vm, rouse: &Rouse) {
+    let mounts = vm.shell("grep ' / ' /proc/mounts");
+    assert!(mounts.starts_with("/dev/vdb / erofs ro"), "{mounts}");
+    let refused = vm.shell("touch /usr/x || echo refused");
+    assert!(refused.contains("refused"), "{refused}");
+    // The archive says who owns what, whoever built it.
+    let owners = vm.shell("stat -c '%u %a' /home/ann /usr/lib/rouse/activator /bin/busybox");
+    assert_eq!(owners, "1000 700\n0 755\n0 755\n");
+    let left = vm.shell("ls /usr/share/doc /usr/share/man; ls /proc/1/root/init");
+    assert!(left.contains("No such file") && left.contains("/init"), "{left}");
+    let command = rouse.run(["list"]).success().text();
+    assert!(command.contains("first"), "{command}");
+}
+
+fn containers_run_on_it(vm: &Vm) {
+    // crun's pivot_root(2) wants a root that is a mount.
+    assert_eq!(vm.send(3000, b"hello").success().text(), "hello");
+}
+
+fn dhcp_gives_an_address_and_units_wait_for_it(vm: &Vm) {
+    vm.wait_until("the unit that asks for a network", |vm| {
+        vm.service("asks.service").state == "exited"
+            || vm.shell("ls /run/asked").contains("/run/asked\n")
+    });
+    assert_eq!(vm.shell("cat /run/asked"), "nameserver 10.0.2.3\n");
+    let address = vm.shell("ip -4 -o addr show dev eth0; ip route");
+    assert!(address.contains("10.0.2.15/24"), "{address}");
+    assert!(address.contains("default via 10.0.2.2"), "{address}");
+}
+
+fn fetch(vm: &Vm, port: u16) -> String {
+    vm.shell(&format!("timeout 20 wget -q -O - http://10.0.2.2:{port}/ || echo nothing"))
+}
+
+fn a_forward_leads_in(vm: &Vm, port: u16) {
+    vm.shell("(socat TCP-LISTEN:7,fork,reuseaddr PIPE </dev/null >/dev/null 2>&1 &)");
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        // QEMU accepts at once, and finds nobody in the guest until socat listens.
+        let mut answer = String::new();
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let _ = stream.write_all(b"through the forward");
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_string(&mut answer);
+        if answer == "through the forward" {
+            return;
+        }
+        assert!(Instant::now() < end, "{answer}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// What a reload may need is looked for on the disk.
+fn units_are_taken_anew(vm: &Vm, appliance: &Appliance) {
+    let reload = |text: &str| {
+        std::fs::write(appliance.path().join("asks.service"), text).unwrap();
+        let folder = appliance.path().to_str().unwrap();
+        vm.rouse.run(["reload", &vm.name, folder])
+    };
+    let unit = |program: &str| format!("[Service]\nType=oneshot\nExecStart={program}\n");
+    assert_eq!(reload(&unit("/usr/bin/busybox true")).code, 0);
+    std::fs::write(appliance.path().join("added"), "#!/bin/sh\n").unwrap();
+    let toml = appliance.path().join("appliance.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, format!("{text}\n[files]\n\"/usr/bin/added\" = \"added\"\n")).unwrap();
+    let refused = reload(&unit("/usr/bin/added"));
+    assert_eq!(refused.code, 1, "{}", refused.stderr);
+    assert!(refused.stderr.contains("/usr/bin/added"), "{}", refused.stderr);
+    std::fs::write(&toml, text).unwrap();
+}
+
+/// The disk's size in blocks of 1024 bytes.
+fn blocks(vm: &Vm) -> u64 {
+    let text = vm.shell("df -k /var/lib/data | tail -n 1 | awk '{print $2}'");
+    text.trim().parse().unwrap_or_else(|_| panic!("{text}"))
+}
+
+fn data_is_written(vm: &Vm) -> u64 {
+    let mounts = vm.shell("grep /var/lib/data /proc/mounts");
+    assert!(mounts.starts_with("/dev/vda /var/lib/data ext4 rw"), "{mounts}");
+    // No sync: switching off is enough.
+    vm.shell("echo kept >/var/lib/data/file; echo lost >/var/lib/file");
+    let blocks = blocks(vm);
+    assert!((40 << 10..64 << 10).contains(&blocks), "{blocks}");
+    blocks
+}
+
+fn nobody_else_gets_the_disk(rouse: &Rouse, appliance: &Appliance) {
+    let other = Rouse::new();
+    let mut command = other.command(["run", "--name", "first", "-d"]);
+    command.arg(appliance.path()).env("ROUSE_DATA_DIR", rouse.data());
+    let output = rouse_tests::feed(&mut command, b"");
+    assert_eq!(output.code, 75, "{}", output.stderr);
+    assert!(output.stderr.contains("a running VM has it"), "{}", output.stderr);
+}
+
+fn data_is_still_there_and_has_more_room(vm: &Vm, before: u64) {
+    assert_eq!(vm.shell("cat /var/lib/data/file"), "kept\n");
+    let lost = vm.shell("cat /var/lib/file");
+    assert!(lost.contains("No such file"), "{lost}");
+    let now = blocks(vm);
+    assert!(now > before + (before / 2), "{before} {now}");
+    assert!(Path::new(&vm.rouse.data().join("first.ext4")).exists());
+}
+
+fn a_fixed_address_is_set_before_anything_starts(vm: &Vm) {
+    let address = vm.shell("ip -4 -o addr show dev eth0; ip route; cat /etc/resolv.conf");
+    for text in ["10.0.2.20/24", "default via 10.0.2.2", "nameserver 10.0.2.3"] {
+        assert!(address.contains(text), "{text} in {address}");
+    }
+}
