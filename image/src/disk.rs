@@ -119,7 +119,7 @@ fn make(path: &Path, bytes: u64, tools: &Tools) -> Result<String, DiskError> {
         file.set_len(0).map_err(at(path))?;
         file.set_len(bytes).map_err(at(path))?;
         let mut command = tools.make.command();
-        // Without a configuration file of this machine's, the built-in defaults hold.
+        // The package's own, and not this machine's.
         command.env("MKE2FS_CONFIG", tools.make.tree.join("etc/mke2fs.conf"));
         command.args(["-q", "-F", "-t", "ext4", "-m", "1", "-E", "root_owner=0:0"]).arg(&partial);
         run("make", path, command, 1)?;

@@ -244,7 +244,9 @@ impl Machine {
             words.flag("-device", format!("virtio-blk-pci,drive=disk{index}"));
         }
         if let Some(nic) = &self.hardware.nic {
-            words.flag("-nic", nic.word());
+            words.flag("-netdev", nic.netdev());
+            // Nothing boots from it: its option ROM would only take time.
+            words.flag("-device", "virtio-net-pci,netdev=network,romfile=");
         }
         match &self.vsock {
             VsockDevice::None => {}

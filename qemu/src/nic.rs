@@ -47,9 +47,9 @@ pub enum Protocol {
 }
 
 impl Nic {
-    /// What stands behind `-nic`.
-    pub(crate) fn word(&self) -> String {
-        let mut word = String::from("user,model=virtio-net-pci,ipv6=off");
+    /// What stands behind `-netdev`; the device's name is `network`.
+    pub(crate) fn netdev(&self) -> String {
+        let mut word = String::from("user,id=network,ipv6=off");
         if self.outgoing == Outgoing::Nobody {
             word.push_str(",restrict=on");
         }
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_word_says_who_gets_in_and_out() {
-        assert_eq!(Nic::default().word(), "user,model=virtio-net-pci,ipv6=off");
+        assert_eq!(Nic::default().netdev(), "user,id=network,ipv6=off");
         let forward =
             |protocol, host: &str, port| Forward { protocol, host: host.parse().unwrap(), port };
         let nic = Nic {
@@ -81,8 +81,8 @@ mod tests {
             ],
         };
         assert_eq!(
-            nic.word(),
-            "user,model=virtio-net-pci,ipv6=off,restrict=on,\
+            nic.netdev(),
+            "user,id=network,ipv6=off,restrict=on,\
              hostfwd=tcp:127.0.0.1:8080-:80,hostfwd=udp:0.0.0.0:53-:5353"
         );
     }

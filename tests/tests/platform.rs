@@ -195,3 +195,23 @@ fn a_fixed_address_is_set_before_anything_starts(vm: &Vm) {
         assert!(address.contains(text), "{text} in {address}");
     }
 }
+
+#[test]
+fn a_disk_is_the_same_bytes_twice() {
+    let rouse = Rouse::new();
+    let appliance = Appliance::tiny();
+    let image = tempfile::tempdir().unwrap();
+    let folder = image.path().join("tiny");
+    let mut command = rouse.command(["build", "-q", "--format", "disk", "--check-reproducible"]);
+    command.arg("--output").arg(&folder).arg(appliance.path());
+    rouse_tests::feed(&mut command, b"").success();
+    // erofs' superblock lies 1024 bytes into the disk.
+    let root = std::fs::read(folder.join("root.erofs")).unwrap();
+    assert_eq!(root[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes());
+    let inspected = rouse.run(["inspect", folder.to_str().unwrap()]).success().text();
+    assert!(inspected.contains("a read-only disk"), "{inspected}");
+    // What is in the initramfs only shows the way there.
+    let initramfs = folder.join("initramfs.zst").metadata().unwrap().len();
+    let manifest = rouse.run(["inspect", "--json", folder.to_str().unwrap()]).success().text();
+    assert!(initramfs < 8 << 20 && manifest.contains("\"/usr/bin/hello\""), "{initramfs}");
+}

@@ -27,7 +27,7 @@ pub enum Format {
 
 /// Bytes of files from which on [`Format::Auto`] is a disk: unpacking them takes longer than finding
 /// the disk, and they would take that much of the guest's memory.
-pub const LARGE: u64 = 24 << 20;
+pub const LARGE: u64 = 48 << 20;
 
 impl Format {
     /// Whether an image with that many bytes of files is a disk.
