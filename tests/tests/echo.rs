@@ -561,6 +561,15 @@ fn more_of_the_other_architecture() {
     whole_tutorial_file(architecture);
     sibling(architecture);
     boots(architecture, count("ROUSE_TEST_FOREIGN_BOOTS", 3));
+    podman_answers(architecture);
+}
+
+/// Podman's API in `configs/podman`, asked from the host over vsock.
+fn podman_answers(architecture: &str) {
+    let appliance = Appliance::of_config("podman");
+    let vm = Vm::start(&appliance, "podman", &["--arch", architecture]);
+    let answer = vm.send(2375, b"GET /_ping HTTP/1.0\r\n\r\n").text();
+    assert!(answer.starts_with("HTTP/1.") && answer.ends_with("OK"), "{answer}");
 }
 
 /// Boots in a row, none lost: TCG guests are stable.
