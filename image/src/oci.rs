@@ -23,7 +23,7 @@ mod check;
 mod specification;
 
 pub use check::check;
-pub use image::ContainerImage;
+pub use image::{ContainerImage, HealthCheck};
 
 use crate::container::Container;
 use crate::finding::{Finding, Span};
@@ -166,15 +166,8 @@ mod tests {
     fn image() -> ContainerImage {
         let mut files = Tree::plain();
         files.insert("/echo", Node::file(&b"\x7fELF"[..], 0o755, "test")).unwrap();
-        ContainerImage {
-            reference: echo().image,
-            files,
-            entrypoint: vec!["/echo".into()],
-            command: vec![],
-            environment: vec![],
-            user: None,
-            working_directory: None,
-        }
+        let entrypoint = vec!["/echo".into()];
+        ContainerImage { entrypoint, ..ContainerImage::new(&echo().image, files) }
     }
 
     fn compile(container: &Container, image: &ContainerImage) -> Result<Bundle, Vec<Finding>> {

@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Modification time of everything in an image, in seconds since the epoch: fixed, so that it
-/// says nothing about the build; not 0, which some programs take for "unknown".
+/// Modification time of what is in an image, in seconds since the epoch, but for the files of
+/// container images: fixed, so that it says nothing about the build; not 0, which some programs
+/// take for "unknown".
 pub const MTIME: u32 = 1;
 
 /// Directories of the root that live in /usr since Debian 12.
@@ -57,6 +58,11 @@ pub struct Node {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// When it was last changed, in seconds since the epoch: [`MTIME`], or what a container
+    /// image says, since Python takes a file for stale whose time is another.
+    pub mtime: u32,
+    /// Extended attributes by their full names, xattr(7). An initramfs cannot hold them.
+    pub xattrs: BTreeMap<String, Arc<[u8]>>,
     /// Who brought it: a package (`crun 1.21-1`), a unit, `appliance.toml`, `rouse`.
     pub origin: Arc<str>,
 }
@@ -96,7 +102,8 @@ impl Node {
 
     /// Any node of root's.
     pub fn new(kind: Kind, mode: u32, origin: impl Into<Arc<str>>) -> Self {
-        Self { kind, mode: mode & 0o7777, uid: 0, gid: 0, origin: origin.into() }
+        let (mode, xattrs, origin) = (mode & 0o7777, BTreeMap::new(), origin.into());
+        Self { kind, mode, uid: 0, gid: 0, mtime: MTIME, xattrs, origin }
     }
 
     /// The same node with another owner.
@@ -117,10 +124,11 @@ impl Node {
         self.kind == Kind::Directory
     }
 
-    /// Whether it is the same but for who brought it.
+    /// Whether it is the same but for who brought it, and when.
     fn is_same(&self, other: &Self) -> bool {
         (self.mode, self.uid, self.gid) == (other.mode, other.uid, other.gid)
             && self.kind == other.kind
+            && self.xattrs == other.xattrs
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::config;
 use crate::static_build::Binary;
 use crate::tree::{DiskError, Node, Tree, TreeError};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,9 +24,54 @@ pub struct ContainerImage {
     pub user: Option<String>,
     /// Where it runs; None is /.
     pub working_directory: Option<String>,
+    /// What asks it to stop: a signal's name or number; None is SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Paths that are to be volumes, sorted.
+    pub volumes: Vec<String>,
+    /// Ports that it listens on, as the image says it: `80/tcp`. Sorted.
+    pub exposed_ports: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// How to ask whether it is well.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// `HEALTHCHECK` of a Containerfile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// `["NONE"]`, `["CMD", PROGRAM, ...]` or `["CMD-SHELL", COMMAND]`; never empty.
+    pub test: Vec<String>,
+    /// Between two checks, in nanoseconds; 0 is the engine's default, as in what follows.
+    pub interval_ns: u64,
+    /// The longest that a check may take, in nanoseconds.
+    pub timeout_ns: u64,
+    /// After the start, failures do not count for so long, in nanoseconds.
+    pub start_period_ns: u64,
+    /// Between two checks in that time, in nanoseconds.
+    pub start_interval_ns: u64,
+    /// So many failures in a row make it unhealthy.
+    pub retries: u32,
 }
 
 impl ContainerImage {
+    /// An image that says nothing about running its files.
+    pub fn new(reference: &str, files: Tree) -> Self {
+        Self {
+            reference: reference.into(),
+            files,
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            environment: Vec::new(),
+            user: None,
+            working_directory: None,
+            stop_signal: None,
+            volumes: Vec::new(),
+            exposed_ports: Vec::new(),
+            labels: BTreeMap::new(),
+            health_check: None,
+        }
+    }
+
     /// Puts an image together as appliance.toml describes it. `appliance` is the folder of
     /// appliance.toml, `binary` what its `cargo` was compiled to.
     pub fn assemble(
@@ -50,13 +96,12 @@ impl ContainerImage {
             (name.to_owned(), value.to_owned())
         };
         Ok(Self {
-            reference: reference.into(),
-            files,
             entrypoint: config.entrypoint.clone().unwrap_or(entrypoint),
             command: config.command.clone(),
             environment: config.environment.iter().map(pair).collect(),
             user: config.user.clone(),
             working_directory: config.working_directory.clone(),
+            ..Self::new(reference, files)
         })
     }
 

@@ -5,7 +5,7 @@
 //! content, the latter two padded to four bytes. Names that are hard links of each other carry
 //! one inode number; the content stands with the last of them, as cpio(1) does it.
 
-use crate::tree::{Kind, MTIME, Node, Tree};
+use crate::tree::{Kind, Node, Tree};
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -71,6 +71,7 @@ pub fn write(tree: &Tree, mut to: impl Write, mut progress: impl FnMut(u64)) -> 
             mode: file_type(&node.kind) | node.mode,
             uid: node.uid,
             gid: node.gid,
+            mtime: node.mtime,
             links: match (&node.kind, link) {
                 (Kind::Directory, _) => 2,
                 (_, Some(link)) => link.count,
@@ -88,7 +89,8 @@ pub fn write(tree: &Tree, mut to: impl Write, mut progress: impl FnMut(u64)) -> 
         let name = path.strip_prefix('/').unwrap_or(path);
         progress(entry(&mut to, &header, name, content)?);
     }
-    let trailer = Header { inode: 0, mode: 0, uid: 0, gid: 0, links: 1, size: 0, device: (0, 0) };
+    let trailer =
+        Header { inode: 0, mode: 0, uid: 0, gid: 0, mtime: 0, links: 1, size: 0, device: (0, 0) };
     progress(entry(&mut to, &trailer, TRAILER, &[])?);
     Ok(())
 }
@@ -99,20 +101,20 @@ struct Header {
     mode: u32,
     uid: u32,
     gid: u32,
+    mtime: u32,
     links: u32,
     size: u32,
     device: (u32, u32),
 }
 
 fn entry(mut to: impl Write, header: &Header, name: &str, content: &[u8]) -> io::Result<u64> {
-    let mtime = if name == TRAILER { 0 } else { MTIME };
     let fields = [
         header.inode,
         header.mode,
         header.uid,
         header.gid,
         header.links,
-        mtime,
+        header.mtime,
         header.size,
         0, // the device that the file is on
         0,
@@ -211,6 +213,7 @@ fn file_type(kind: &Kind) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::MTIME;
 
     /// An entry as it is read back.
     #[derive(Debug, PartialEq)]

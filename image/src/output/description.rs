@@ -1,6 +1,6 @@
 //! `image.json`: what an image is, for `rouse inspect` and `rouse run`.
 
-use crate::tree::{Kind, Tree};
+use crate::tree::{Kind, Node, Tree};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -118,7 +118,7 @@ impl Description {
     pub(super) fn describe_files(&mut self, tree: &Tree) {
         self.format = FORMAT;
         let files = tree.iter().filter(|(_, node)| matches!(node.kind, Kind::File(_)));
-        let entry = |(path, node): (&str, &crate::tree::Node)| FileEntry {
+        let entry = |(path, node): (&str, &Node)| FileEntry {
             path: path.into(),
             size: node.size(),
             origin: node.origin.to_string(),
@@ -172,8 +172,11 @@ impl Fingerprint {
                 Kind::BlockDevice(major, minor) => (format!("b {major} {minor}"), &[]),
                 Kind::Fifo => ("fifo".into(), &[]),
             };
-            let what = format!("{path}\0{kind} {} {} {}", node.mode, node.uid, node.gid);
-            self.add(&what, content);
+            let Node { mode, uid, gid, mtime, .. } = node;
+            self.add(&format!("{path}\0{kind} {mode} {uid} {gid} {mtime}"), content);
+            for (name, value) in &node.xattrs {
+                self.add(&format!("{path}\0xattr {name}"), value);
+            }
         }
     }
 
@@ -221,7 +224,6 @@ fn hexadecimal(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Node;
 
     #[test]
     fn a_fingerprint_sees_every_difference() {
