@@ -243,9 +243,9 @@ mod tests {
     #[test]
     fn what_crun_cannot_do_is_found_before_anything_is_fetched() {
         let config = "name = \"a\"\n[image.x]\nentrypoint = [\"/a\"]\nfiles = { \"/a\" = \"a.container\" }\n";
-        let found = errors(config, "[Container]\nImage=x\nNetwork=none\nReadOnly=false\n");
+        let found = errors(config, "[Container]\nImage=x\nNetwork=none\nSysctl=vm.swappiness=1\n");
         assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].contains("`ReadOnly=false` cannot be had"), "{found:?}");
+        assert!(found[0].contains("a container has no `vm.swappiness`"), "{found:?}");
         let none: [String; 0] = [];
         assert_eq!(errors(config, "[Container]\nImage=x\nNetwork=none\n"), none);
     }

@@ -194,6 +194,11 @@ pub const PIDS_LIMIT: i64 = 2048;
 pub const SHM_SIZE: u64 = 65_536_000;
 
 impl Container {
+    /// Whether it may write to its root, as it may unless `ReadOnly=` says otherwise.
+    pub fn writes(&self) -> bool {
+        self.read_only != Some(true)
+    }
+
     /// One of which nothing is given but its image.
     pub fn new(span: Span, service: &str, name: &str, image: &str) -> Self {
         Self {

@@ -8,8 +8,9 @@
 //! What only the guest knows stands in config.json as a placeholder
 //! ([`activator::manifest::Container`]): how many sockets were opened, and their names.
 //!
-//! The container's root is always read-only, with a tmpfs on /run, /tmp and /var/tmp, as with
-//! Podman's `--read-only`: every start finds the same files.
+//! Every start finds the same files. As with Podman, a container may write to its root unless
+//! `ReadOnly=` says otherwise: the guest mounts an empty layer over the image each time
+//! ([`activator::manifest::Container::writable`]).
 
 pub mod capability;
 pub mod entrypoint;
@@ -23,7 +24,7 @@ mod check;
 mod specification;
 
 pub use check::check;
-pub use image::{ContainerImage, HealthCheck};
+pub use image::{ContainerImage, HealthCheck, folder};
 
 use crate::container::Container;
 use crate::finding::{Finding, Span};
@@ -67,7 +68,9 @@ pub struct Bundle {
     /// Host name in the container.
     host_name: String,
     /// The image's folder in the guest.
-    root: String,
+    image: String,
+    /// Whether the container may write to its root.
+    writable: bool,
     /// Paths in the container that are mounted over, or worked in, so they have to be there.
     mount_points: BTreeMap<String, mount::Point>,
 }
@@ -87,12 +90,13 @@ impl Bundle {
         activator::manifest::Container {
             id: self.id.clone(),
             template: self.path("config.json"),
+            writable: self.writable.then(|| self.image.clone()),
             ..activator::manifest::Container::default()
         }
     }
 
     /// Puts the bundle's files into the guest's tree, and into its image the places to mount
-    /// over. The image itself is put there by [`ContainerImage::install`], before or after.
+    /// over, where crun cannot make them in the container's own layer. The image itself is put there by [`ContainerImage::install`], before or after.
     pub fn install(&self, tree: &mut Tree, origin: &str) -> Result<(), TreeError> {
         let mut text = serde_json::to_string_pretty(&self.specification).unwrap_or_default();
         text.push('\n');
@@ -105,8 +109,8 @@ impl Bundle {
         for (name, text) in files {
             tree.insert(&self.path(name), Node::file(text.into_bytes(), 0o644, origin))?;
         }
-        for (path, point) in &self.mount_points {
-            let path = format!("{}{path}", self.root);
+        for (path, point) in self.mount_points.iter().filter(|_| !self.writable) {
+            let path = format!("{}{path}", self.image);
             // What the image brings itself is as good.
             if tree.node(&path).is_none() {
                 let is_directory = match point {
@@ -220,6 +224,7 @@ mod tests {
     #[test]
     fn every_mount_finds_its_place_in_the_read_only_root() {
         let mut container = echo();
+        container.read_only = Some(true);
         container.working_directory = Some("/work".into());
         container.tmpfs = vec![("/cache/".into(), vec!["size=1m".into()])];
         container.volumes = vec![
@@ -325,7 +330,6 @@ mod tests {
             container
         };
         let cases = [
-            (change(|c| c.read_only = Some(false)), "read-only root"),
             (change(|c| c.name = "../x".into()), "cannot be a container's name"),
             (change(|c| c.add_capabilities = vec!["CAP_FLY".into()]), "no capability CAP_FLY"),
             (change(|c| c.ulimits = vec![("fish".into(), 1, 1)]), "no limit `fish`"),

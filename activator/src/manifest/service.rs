@@ -274,8 +274,8 @@ pub enum KillMode {
 
 /// A container of engine crun. Its one ExecStart runs
 /// `crun --root /run/crun run --bundle /run/rouse/bundles/ID ID`; before that, stage 2 makes the
-/// bundle directory, writes config.json there with the placeholders filled in, and removes what
-/// a killed predecessor left in /run/crun.
+/// bundle directory, writes config.json there with the placeholders filled in, removes what a
+/// killed predecessor left in /run/crun, and mounts a root that may be written to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// crun's container id, the Quadlet's ContainerName.
@@ -288,6 +288,11 @@ pub struct Container {
     pub digest: Option<u32>,
     /// What else stage 2 does before.
     pub preparation: Preparation,
+    /// The image's folder, if the container may write to its root: an overlay of it and of an
+    /// empty layer in memory is mounted, anew for each start, at
+    /// [`rootfs`](Container::writable_root) in the bundle directory. None: config.json names the
+    /// folder itself, which is read-only.
+    pub writable: Option<String>,
 }
 
 impl Container {
@@ -299,6 +304,11 @@ impl Container {
     pub const BUNDLES: &str = "/run/rouse/bundles";
     /// crun's `--root`.
     pub const STATE: &str = "/run/crun";
+
+    /// `root.path` in config.json of a container that may write to it.
+    pub fn writable_root(id: &str) -> String {
+        format!("{}/{id}/rootfs", Self::BUNDLES)
+    }
 
     /// What [`Container::digest`] is of a template.
     pub fn digest_of(template: &[u8]) -> u32 {

@@ -2,10 +2,11 @@
 //!
 //! 1. makes the bundle directory and what else the container takes ([`prepare`](super::prepare)),
 //!    and config.json from the template ([`template`]);
-//! 2. removes what a predecessor left in crun's state directory: crun that was killed could not.
+//! 2. removes what a predecessor left in crun's state directory: crun that was killed could not;
+//! 3. mounts the root of a container that may write to it ([`overlay`](super::overlay)).
 
 use super::error::Error;
-use super::{prepare, template};
+use super::{overlay, prepare, template};
 use crate::manifest::Container;
 use std::ffi::OsStr;
 use std::io;
@@ -76,7 +77,11 @@ pub fn make(
         .map_err(|error| Error::Template(container.template.clone(), error))?;
     let config = bundle.join("config.json");
     write_private(&config, &text).map_err(|error| Error::File("write", config, error))?;
-    clear_state(id, crun, &places.state)
+    clear_state(id, crun, &places.state)?;
+    match &container.writable {
+        Some(image) => overlay::mount_root(Path::new(image), &bundle),
+        None => Ok(()),
+    }
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
@@ -140,6 +145,7 @@ mod tests {
                     template: template.to_str().unwrap().into(),
                     digest: None,
                     preparation: Preparation::default(),
+                    writable: None,
                 },
                 dir,
             }

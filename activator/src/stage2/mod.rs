@@ -33,6 +33,7 @@ mod instance;
 mod ipc;
 mod mounts;
 mod namespaces;
+mod overlay;
 pub mod prepare;
 mod scheduling;
 mod seccomp;

@@ -25,7 +25,12 @@ pub(super) fn of(units: &[Unit]) -> BTreeSet<&'static str> {
                 modules.extend((socket.protocol == SCTP).then_some("sctp"));
                 modules.extend(socket.options.iter().filter_map(congestion));
             }
-            UnitKind::Service(service) => modules.extend(diagnoses(units, service)),
+            UnitKind::Service(service) => {
+                modules.extend(diagnoses(units, service));
+                let container = service.container.as_ref();
+                let writes = container.is_some_and(|container| container.writable.is_some());
+                modules.extend(writes.then_some("overlay"));
+            }
             UnitKind::Target => {}
         }
     }

@@ -57,13 +57,6 @@ pub fn check(container: &Container) -> Vec<Finding> {
             "write `Network=none`: its sockets come from a socket unit",
         );
     }
-    if container.read_only == Some(false) {
-        add(
-            "a container of engine crun has a read-only root, `ReadOnly=false` cannot be had"
-                .into(),
-            "leave it out, and name with `Tmpfs=` or `Volume=` where the container writes",
-        );
-    }
     let capabilities = capability::merge(&container.add_capabilities, &container.drop_capabilities);
     if let Err(error) = capabilities {
         add(error.to_string(), "capabilities(7) lists them; ALL stands for all");

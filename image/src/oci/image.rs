@@ -105,19 +105,9 @@ impl ContainerImage {
         })
     }
 
-    /// Its folder in the guest: another one for every reference.
+    /// Its folder in the guest.
     pub fn folder(&self) -> String {
-        let mut name = String::new();
-        for byte in self.reference.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => name.push(byte.into()),
-                // A leading dot would hide it, or be the folder above.
-                b'.' if !name.is_empty() => name.push('.'),
-                b'/' => name.push('_'),
-                _ => name.push_str(&format!("%{byte:02x}")),
-            }
-        }
-        format!("{}/{name}", super::IMAGES)
+        folder(&self.reference)
     }
 
     /// Puts the image into the guest's tree.
@@ -137,6 +127,22 @@ impl ContainerImage {
         program.contains('/')
             || search_path.split(':').any(|folder| is_file(&format!("{folder}/{program}")))
     }
+}
+
+/// The folder of an image in the guest: another one for every reference. There is nothing in it
+/// that means something to mount(2).
+pub fn folder(reference: &str) -> String {
+    let mut name = String::new();
+    for byte in reference.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => name.push(byte.into()),
+            // A leading dot would hide it, or be the folder above.
+            b'.' if !name.is_empty() => name.push('.'),
+            b'/' => name.push('_'),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    format!("{}/{name}", super::IMAGES)
 }
 
 #[cfg(test)]

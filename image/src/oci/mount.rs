@@ -5,7 +5,7 @@ use crate::container::{Container, VolumeSource};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// What has to lie below a mount, since the root is read-only.
+/// What has to lie below a mount, where the root is read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Point {
     /// A directory.
@@ -62,7 +62,7 @@ pub fn mounts(container: &Container) -> BTreeMap<String, Mount> {
     add("/dev/shm", Mount::new("tmpfs", "shm", &shm));
     let cgroup = format!("rprivate,{common},relatime,ro");
     add("/sys/fs/cgroup", Mount::new("cgroup", "cgroup", &cgroup));
-    if container.read_only_tmpfs {
+    if container.read_only_tmpfs && !container.writes() {
         for path in ["/run", "/tmp", "/var/tmp"] {
             let mode = if path == "/run" { "755" } else { "1777" };
             let options = format!("rw,rprivate,nosuid,nodev,tmpcopyup,mode={mode}");

@@ -85,11 +85,15 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     }
     let annotations: BTreeMap<&String, &String> =
         container.annotations.iter().map(|(name, value)| (name, value)).collect();
+    let root = match container.writes() {
+        true => json!({ "path": manifest::Container::writable_root(&container.id()) }),
+        false => json!({ "path": image.folder(), "readonly": true }),
+    };
     let list: Vec<Value> = mounts.iter().map(|(path, mount)| mount.to_json(path)).collect();
     let specification = json!({
         "ociVersion": "1.2.0",
         "process": process,
-        "root": { "path": image.folder(), "readonly": true },
+        "root": root,
         "hostname": host_name,
         "mounts": list,
         "annotations": annotations,
@@ -98,13 +102,20 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
 
     let mut mount_points: BTreeMap<String, Point> =
         mounts.into_iter().map(|(path, mount)| (path, mount.point)).collect();
-    // crun cannot make it in a read-only root.
+    // It has to be there, too.
     if directory != "/" {
         mount_points.entry(directory.into()).or_insert(Point::Directory);
     }
     // Made by crun in what is mounted there, not in the image.
     mount_points.retain(|path, _| !path.starts_with("/dev/") && !path.starts_with("/sys/"));
-    Ok(Bundle { id: container.id(), specification, host_name, root: image.folder(), mount_points })
+    Ok(Bundle {
+        id: container.id(),
+        specification,
+        host_name,
+        image: image.folder(),
+        writable: container.writes(),
+        mount_points,
+    })
 }
 
 /// Sorted by name; a later source of the same name wins.

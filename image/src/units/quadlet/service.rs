@@ -6,6 +6,7 @@
 
 use crate::container::Container;
 use crate::finding::Finding;
+use crate::oci;
 use crate::units::keys::Keys;
 use crate::units::service::ServiceUnit;
 use crate::units::value::{Expected, signal};
@@ -83,6 +84,7 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     service.container = Some(manifest::Container {
         id: container.id(),
         template: format!("{BUNDLES}/{}/config.json", container.id()),
+        writable: container.writes().then(|| oci::folder(&container.image)),
         ..manifest::Container::default()
     });
 }
