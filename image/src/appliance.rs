@@ -117,8 +117,10 @@ impl Appliance {
             }
         }
         for (_, container) in &compiled.containers {
-            if !self.config.image.contains_key(&container.image) {
-                compiled.findings.push(not_mapped(&container.image, &container.image_span));
+            for reference in oci::references(container) {
+                if !self.config.image.contains_key(&reference) {
+                    compiled.findings.push(not_mapped(&reference, &container.image_span));
+                }
             }
             compiled.findings.extend(oci::check(container));
         }

@@ -4,12 +4,14 @@ pub mod disk;
 pub mod network;
 mod place;
 pub mod root;
+mod secret;
 mod user;
 
 pub use disk::Disk;
 pub use network::Network;
 pub use place::{Part, place};
 pub use root::{Format, Root};
+pub use secret::Secret;
 pub use user::{FOLDER as USERS, Ids, User};
 
 use crate::finding::{Finding, Severity, Source, Span};
@@ -42,6 +44,9 @@ pub struct Config {
     /// Path in the guest to a file or folder beside appliance.toml.
     #[serde(default)]
     pub files: BTreeMap<String, PathBuf>,
+    /// Name in a `Secret=` to where its content comes from.
+    #[serde(default)]
+    pub secret: BTreeMap<String, Secret>,
     /// Kernel modules to load at boot, with those that they depend on, beside those that every
     /// guest has.
     #[serde(default)]

@@ -3,10 +3,12 @@
 //! Every key of `[Container]` is in here, whichever engine can do it: an engine refuses what it
 //! cannot. A field is None, or empty, where its key is not given; the defaults are the engine's.
 
+mod extra;
 mod health;
 mod keys;
 mod volume;
 
+pub use extra::{DeviceRule, Extra, Space};
 pub use health::Health;
 pub use keys::{CgroupsMode, Network, Notify, Reload, SecurityLabels, UserNamespace};
 pub use volume::{Device, Volume, VolumeSource};
@@ -184,6 +186,8 @@ pub struct Container {
     pub global_arguments: Vec<Written>,
     /// `PodmanArgs=`, one word each.
     pub podman_arguments: Vec<Written>,
+    /// What of those the engine crun takes and no other field holds.
+    pub extra: Extra,
 }
 
 /// `StopTimeout=`, containers.conf(5).
@@ -276,6 +280,7 @@ impl Container {
             modules: vec![],
             global_arguments: vec![],
             podman_arguments: vec![],
+            extra: Extra::default(),
         }
     }
 

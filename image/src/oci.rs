@@ -21,10 +21,17 @@ pub mod store;
 pub mod user;
 
 mod check;
+mod files;
+mod filter;
+mod mount_key;
 mod specification;
+mod storage;
+mod unsupported;
 
 pub use check::check;
 pub use image::{ContainerImage, HealthCheck, folder};
+
+pub use storage::{folder as volume_folder, overlay_folder, root_ids, secret, volumes};
 
 use crate::container::Container;
 use crate::finding::{Finding, Span};
@@ -35,6 +42,11 @@ use std::collections::BTreeMap;
 pub const IMAGES: &str = "/usr/lib/rouse/images";
 /// Where bundles lie in the guest, one folder each.
 pub const BUNDLES: &str = "/usr/lib/rouse/bundles";
+
+/// What is the first process where `RunInit=` is set, and its package.
+pub const INIT: &str = "/usr/bin/catatonit";
+/// Where it is in the container.
+const INIT_IN_CONTAINER: &str = "/run/podman-init";
 
 /// Whether a container is given sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +68,8 @@ pub struct Context<'a> {
     pub architecture: &'a str,
     /// Text of /usr/share/containers/seccomp.json; None runs the container without a filter.
     pub seccomp: Option<&'a str>,
+    /// What the guest has already: time zones, profiles, what a glob matches. None has nothing.
+    pub guest: Option<&'a Tree>,
 }
 
 /// One container, ready for crun.
@@ -67,6 +81,12 @@ pub struct Bundle {
     pub specification: serde_json::Value,
     /// Host name in the container.
     host_name: String,
+    /// /etc/hosts
+    hosts: String,
+    /// /etc/resolv.conf, if it has one of its own.
+    resolver: Option<String>,
+    /// /etc/localtime, if `Timezone=` names one.
+    zone: Option<std::sync::Arc<[u8]>>,
     /// The image's folder in the guest.
     image: String,
     /// Whether the container may write to its root.
@@ -81,6 +101,9 @@ impl Bundle {
         let findings = check(container);
         if crate::finding::forbids(&findings, false) {
             return Err(findings);
+        }
+        if let Some(finding) = unsupported::with_sockets(container, context.activation) {
+            return Err(vec![finding]);
         }
         specification::compile(container, context).map_err(|finding| vec![finding])
     }
@@ -102,11 +125,15 @@ impl Bundle {
         text.push('\n');
         let files = [
             ("config.json", text),
-            ("hosts", crate::base::hosts(&self.host_name)),
+            ("hosts", self.hosts.clone()),
             ("hostname", format!("{}\n", self.host_name)),
             ("containerenv", String::new()),
         ];
-        for (name, text) in files {
+        if let Some(zone) = &self.zone {
+            tree.insert(&self.path("localtime"), Node::file(zone.clone(), 0o644, origin))?;
+        }
+        let resolver = self.resolver.clone().map(|text| ("resolv.conf", text));
+        for (name, text) in files.into_iter().chain(resolver) {
             tree.insert(&self.path(name), Node::file(text.into_bytes(), 0o644, origin))?;
         }
         for (path, point) in self.mount_points.iter().filter(|_| !self.writable) {
@@ -135,6 +162,71 @@ impl Bundle {
     fn path(&self, name: &str) -> String {
         format!("{BUNDLES}/{}/{name}", self.id)
     }
+}
+
+/// The folder of the guest that is the container's root, or what is below its own layer.
+pub fn root_folder(container: &Container) -> String {
+    match &container.rootfs {
+        Some(rootfs) => rootfs.text.split(':').next().unwrap_or_default().to_owned(),
+        None => match has_ids_of_its_own(container) {
+            true => format!(
+                "{}~{}-{}",
+                folder(&container.image),
+                root_ids(container).0,
+                root_ids(container).1
+            ),
+            false => folder(&container.image),
+        },
+    }
+}
+
+/// Whether the image's files have to belong to others for it than for most containers.
+fn has_ids_of_its_own(container: &Container) -> bool {
+    container.owner.is_none() && container.rootfs.is_none() && storage::maps(container).is_some()
+}
+
+/// The files of an image with the owners that they have for a container with `UIDMap=`, where it
+/// has them in a folder of its own ([`root_folder`]).
+pub fn shifted(container: &Container, image: &ContainerImage) -> Result<Option<Tree>, TreeError> {
+    let Some((uids, gids)) = storage::maps(container).filter(|_| has_ids_of_its_own(container))
+    else {
+        return Ok(None);
+    };
+    let mut tree = Tree::plain();
+    for (path, node) in image.files.iter() {
+        let (uid, gid) = (storage::outside(&uids, node.uid), storage::outside(&gids, node.gid));
+        tree.insert(path, node.clone().owned_by(uid, gid))?;
+    }
+    Ok(Some(tree))
+}
+
+/// The images of a container: its own, and those of `Mount=`.
+pub fn references(container: &Container) -> Vec<String> {
+    let own = Some(container.image.clone()).filter(|image| !image.is_empty());
+    let mounted =
+        container.mounts.iter().filter_map(|written| match mount_key::parse(&written.text) {
+            Ok(mount_key::Parsed::Image { reference, .. }) => Some(reference),
+            _ => None,
+        });
+    own.into_iter().chain(mounted).collect()
+}
+
+/// The content of `Timezone=`, of the guest or of the image.
+fn zone(
+    container: &Container,
+    context: Context<'_>,
+) -> Result<Option<std::sync::Arc<[u8]>>, Finding> {
+    let Some(zone) = container.timezone.as_ref().filter(|zone| zone.text != "local") else {
+        return Ok(None);
+    };
+    let path = format!("/usr/share/zoneinfo/{}", zone.text);
+    let of_guest = context.guest.and_then(|guest| guest.content(&path));
+    let content = of_guest.or_else(|| context.image.files.content(&path));
+    content.cloned().map(Some).ok_or_else(|| {
+        wrong(&zone.span, format!("neither the guest nor the image has {path}"))
+            .label("not there")
+            .help("add `tzdata` to `packages` in appliance.toml")
+    })
 }
 
 /// A finding about a container as a whole.
@@ -176,7 +268,8 @@ mod tests {
 
     fn compile(container: &Container, image: &ContainerImage) -> Result<Bundle, Vec<Finding>> {
         let activation = Activation::Sockets;
-        let context = Context { image, activation, architecture: "x86_64", seccomp: None };
+        let context =
+            Context { image, activation, architecture: "x86_64", seccomp: None, guest: None };
         Bundle::compile(container, context)
     }
 
@@ -211,7 +304,7 @@ mod tests {
         let bundle = compile(&container, &image()).unwrap();
         assert_eq!(bundle.id, "user-1000-systemd-echo");
         let linux = &bundle.specification["linux"];
-        assert_eq!(linux["namespaces"][0]["type"], "user");
+        assert!(linux["namespaces"].to_string().contains(r#""user""#));
         assert_eq!(linux["cgroupsPath"], "/rouse/user-1000/echo.service/payload");
         let first = |own| serde_json::json!({ "containerID": 0, "hostID": own, "size": 1 });
         let rest = serde_json::json!({ "containerID": 1, "hostID": 100_000, "size": 65_536 });
@@ -255,9 +348,9 @@ mod tests {
             let mount = mounts.iter().find(|mount| mount["destination"] == path).unwrap();
             mount["options"].to_string()
         };
-        assert_eq!(options("/etc/app.conf"), r#"["rbind","rprivate","ro"]"#);
-        assert_eq!(options("/data"), r#"["rbind","rslave"]"#);
-        let cache = r#"["rprivate","nosuid","nodev","noexec","tmpcopyup","size=1m"]"#;
+        assert_eq!(options("/etc/app.conf"), r#"["ro","rprivate","rbind"]"#);
+        assert_eq!(options("/data"), r#"["rslave","rw","rbind"]"#);
+        let cache = r#"["size=1m","rw","rprivate","nosuid","nodev","tmpcopyup"]"#;
         assert_eq!(options("/cache"), cache);
     }
 
@@ -334,7 +427,7 @@ mod tests {
             (change(|c| c.add_capabilities = vec!["CAP_FLY".into()]), "no capability CAP_FLY"),
             (change(|c| c.ulimits = vec![("fish".into(), 1, 1)]), "no limit `fish`"),
             (change(|c| c.tmpfs = vec![("/x".into(), vec!["U".into()])]), "option `U`"),
-            (change(|c| c.volumes = vec![volume("/a", "/b", &["idmap"])]), "option `idmap`"),
+            (change(|c| c.volumes = vec![volume("/a", "/b", &["fish"])]), "option `fish`"),
             (change(|c| c.sysctls = vec![("vm.swappiness".into(), "1".into())]), "of its own"),
             (change(|c| c.user = Some("nobody".into())), "no user `nobody`"),
             (change(|c| c.entrypoint = Some(vec!["/bin/sh".into()])), "no program `/bin/sh`"),
@@ -359,6 +452,7 @@ mod tests {
             activation: Activation::None,
             architecture: "aarch64",
             seccomp: None,
+            guest: None,
         };
         let bundle = Bundle::compile(&echo(), context).unwrap();
         assert!(!bundle.specification["process"]["env"].to_string().contains("LISTEN"));

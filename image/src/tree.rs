@@ -305,6 +305,13 @@ impl Tree {
         self.nodes.retain(|path, _| kept.contains(path));
     }
 
+    /// Names of what lies right in a folder, sorted.
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let prefix = format!("{}/", folder.trim_end_matches('/'));
+        let below = self.iter().filter_map(|(path, _)| path.strip_prefix(&prefix));
+        below.filter(|name| !name.is_empty() && !name.contains('/')).map(str::to_owned).collect()
+    }
+
     /// All nodes in the order in which they are written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(path, node)| (path.as_str(), node))

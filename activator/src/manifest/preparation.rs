@@ -42,7 +42,7 @@ pub struct DeviceNode {
 }
 
 /// A folder that is made if it is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeFolder {
     /// Absolute path in the guest.
     pub path: String,
@@ -51,6 +51,8 @@ pub struct VolumeFolder {
     pub copy_from: Option<String>,
     /// `U`: user and group that it and all in it get.
     pub owner: Option<(u32, u32)>,
+    /// What is in it from the start before is removed first.
+    pub fresh: bool,
 }
 
 /// `Secret=`

@@ -123,6 +123,10 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 /// Makes a volume's folder, and fills an empty one with what the image has in its place.
 fn make_volume(volume: &VolumeFolder) -> Result<(), Error> {
     let path = Path::new(&volume.path);
+    if volume.fresh {
+        let removed = super::sys::not_found_is_fine(std::fs::remove_dir_all(path));
+        removed.map_err(failed("empty", path))?;
+    }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
     made.map_err(failed("make the volume", path))?;
     let is_empty = || Ok(std::fs::read_dir(path)?.next().is_none());
@@ -254,7 +258,11 @@ mod tests {
         std::fs::set_permissions(image.join("sub"), PermissionsExt::from_mode(0o750)).unwrap();
         let path = room.path().join("volumes/things/_data");
         let text = |path: &Path| path.to_str().unwrap().to_owned();
-        let volume = VolumeFolder { path: text(&path), copy_from: Some(text(&image)), owner: None };
+        let volume = VolumeFolder {
+            path: text(&path),
+            copy_from: Some(text(&image)),
+            ..VolumeFolder::default()
+        };
         make_volume(&volume).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
         let mode = std::fs::metadata(path.join("sub")).unwrap().mode() & 0o777;
@@ -262,6 +270,8 @@ mod tests {
         std::fs::write(path.join("sub/seed"), "grown").unwrap();
         make_volume(&volume).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "grown");
+        make_volume(&VolumeFolder { fresh: true, ..volume }).unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::config::Engine;
 use crate::container::Container;
 use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE, print_findings};
 use crate::oci::store::{STORE, Store};
-use crate::oci::{Activation, Bundle, ContainerImage, Context, entrypoint};
+use crate::oci::{self, Activation, Bundle, ContainerImage, Context, entrypoint};
 use crate::static_build::{self, Binary, StaticBuildError};
 use crate::terminal::{Measure, Task};
 use crate::tree::{Node, Tree};
@@ -28,20 +28,33 @@ pub(super) fn put_into(
     if appliance.config.engine == Engine::Podman {
         return into_store(tree, appliance, arch, cache);
     }
-    let mut images: BTreeMap<&str, ContainerImage> = BTreeMap::new();
+    let mut images: BTreeMap<String, ContainerImage> = BTreeMap::new();
+    // What a Rootfs= has instead: its folder is the guest's.
+    let nothing = ContainerImage::new("", Tree::plain());
     for (service, container) in &compiled.containers {
-        let reference = container.image.as_str();
-        if !images.contains_key(reference) {
-            let image = image(appliance, reference, arch, cache)?;
-            image.install(tree).map_err(super::conflict)?;
-            images.insert(reference, image);
+        for reference in oci::references(container) {
+            if !images.contains_key(&reference) {
+                let image = image(appliance, &reference, arch, cache)?;
+                image.install(tree).map_err(super::conflict)?;
+                images.insert(reference, image);
+            }
         }
-        let Some(image) = images.get(reference) else { continue };
+        let image = images.get(&container.image).unwrap_or(&nothing);
+        let folder = oci::root_folder(container);
+        if let Some(files) = oci::shifted(container, image).map_err(super::conflict)?
+            && tree.node(&folder).is_none()
+        {
+            let (uid, gid) = oci::root_ids(container);
+            let root = Node::directory(0o755, service.as_str()).owned_by(uid, gid);
+            tree.insert(&folder, root).map_err(super::conflict)?;
+            tree.graft(&folder, &files).map_err(super::conflict)?;
+        }
         let context = Context {
             image,
             activation: activation(compiled, container),
             architecture: arch.as_str(),
             seccomp: Some(seccomp),
+            guest: Some(tree),
         };
         let bundle = Bundle::compile(container, context)
             .map_err(|findings| Failure::findings(BAD_INPUT, findings))?;

@@ -137,6 +137,16 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         tree.insert_from_disk(path, &appliance.path(from), &config)
             .map_err(|error| Failure::new(BAD_INPUT, "copy [files]").because(error))?;
     }
+    for (name, secret) in &appliance.config.secret {
+        if let crate::config::Secret::File(from) = secret {
+            let content = std::fs::read(appliance.path(from)).map_err(|error| {
+                Failure::new(BAD_INPUT, format!("read the secret {name}")).because(error)
+            })?;
+            let path = format!("{}/{name}", crate::config::Secret::FOLDER);
+            let node = crate::tree::Node::file(content, 0o600, config.clone());
+            tree.insert(&path, node).map_err(conflict)?;
+        }
+    }
     login::put_into(&mut tree, &appliance.config.users).map_err(conflict)?;
     podman::put_into(&mut tree).map_err(conflict)?;
     let images =

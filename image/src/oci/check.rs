@@ -1,13 +1,12 @@
 //! What can be found wrong with a container of engine crun before its image is there.
 
-use super::mount::{BIND_OPTIONS, PROPAGATION};
-use super::{capability, specification, wrong};
-use crate::container::{Container, Network, VolumeSource};
+use super::{capability, specification, unsupported, wrong};
+use crate::container::{Container, Network};
 use crate::finding::Finding;
 
 /// Options of a Tmpfs= that stand for themselves; size=, mode=, nr_inodes= and nr_blocks= have
 /// values.
-const TMPFS_OPTIONS: [&str; 11] = [
+const TMPFS_OPTIONS: [&str; 12] = [
     "rw",
     "ro",
     "exec",
@@ -19,6 +18,7 @@ const TMPFS_OPTIONS: [&str; 11] = [
     "tmpcopyup",
     "notmpcopyup",
     "noatime",
+    "rprivate",
 ];
 
 /// Sysctls that each container has for itself, namespaces(7); net.* are, without Network=host.
@@ -45,9 +45,7 @@ pub fn check(container: &Container) -> Vec<Finding> {
             "start with a letter or digit, and go on with those, `_`, `.` and `-`",
         );
     }
-    if let Some(finding) = network(container) {
-        findings.push(finding);
-    }
+    unsupported::check(container, &mut findings);
     let mut add = |message: String, help: &str| {
         findings.push(wrong(&container.span, message).help(help));
     };
@@ -76,23 +74,6 @@ pub fn check(container: &Container) -> Vec<Finding> {
             add(format!("`Tmpfs={path}` has the option `{option}`, which crun lacks"), help);
         }
     }
-    for volume in &container.volumes {
-        let destination = &volume.destination;
-        let VolumeSource::Path(source) = &volume.source else {
-            add(
-                format!("`Volume=` at `{destination}` is a volume that Podman makes"),
-                "name a path of the guest: `/source:/destination`",
-            );
-            continue;
-        };
-        let known = |option: &str| BIND_OPTIONS.contains(&option) || PROPAGATION.contains(&option);
-        for option in volume.options.iter().filter(|option| !known(option)) {
-            add(
-                format!("`Volume={source}:{destination}` has the option `{option}`"),
-                "only Podman can do that: set engine = \"podman\" in appliance.toml",
-            );
-        }
-    }
     for (name, _) in &container.sysctls {
         let own = SYSCTLS.contains(&name.as_str()) || name.starts_with("fs.mqueue.");
         match (name.starts_with("net."), &container.network) {
@@ -111,27 +92,6 @@ pub fn check(container: &Container) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// The engine crun makes no network.
-fn network(container: &Container) -> Option<Finding> {
-    let span = container.span_of("Network");
-    match &container.network {
-        Network::None | Network::Host => None,
-        Network::Bridge => Some(
-            wrong(&span, "the container has no `Network=`, and the engine crun makes no bridge")
-                .label("Podman would connect it to a bridge")
-                .help("add `Network=none`: activated sockets work with it; or `Network=host`"),
-        ),
-        Network::Path(text) | Network::Container(text) | Network::Other(text) => Some(
-            wrong(&span, format!("`Network={text}` needs a network that Podman makes"))
-                .label("expected `none` or `host`")
-                .help(
-                    "`Network=none` is enough for activated sockets; other networks need \
-                     `engine = \"podman\"`",
-                ),
-        ),
-    }
 }
 
 /// Podman's rule for names.

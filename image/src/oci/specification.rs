@@ -1,9 +1,8 @@
 //! config.json, OCI runtime specification 1.2, as Podman 5.4 makes it.
 
-use super::mount::{Point, mounts};
-use super::{Activation, Bundle, Context, capability, seccomp, user, wrong};
-use crate::config::Ids;
-use crate::container::{Container, Network};
+use super::mount::{Mount, Point, mounts};
+use super::{Activation, Bundle, Context, capability, files, storage, user, wrong};
+use crate::container::{CgroupsMode, Container, Network, Space};
 use crate::finding::Finding;
 use activator::manifest;
 use serde_json::{Map, Value, json};
@@ -43,21 +42,17 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     let arguments = arguments(container, context, &environment)?;
     let directory = container.working_directory.as_ref().or(image.working_directory.as_ref());
     let directory = directory.map_or("/", String::as_str);
-    let capabilities = capability::merge(&container.add_capabilities, &container.drop_capabilities)
-        .map_err(|error| wrong(&container.span, error.to_string()))?;
-    let mounts = mounts(container);
-    let seccomp = match context.seccomp {
-        Some(profile) => seccomp::convert(profile, context.architecture, &capabilities)
-            .map_err(|error| wrong(&container.span, format!("failed to {error}")))?,
-        None => Value::Null,
-    };
+    let capabilities = capabilities(container)?;
+    let mounts = mounts(container, context);
+    let seccomp = super::filter::of(container, context, &capabilities)?;
+    let groups = groups(container, context, identity.groups)?;
 
     let mut process = json!({
         "user": {
             "uid": identity.uid,
             "gid": identity.gid,
-            "umask": 0o022,
-            "additionalGids": identity.groups,
+            "umask": container.extra.umask.unwrap_or(0o022),
+            "additionalGids": groups,
         },
         "args": arguments,
         "env": environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
@@ -65,32 +60,39 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         "capabilities": sets(&capabilities, &container.add_capabilities, identity.uid),
         "rlimits": rlimits(container),
         "noNewPrivileges": container.no_new_privileges,
+        "oomScoreAdj": container.extra.oom_score_adjust,
     });
     if let Some(process) = process.as_object_mut() {
-        process.retain(|_, value| *value != Value::Bool(false));
+        process.retain(|_, value| *value != Value::Bool(false) && !value.is_null());
     }
+    let maps = storage::maps(container);
     let mut linux = json!({
         "namespaces": namespaces(container),
-        "uidMappings": container.owner.as_ref().map(|it| mapping(it.uid, it.subuids)),
-        "gidMappings": container.owner.as_ref().map(|it| mapping(it.gid, it.subgids)),
+        "uidMappings": maps.as_ref().map(|(uids, _)| storage::mapping(uids)),
+        "gidMappings": maps.as_ref().map(|(_, gids)| storage::mapping(gids)),
         "cgroupsPath": cgroup(container),
+        "devices": (!container.devices.is_empty()).then(|| json!([])),
         "resources": resources(container),
+        "rootfsPropagation": mounts.values().find_map(Mount::propagation),
         "sysctl": sysctls(container),
-        "maskedPaths": paths(&MASKED, &container.mask, &container.unmask),
-        "readonlyPaths": paths(&READ_ONLY, &[], &container.unmask),
+        "maskedPaths": hidden(container, &MASKED, &container.mask),
+        "readonlyPaths": hidden(container, &READ_ONLY, &[]),
         "seccomp": seccomp,
     });
     if let Some(linux) = linux.as_object_mut() {
         linux.retain(|_, value| !value.is_null());
     }
-    let annotations: BTreeMap<&String, &String> =
-        container.annotations.iter().map(|(name, value)| (name, value)).collect();
+    let mut annotations: BTreeMap<&str, &str> =
+        container.annotations.iter().map(|(name, value)| (&**name, &**value)).collect();
+    if keeps_groups(container) {
+        annotations.insert("run.oci.keep_original_groups", "1");
+    }
     let root = match container.writes() {
         true => json!({ "path": manifest::Container::writable_root(&container.id()) }),
-        false => json!({ "path": image.folder(), "readonly": true }),
+        false => json!({ "path": super::root_folder(container), "readonly": true }),
     };
     let list: Vec<Value> = mounts.iter().map(|(path, mount)| mount.to_json(path)).collect();
-    let specification = json!({
+    let mut specification = json!({
         "ociVersion": "1.2.0",
         "process": process,
         "root": root,
@@ -99,6 +101,12 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         "annotations": annotations,
         "linux": linux,
     });
+
+    if container.extra.uts == Space::Guest
+        && let Some(top) = specification.as_object_mut()
+    {
+        top.remove("hostname");
+    }
 
     let mut mount_points: BTreeMap<String, Point> =
         mounts.into_iter().map(|(path, mount)| (path, mount.point)).collect();
@@ -111,8 +119,11 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     Ok(Bundle {
         id: container.id(),
         specification,
+        hosts: files::hosts(container, &host_name),
         host_name,
-        image: image.folder(),
+        resolver: files::resolver(container),
+        zone: super::zone(container, context)?,
+        image: super::root_folder(container),
         writable: container.writes(),
         mount_points,
     })
@@ -157,7 +168,7 @@ fn arguments(
         (None, None) => &image.command,
     };
     let entrypoint = container.entrypoint.as_ref().unwrap_or(&image.entrypoint);
-    let arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    let mut arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
     let Some(program) = arguments.first() else {
         let message =
             format!("neither image `{}` nor the container says what to run", image.reference);
@@ -165,12 +176,52 @@ fn arguments(
             .help("give `entrypoint` or `command` in appliance.toml, or `Exec=` here"));
     };
     let search_path = environment.get("PATH").map_or("", String::as_str);
-    if !image.has_program(program, search_path) {
+    // The folder of a Rootfs= is not looked into.
+    if container.rootfs.is_none() && !image.has_program(program, search_path) {
         let message = format!("image `{}` has no program `{program}`", image.reference);
         return Err(wrong(&container.image_span, message)
             .help("the program comes from `cargo` or `files` of the image in appliance.toml"));
     }
+    if container.run_init {
+        let is_there = context.guest.is_none_or(|guest| guest.content(super::INIT).is_some());
+        if !is_there {
+            let message = format!("`RunInit=` takes {}, which the guest has not", super::INIT);
+            return Err(wrong(&container.span_of("RunInit"), message)
+                .help("add `catatonit` to `packages` in appliance.toml"));
+        }
+        let init = [super::INIT_IN_CONTAINER, "--"].map(str::to_owned);
+        arguments.splice(0..0, init);
+    }
     Ok(arguments)
+}
+
+fn capabilities(container: &Container) -> Result<std::collections::BTreeSet<&str>, Finding> {
+    if container.extra.privileged {
+        return Ok(capability::ALL.into_iter().collect());
+    }
+    capability::merge(&container.add_capabilities, &container.drop_capabilities)
+        .map_err(|error| wrong(&container.span, error.to_string()))
+}
+
+fn keeps_groups(container: &Container) -> bool {
+    container.groups.iter().any(|group| group.text == "keep-groups")
+}
+
+/// `GroupAdd=`: numbers, or names of the image.
+fn groups(
+    container: &Container,
+    context: Context<'_>,
+    mut groups: Vec<u32>,
+) -> Result<Vec<u32>, Finding> {
+    for written in container.groups.iter().filter(|group| group.text != "keep-groups") {
+        let group = user::group(&context.image.files, &written.text).map_err(|error| {
+            wrong(&written.span, error.to_string()).help("give the group as a number")
+        })?;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    Ok(groups)
 }
 
 /// A user other than root keeps the bounding set, but has only what was asked for in words.
@@ -192,8 +243,13 @@ fn sets(all: &std::collections::BTreeSet<&str>, added: &[String], uid: u32) -> V
 }
 
 fn rlimits(container: &Container) -> Vec<Value> {
-    let mut limits =
-        BTreeMap::from([("RLIMIT_NOFILE", (LIMIT, LIMIT)), ("RLIMIT_NPROC", (LIMIT, LIMIT))]);
+    // `host` keeps those of whoever starts it.
+    let mut limits = match container.ulimit_host {
+        true => BTreeMap::new(),
+        false => {
+            BTreeMap::from([("RLIMIT_NOFILE", (LIMIT, LIMIT)), ("RLIMIT_NPROC", (LIMIT, LIMIT))])
+        }
+    };
     for (name, soft, hard) in &container.ulimits {
         if let Some(name) = rlimit(name) {
             limits.insert(name, (*soft, *hard));
@@ -227,55 +283,102 @@ pub(super) fn rlimit(name: &str) -> Option<&'static str> {
 }
 
 fn namespaces(container: &Container) -> Vec<Value> {
-    let mut kinds = vec!["pid", "ipc", "uts", "mount", "cgroup"];
-    if container.network == Network::None {
-        kinds.insert(1, "network");
-    }
-    if container.owner.is_some() {
-        kinds.insert(0, "user");
-    }
-    kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
-}
-
-/// Root in the container is the user, the next one the first subordinate id.
-fn mapping(own: u32, subordinate: Ids) -> Value {
-    json!([
-        { "containerID": 0, "hostID": own, "size": 1 },
-        { "containerID": 1, "hostID": subordinate.first, "size": subordinate.count },
-    ])
+    let extra = &container.extra;
+    let own = |kind: &str, space| (space != Space::Guest).then(|| json!({ "type": kind }));
+    let network = match &container.network {
+        Network::Host => None,
+        Network::Path(path) => Some(json!({ "type": "network", "path": path })),
+        // The guest adds it when it knows the other's process.
+        Network::Container(_) => None,
+        _ => Some(json!({ "type": "network" })),
+    };
+    let all = [
+        own("pid", extra.pid),
+        network,
+        own("ipc", extra.ipc),
+        own("uts", extra.uts),
+        own("mount", Space::Own),
+        storage::maps(container).map(|_| json!({ "type": "user" })),
+        own("cgroup", extra.cgroup),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// Below the cgroup that the activator makes for the service.
-fn cgroup(container: &Container) -> String {
+fn cgroup(container: &Container) -> Option<String> {
     let service = &container.service;
-    match &container.owner {
-        Some(owner) => format!("/rouse/user-{}/{service}/payload", owner.uid),
-        None => format!("/rouse/{service}/payload"),
+    match (container.cgroups_mode, &container.owner) {
+        (CgroupsMode::Disabled, _) => None,
+        (_, Some(owner)) => Some(format!("/rouse/user-{}/{service}/payload", owner.uid)),
+        (_, None) => Some(format!("/rouse/{service}/payload")),
     }
 }
 
 fn resources(container: &Container) -> Value {
-    // crun allows null, zero, full, random, urandom, tty, ptmx and the pts by itself.
+    let extra = &container.extra;
     let mut resources = Map::new();
-    resources.insert("devices".into(), json!([{ "allow": false, "access": "rwm" }]));
-    if let Some(limit) = container.pids_limit {
+    // crun allows null, zero, full, random, urandom, tty, ptmx and the pts by itself.
+    let mut rules = vec![json!({ "allow": extra.privileged, "access": "rwm" })];
+    for rule in &extra.device_rules {
+        let mut json =
+            json!({ "allow": true, "type": rule.kind.to_string(), "access": rule.access });
+        for (name, number) in [("major", rule.major), ("minor", rule.minor)] {
+            if let Some(number) = number {
+                json[name] = number.into();
+            }
+        }
+        rules.push(json);
+    }
+    resources.insert("devices".into(), rules.into());
+    if container.cgroups_mode != CgroupsMode::Disabled
+        && let Some(limit) = container.pids_limit
+    {
         resources.insert("pids".into(), json!({ "limit": limit }));
     }
-    if let Some(limit) = container.memory {
-        // Podman's default for the sum of memory and swap.
-        let swap = limit.saturating_mul(2);
-        resources.insert("memory".into(), json!({ "limit": limit, "swap": swap }));
+    // Podman's default for the sum of memory and swap is twice the memory.
+    let swap = extra.memory_swap.or(container.memory.map(|limit| limit.saturating_mul(2)));
+    let memory =
+        [("limit", container.memory), ("swap", swap), ("reservation", extra.memory_reservation)];
+    let cpu = [
+        ("shares", extra.cpu_shares.map(Value::from)),
+        ("quota", extra.cpu_quota.map(Value::from)),
+        ("period", extra.cpu_period.map(Value::from)),
+        ("cpus", extra.cpuset_cpus.clone().map(Value::from)),
+        ("mems", extra.cpuset_mems.clone().map(Value::from)),
+    ];
+    let memory = memory.map(|(name, value)| (name, value.map(Value::from)));
+    for (name, all) in [("memory", &memory[..]), ("cpu", &cpu[..])] {
+        let given =
+            all.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
+        let given: Map<String, Value> = given.collect();
+        if !given.is_empty() {
+            resources.insert(name.into(), given.into());
+        }
+    }
+    if !extra.cgroup_files.is_empty() {
+        let files =
+            extra.cgroup_files.iter().map(|(file, value)| (file.clone(), value.clone().into()));
+        resources.insert("unified".into(), Value::Object(files.collect()));
     }
     Value::Object(resources)
 }
 
 fn sysctls(container: &Container) -> BTreeMap<&str, &str> {
     let mut sysctls = BTreeMap::new();
-    if container.network == Network::None {
+    if container.network != Network::Host {
         sysctls.insert("net.ipv4.ping_group_range", "0 0");
     }
     sysctls.extend(container.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     sysctls
+}
+
+/// None where nothing is hidden at all.
+fn hidden(container: &Container, defaults: &[&str], add: &[String]) -> Option<Vec<String>> {
+    if container.extra.privileged {
+        return None;
+    }
+    let paths = paths(defaults, add, &container.unmask);
+    (!paths.is_empty()).then_some(paths)
 }
 
 /// The defaults and what is added, without what is unmasked: a path, one that ends in `*`, or

@@ -66,6 +66,14 @@ pub fn resolve(image: &Tree, user: Option<&str>) -> Result<Identity, UserError> 
     Ok(Identity { uid, gid, groups: all.into_iter().collect(), home })
 }
 
+/// A group by its name in the image, or its number.
+pub fn group(image: &Tree, group: &str) -> Result<u32, UserError> {
+    let groups = table(image, "/etc/group");
+    let line = groups.iter().find(|line| line.first().is_some_and(|name| name == group));
+    let by_name = line.and_then(|line| line.get(2)).and_then(|text| text.parse().ok());
+    by_name.or_else(|| group.parse().ok()).ok_or_else(|| UserError::NoGroup(group.into()))
+}
+
 /// The lines of passwd(5) or group(5), split into fields.
 fn table(image: &Tree, path: &str) -> Vec<Vec<String>> {
     let content = image.content(path).map(|content| String::from_utf8_lossy(content));

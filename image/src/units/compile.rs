@@ -479,8 +479,11 @@ impl Compiler<'_, '_> {
 /// The service and the container of a `.container`.
 fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>) {
     let mut service = service::read(keys);
-    let container = container::read(keys, &service.service.execution.environment);
-    if let Some(container) = &container {
+    let mut container = container::read(keys, &service.service.execution.environment);
+    if let Some(container) = &mut container {
+        if keys.facts.input.config.engine == Engine::Crun {
+            quadlet::arguments::apply(container, keys.findings);
+        }
         quadlet::service::complete(keys, &mut service, container);
     }
     (service, container)

@@ -1,9 +1,12 @@
 //! `.container` files (podman-systemd.unit(5)): which keys there are, and what they become.
 
+pub(crate) mod arguments;
 mod capability;
 pub(crate) mod container;
+pub(crate) mod health;
 mod limits;
 mod network;
+mod preparation;
 mod reader;
 pub(crate) mod service;
 mod storage;
@@ -61,7 +64,5 @@ pub(super) fn is_known(found: &Assignment, findings: &mut Vec<Finding>) -> Optio
 
 /// "No" to a question; other keys take names and numbers, of which 0 is one.
 fn is_no(key: &str, value: &str) -> bool {
-    const QUESTIONS: [&str; 6] =
-        ["EnvironmentHost", "HttpProxy", "Notify", "RunInit", "StartWithPod", "VolatileTmp"];
-    QUESTIONS.contains(&key) && matches!(value::boolean(value), Ok(false))
+    key == "StartWithPod" && matches!(value::boolean(value), Ok(false))
 }

@@ -4,13 +4,14 @@
 //! `podman rm` with the container's own signal and time-out. Here crun stays in the foreground:
 //! it passes signals on, and ends with the container's exit code.
 
-use crate::container::Container;
+use super::{health, preparation};
+use crate::container::{CgroupsMode, Container, Notify, Reload};
 use crate::finding::Finding;
 use crate::oci;
 use crate::units::keys::Keys;
 use crate::units::service::ServiceUnit;
 use crate::units::value::{Expected, signal};
-use activator::manifest::{self, Command, KillMode, ServiceKind};
+use activator::manifest::{self, Command, KillMode, NotifyAccess, Output, ServiceKind};
 
 /// crun's path in the image.
 const CRUN: &str = "/usr/bin/crun";
@@ -24,8 +25,11 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     let kind = definition.all("Service", "Type").next_back();
     service.kind = match kind.map(|line| line.value.text.as_str()) {
         Some("oneshot") => ServiceKind::Oneshot,
-        // Podman's notify says that the runtime has started; so does a successful exec of crun.
-        None | Some("notify") => ServiceKind::Exec,
+        None | Some("notify") => match container.notify {
+            // Podman's notify says that the runtime has started; so does an exec of crun.
+            Notify::Runtime => ServiceKind::Exec,
+            Notify::Container | Notify::Healthy => ServiceKind::Notify,
+        },
         Some(_) => {
             if let Some(line) = kind {
                 let expected = Expected::OneOf(&["notify", "oneshot"]);
@@ -77,33 +81,68 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     if !definition.has("Service", "TimeoutAbortSec") {
         service.abort_timeout_us = service.stop_timeout_us;
     }
-    service.start = vec![start(&container.id())];
+    let id = container.id();
+    let bundle = format!("{}/{id}", manifest::Container::BUNDLES);
+    let mut start = crun(&["run", "--bundle", &bundle, &id]);
+    if container.cgroups_mode == CgroupsMode::Disabled {
+        start.arguments[3] = "--cgroup-manager=disabled".into();
+    }
+    service.start = vec![start];
+    if container.log_driver.as_ref().is_some_and(|driver| driver.text == "none") {
+        service.execution.stdout = Output::Null;
+        service.execution.stderr = Output::Null;
+    }
     service.stop.clear();
-    service.reload.clear();
+    service.reload = reload(keys, container).into_iter().collect();
+    let command = |words: &[String]| exec(&id, words);
+    service.health = health::compile(container, &command, keys.findings);
+    if service.kind == ServiceKind::Notify {
+        service.notify_access = NotifyAccess::All;
+    }
+    if container.notify == Notify::Healthy {
+        // Else crun would hand on what the container says of itself.
+        let stage2 = service.execution.stage2.get_or_insert_default();
+        stage2.unset_environment.push("NOTIFY_SOCKET".into());
+    }
     service.execution.user = None;
     service.container = Some(manifest::Container {
         id: container.id(),
         template: format!("{BUNDLES}/{}/config.json", container.id()),
-        writable: container.writes().then(|| oci::folder(&container.image)),
+        writable: container.writes().then(|| oci::root_folder(container)),
+        preparation: preparation::of(keys, container),
         ..manifest::Container::default()
     });
 }
 
-fn start(id: &str) -> Command {
-    let bundle = format!("{}/{id}", manifest::Container::BUNDLES);
-    let arguments = [
-        CRUN,
-        "--root",
-        manifest::Container::STATE,
-        "--cgroup-manager=cgroupfs",
-        "run",
-        "--bundle",
-        &bundle,
-        id,
-    ];
-    Command {
-        program: CRUN.into(),
-        arguments: arguments.map(str::to_owned).to_vec(),
-        ..Command::default()
+/// `ReloadCmd=`, `ReloadSignal=`
+fn reload(keys: &mut Keys<'_>, container: &Container) -> Option<Command> {
+    let id = container.id();
+    match container.reload.as_ref()? {
+        Reload::Command(words) => Some(exec(&id, words)),
+        Reload::Signal(written) => match signal::number(&written.text) {
+            Ok(number) => Some(crun(&["kill", &id, &number.to_string()])),
+            Err(expected) => {
+                let message = format!("`ReloadSignal=` does not take `{}`", written.text);
+                keys.findings.push(
+                    Finding::error(written.span.clone(), message)
+                        .label(format!("expected {expected}"))
+                        .help("see signal(7)"),
+                );
+                None
+            }
+        },
     }
+}
+
+/// Runs some words in a container that is up.
+fn exec(id: &str, words: &[String]) -> Command {
+    let mut command = crun(&["exec", id]);
+    command.arguments.extend_from_slice(words);
+    command
+}
+
+fn crun(words: &[&str]) -> Command {
+    let common = [CRUN, "--root", manifest::Container::STATE, "--cgroup-manager=cgroupfs"];
+    let arguments = common.iter().chain(words).map(|&word| word.to_owned()).collect();
+    Command { program: CRUN.into(), arguments, ..Command::default() }
 }

@@ -1,0 +1,199 @@
+//! What the engine crun cannot do of a container, or Podman would not do either: each by name, at
+//! the line that asks for it.
+
+use super::{Activation, files, mount_key, storage, wrong};
+use crate::container::{Container, Network, Space, Volume, VolumeSource, Written};
+use crate::finding::Finding;
+
+/// What to do about what needs Podman.
+const USE_PODMAN: &str = "take it out, or set `engine = \"podman\"` in appliance.toml";
+/// Options of a `Volume=`.
+const VOLUME_OPTIONS: [&str; 28] = [
+    "ro",
+    "rw",
+    "z",
+    "Z",
+    "U",
+    "O",
+    "copy",
+    "nocopy",
+    "idmap",
+    "bind",
+    "rbind",
+    "exec",
+    "noexec",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "relatime",
+    "noatime",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "nodiratime",
+    "diratime",
+    "strictatime",
+];
+
+/// All findings about a container's keys.
+pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
+    network(container, findings);
+    names(container, findings);
+    for volume in storage::volumes(container) {
+        findings.extend(volume_finding(container, &volume));
+    }
+    for written in &container.mounts {
+        if let Err(option) = mount_key::parse(&written.text) {
+            findings.push(
+                wrong(&written.span, format!("`Mount=` does not take `{option}`"))
+                    .label("refused by the engine crun")
+                    .help("bind, tmpfs, volume, image, glob, devpts and ramfs are taken"),
+            );
+        }
+    }
+    users(container, findings);
+    for driver in container.log_driver.iter().filter(|it| it.text == "journald") {
+        findings.push(needs_podman(driver, "`LogDriver=journald` needs a journal"));
+    }
+    if container.extra.privileged {
+        findings.push(Finding::note(
+            container.span_of("PodmanArgs"),
+            "`--privileged` gives no devices by itself: name them with `AddDevice=`",
+        ));
+    }
+}
+
+/// What depends on its sockets.
+pub(super) fn with_sockets(container: &Container, activation: Activation) -> Option<Finding> {
+    if activation == Activation::None || container.extra.pid != Space::Guest {
+        return None;
+    }
+    let message = "with `--pid=host` no program would take the sockets: LISTEN_PID is wrong";
+    Some(
+        wrong(&container.span_of("PodmanArgs"), message)
+            .label("the container's first process is not 1")
+            .help("take `--pid=host` out"),
+    )
+}
+
+fn needs_podman(written: &Written, message: &str) -> Finding {
+    wrong(&written.span, message).label("refused by the engine crun").help(USE_PODMAN)
+}
+
+/// The engine crun makes no network.
+fn network(container: &Container, findings: &mut Vec<Finding>) {
+    let span = container.span_of("Network");
+    match &container.network {
+        Network::None | Network::Host | Network::Path(_) | Network::Container(_) => {}
+        Network::Bridge => findings.push(
+            wrong(&span, "the container has no `Network=`, and the engine crun makes no bridge")
+                .label("Podman would connect it to a bridge")
+                .help("add `Network=none`: activated sockets work with it; or `Network=host`"),
+        ),
+        Network::Other(text) => findings.push(
+            wrong(&span, format!("`Network={text}` needs a network that Podman makes"))
+                .label("expected `none`, `host`, `ns:PATH` or `container:NAME`")
+                .help(
+                    "`Network=none` is enough for activated sockets; other networks need \
+                     `engine = \"podman\"`",
+                ),
+        ),
+    }
+    let dns = [&container.dns, &container.dns_options, &container.dns_search];
+    if container.network == Network::None
+        && let Some(written) = dns.into_iter().flatten().next()
+    {
+        findings.push(
+            wrong(&written.span, "a container with `Network=none` can ask no name server")
+                .label("Podman refuses it as well")
+                .help("take the line out, or write `Network=host`"),
+        );
+    }
+}
+
+fn names(container: &Container, findings: &mut Vec<Finding>) {
+    for written in container.add_hosts.iter().filter(|it| files::host(&it.text).is_none()) {
+        let message = format!("`AddHost=` does not take `{}`", written.text);
+        findings.push(
+            wrong(&written.span, message)
+                .label("expected `name:address`")
+                .help("`host-gateway` is only known to Podman; write an address"),
+        );
+    }
+    let zones = container.timezone.iter().filter(|zone| zone.text.contains(".."));
+    for zone in zones {
+        findings.push(
+            wrong(&zone.span, format!("there is no time zone `{}`", zone.text))
+                .help("write one such as `Europe/Berlin`, or `local`"),
+        );
+    }
+}
+
+fn volume_finding(container: &Container, volume: &Volume) -> Option<Finding> {
+    if let VolumeSource::Unit(unit) = &volume.source {
+        let message = format!("`Volume={unit}` is a volume that Podman makes");
+        return Some(
+            wrong(&volume.span, message)
+                .label("refused by the engine crun")
+                .help("name the volume itself: `Volume=NAME:/path`"),
+        );
+    }
+    if let VolumeSource::Path(path) = &volume.source
+        && path.starts_with('.')
+    {
+        let message =
+            format!("`Volume={path}` is meant from the unit's folder, which no guest has");
+        return Some(
+            wrong(&volume.span, message)
+                .label("expected an absolute path of the guest")
+                .help("put the files there with `[files]` in appliance.toml, and name that path"),
+        );
+    }
+    let known = |option: &&String| VOLUME_OPTIONS.contains(&option.as_str());
+    if let Some(option) = volume.options.iter().find(|option| !known(option)) {
+        let message = format!("`Volume=` has the option `{option}`");
+        return Some(
+            wrong(&volume.span, message).label("refused by the engine crun").help(USE_PODMAN),
+        );
+    }
+    let is_overlay = volume.options.iter().any(|option| option == "O");
+    (is_overlay && container.owner.is_some()).then(|| {
+        wrong(&volume.span, "`O` in a user's container is not supported by this version")
+            .label("refused by the engine crun")
+            .help("take the option out")
+    })
+}
+
+fn users(container: &Container, findings: &mut Vec<Finding>) {
+    let given = &container.user_namespace;
+    for mode in given.mode.iter().filter(|mode| mode.text != "host" && !mode.text.is_empty()) {
+        let message = format!("`UserNS={}` takes ids that Podman chooses", mode.text);
+        findings.push(
+            wrong(&mode.span, message)
+                .label("refused by the engine crun")
+                .help("write the ids yourself: `UIDMap=0:100000:65536`, `GIDMap=0:100000:65536`"),
+        );
+    }
+    for remap in given.remap_users.iter().filter(|remap| remap.text != "manual") {
+        let message = format!("`RemapUsers={}` takes ids that Podman chooses", remap.text);
+        findings.push(needs_podman(remap, &message));
+    }
+    let maps = [&given.uid_maps, &given.gid_maps, &given.remap_uid, &given.remap_gid];
+    for written in maps.into_iter().flatten() {
+        if container.owner.is_some() {
+            let message = "a user's container has that user's ids, and no others";
+            findings.push(needs_podman(written, message));
+        } else if storage::range(&written.text).is_none() {
+            let message = format!("`{}` is no range of ids", written.text);
+            findings.push(
+                wrong(&written.span, message)
+                    .label("expected `container:guest:count`")
+                    .help("forms with `@` and `+` need Podman: `engine = \"podman\"`"),
+            );
+        }
+    }
+}
