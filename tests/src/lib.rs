@@ -4,6 +4,7 @@
 //! clean clone starts with an empty one. Counts come from the environment and are printed.
 
 mod architecture;
+pub mod bundles;
 mod command;
 mod count;
 pub mod daemons;
@@ -11,6 +12,7 @@ pub mod fuzz;
 mod golden;
 mod mirror;
 pub mod oracle;
+pub mod podman;
 mod programs;
 mod tools;
 mod vm;
