@@ -87,10 +87,16 @@ pub fn convert(
         "aarch64" => ("SCMP_ARCH_AARCH64", "arm64"),
         _ => return Err(unknown()),
     };
+    // A profile of one's own need not name any.
+    let is_open = profile.arch_map.is_empty();
     let family = profile.arch_map.into_iter().find(|family| family.architecture == name);
-    let family = family.ok_or_else(unknown)?;
-    let architectures: Vec<String> =
-        std::iter::once(family.architecture).chain(family.sub_architectures).collect();
+    let architectures: Vec<String> = match family {
+        Some(family) => {
+            std::iter::once(family.architecture).chain(family.sub_architectures).collect()
+        }
+        None if is_open => vec![],
+        None => return Err(unknown()),
+    };
     let has = |name: &String| capabilities.contains(name.as_str());
     let applies = |rule: &&Rule| {
         let arches = &rule.includes.arches;
