@@ -182,7 +182,6 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Preparation;
     use crate::manifest::{Lingering, Service, Writable};
 
     fn unit(name: &str, kind: UnitKind) -> Unit {
@@ -226,7 +225,7 @@ mod tests {
                 id: "a".into(),
                 template: "/a.json".into(),
                 digest,
-                preparation: Preparation::default(),
+                ..Container::default()
             };
             let service = Service { container: Some(container), ..Service::default() };
             manifest(vec![unit("a.service", UnitKind::Service(service))])
