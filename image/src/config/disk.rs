@@ -111,12 +111,12 @@ mod tests {
         };
         assert_eq!(
             first("size = \"4\"\npath = \"/srv\"\n"),
-            "appliance.toml:2:8: error: `4` is no size for a disk"
+            "appliance.toml:2:9: error: `4` is no size for a disk"
         );
         for path in ["/", "srv", "/srv/../etc", "/usr/local", "/proc/1", "/etc"] {
             assert_eq!(
                 first(&format!("size = \"4G\"\npath = \"{path}\"\n")),
-                format!("appliance.toml:3:8: error: no disk can be mounted at `{path}`")
+                format!("appliance.toml:3:9: error: no disk can be mounted at `{path}`")
             );
         }
     }

@@ -224,14 +224,14 @@ mod tests {
         let first = |text: &str| parse(text).unwrap_err();
         assert_eq!(
             first("address = \"10.0.2.15\"\n"),
-            "appliance.toml:2:11: error: `10.0.2.15` is no address"
+            "appliance.toml:2:12: error: `10.0.2.15` is no address"
         );
         assert_eq!(
             first("dns = [\"10.0.2.3\"]\n"),
             "appliance.toml:2:7: error: `dns` is what the DHCP server says"
         );
         for text in ["80=80", "127.0.0.1:8080=0", "localhost:1=1"] {
-            let expected = format!("appliance.toml:2:12: error: `{text}` cannot be forwarded");
+            let expected = format!("appliance.toml:2:13: error: `{text}` cannot be forwarded");
             assert_eq!(first(&format!("forward = [\"{text}\"]\n")), expected);
         }
     }
