@@ -112,7 +112,8 @@ impl Appliance {
         });
         compiled.findings.extend(self.config.check_paths(&self.folder, &self.source));
         for (image, span) in &compiled.images {
-            if !self.config.image.contains_key(image) {
+            // With a network Podman pulls what is not there, as `Pull=` says.
+            if !self.config.image.contains_key(image) && self.config.network.is_none() {
                 compiled.findings.push(not_mapped(image, span));
             }
         }

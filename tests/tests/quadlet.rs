@@ -3,6 +3,7 @@
 //!
 //! The differences that are meant are the rows of `tests/quadlet/DIFFERENCES.md`.
 
+use activator::manifest::{ServiceKind, UnitKind};
 use rouse::cache::Cache;
 use rouse::config::{Config, Engine, User};
 use rouse::debian::{Debian, tools};
@@ -52,12 +53,17 @@ fn containers() -> BTreeMap<String, String> {
 }
 
 fn compiled(folder: &Path, generator: &dyn Generator, users: Vec<User>) -> Compiled {
+    let config = Config { engine: Engine::Podman, users, ..Config::default() };
+    compiled_with(folder, generator, &config)
+}
+
+fn compiled_with(folder: &Path, generator: &dyn Generator, config: &Config) -> Compiled {
     compile(&Input {
         folder,
         packaged: &[],
         links: &[],
         name: "test",
-        config: &Config { engine: Engine::Podman, users, ..Config::default() },
+        config,
         config_source: None,
         passwd: "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n",
         group: "root:x:0:\nann:x:1000:\n",
@@ -286,6 +292,24 @@ fn a_key_that_the_packaged_generator_does_not_know_is_shown_where_it_stands() {
 }
 
 #[test]
+fn an_image_that_is_put_in_at_build_time_is_not_pulled() {
+    let appliance = Appliance::empty()
+        .with("here.image", "[Image]\nImage=localhost/here\n")
+        .with("far.image", "[Image]\nImage=example.org/far\nArch=amd64\n")
+        .with("a.container", "[Container]\nImage=here.image\n");
+    let image = [("localhost/here".to_owned(), rouse::config::Image::default())].into();
+    let config = Config { engine: Engine::Podman, image, ..Config::default() };
+    let compiled = compiled_with(appliance.path(), generator(), &config);
+    let has = |service: &str, line: &str| {
+        let text = compiled.cat(None, service).unwrap();
+        assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
+    };
+    has("here-image.service", "ExecStart=/usr/bin/podman image exists localhost/here");
+    has("far-image.service", "ExecStart=/usr/bin/podman image pull --arch amd64 example.org/far");
+    has("a.service", "Requires=here-image.service");
+}
+
+#[test]
 fn a_users_files_are_in_his_folder() {
     let user = User { name: "ann".into(), uid: 1000, ..User::default() };
     let appliance = Appliance::empty().with("users/ann/data.volume", "[Volume]\n").with(
@@ -301,6 +325,45 @@ fn a_users_files_are_in_his_folder() {
     );
     let text = compiled.cat(Some("ann"), "data-volume.service").unwrap();
     assert!(text.contains("SourcePath=/etc/containers/systemd/users/1000/data.volume\n"), "{text}");
+}
+
+#[test]
+fn what_podman_generate_systemd_writes_is_compiled_as_it_stands() {
+    let folder = Appliance::repository().join("tests/quadlet/generated");
+    let compiled = compile(&Input {
+        folder: &folder,
+        packaged: &[],
+        links: &[],
+        name: "test",
+        config: &Config::default(),
+        config_source: None,
+        passwd: "",
+        group: "",
+        architecture: Architecture::X86_64,
+        has_file: Some(&|_| true),
+        generator: None,
+    });
+    let found = compiled.findings.iter().filter(|found| found.severity != Severity::Note);
+    assert_eq!(found.count(), 0, "{:#?}", compiled.findings);
+    let service = |name: &str| {
+        let unit = compiled.units.iter().find(|unit| unit.name == name);
+        match unit.map(|unit| &unit.kind) {
+            Some(UnitKind::Service(service)) => service,
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    let pod = service("pod-group.service");
+    assert_eq!(pod.kind, ServiceKind::Forking);
+    assert_eq!(pod.pid_file.as_deref(), Some("/run/pod-group.pid"));
+    assert!(pod.start_pre[0].arguments.ends_with(&["--name".into(), "group".into()]));
+    let new = service("container-generated.service");
+    assert_eq!(new.kind, ServiceKind::Notify);
+    assert!(
+        new.start[0]
+            .arguments
+            .contains(&"--cidfile=/run/container-generated.service.ctr-id".into())
+    );
+    assert_eq!(service("container-started.service").kind, ServiceKind::Forking);
 }
 
 #[test]

@@ -91,11 +91,33 @@ pub(in crate::units) fn run(files: &mut Files, facts: &Facts<'_>, findings: &mut
             continue;
         };
         let Some(text) = generated.services.get(&service) else { continue };
-        let text = order::tidy(text).replace(super::FOLDER, &folder);
+        let mut text = order::tidy(text).replace(super::FOLDER, &folder);
+        if let Some(image) = put_in(file, unit, facts) {
+            text = without_pull(&text, &image);
+        }
         let path = format!("{} ({service})", unit.span().source.path);
         let source = Arc::new(Source { path, text });
         files.units.insert(service, Entry { source, place: unit.place });
     }
+}
+
+/// The image of a `.image` that is put into the guest when it is built.
+fn put_in(file: &str, unit: &Definition, facts: &Facts<'_>) -> Option<String> {
+    let named = |key: &str| {
+        let line = unit.all("Image", key).next_back()?;
+        Some(line.value.text.trim_matches('"').to_owned())
+    };
+    let names = ["ImageTag", "Image"].into_iter().filter(|_| file.ends_with(".image"));
+    names.filter_map(named).find(|name| facts.input.config.image.contains_key(name))
+}
+
+/// Nothing is pulled that is there: `podman image exists` says that it is.
+fn without_pull(text: &str, image: &str) -> String {
+    let line = |line: &str| match line.starts_with("ExecStart=") {
+        true => format!("ExecStart=/usr/bin/podman image exists {image}\n"),
+        false => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 /// A Quadlet file with its drop-ins.
