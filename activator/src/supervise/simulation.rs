@@ -28,6 +28,7 @@ use activator::manifest::*;
 use activator::notification::{Notification, Watchdog};
 use activator::peer::Peer;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Schedules of one run of the tests, unless the environment says otherwise.
 const SCHEDULES: u64 = 20_000;
@@ -46,10 +47,24 @@ fn nothing_is_lost_in_any_schedule() {
         None => (0, number("ROUSE_SIM_SCHEDULES").unwrap_or(SCHEDULES)),
     };
     println!("ROUSE_SIM_SCHEDULES={count}");
-    for seed in from..from + count {
-        let outcome = std::panic::catch_unwind(|| schedule(seed));
-        assert!(outcome.is_ok(), "schedule failed, run it with ROUSE_SIM_SEED={seed}");
-    }
+    let next = AtomicU64::new(from);
+    let run = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= from + count {
+                break;
+            }
+            let outcome = std::panic::catch_unwind(|| schedule(seed));
+            assert!(outcome.is_ok(), "schedule failed, run it with ROUSE_SIM_SEED={seed}");
+        }
+    };
+    // A seed is a whole world of its own: which thread runs it makes no difference.
+    std::thread::scope(|scope| {
+        for _ in 1..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(run);
+        }
+        run();
+    });
 }
 
 fn schedule(seed: u64) {
