@@ -25,7 +25,7 @@ pub const SOCKET: &str = "/run/rouse/control";
 /// Name of the fw_cfg file in which the host hands over the token (64 hexadecimal digits).
 pub const TOKEN_FW_CFG: &str = "opt/org.rouse/token";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Larger frames are refused.
 pub const MAX_FRAME: usize = 64 * 1024;
 
@@ -164,6 +164,10 @@ pub enum Failure {
     WhichUser(Vec<String>),
     /// The unit's start failed; the state it is in now.
     StartFailed(String),
+    /// The unit's reload failed, and left it as it was.
+    ReloadFailed,
+    /// The unit does not run, or has nothing that reloads it.
+    CannotReload,
     /// The guest is going down.
     ShuttingDown,
     /// The request made no sense.
@@ -225,6 +229,10 @@ impl core::fmt::Display for Failure {
                 write!(f, "several users have units: {}", names.join(", "))
             }
             Self::StartFailed(state) => write!(f, "the unit did not start, it is {state}"),
+            Self::ReloadFailed => f.write_str("the reload failed, and left the unit as it was"),
+            Self::CannotReload => f.write_str(
+                "the unit does not run, or has neither `ExecReload=` nor `Type=notify-reload`",
+            ),
             Self::ShuttingDown => f.write_str("the guest is shutting down"),
             Self::BadRequest => f.write_str("the guest did not understand the request"),
             Self::NoAnswer => f.write_str("PID 1 did not answer in time"),
@@ -408,6 +416,8 @@ pub enum Report {
         last_exit: Option<Exit>,
         /// A start, stop or reload that was asked for has not ended yet.
         job: bool,
+        /// How the last start or reload went.
+        result: JobResult,
         /// `STATUS=` of sd_notify(3).
         status: Text,
         /// What its health checks have come to; None while there are none.
@@ -617,6 +627,18 @@ pub enum SocketState {
     Paused,
 }
 
+/// How the last start or reload of a unit went, whatever has become of the unit since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobResult {
+    /// There was none, or it is not known any more.
+    #[default]
+    None,
+    /// Well, or a condition has skipped it.
+    Done,
+    /// Not well; also since an assertion is false, or what the unit requires did not start.
+    Failed,
+}
+
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceState {
@@ -731,6 +753,7 @@ mod tests {
             restarts: u64::MAX,
             last_exit: Some(Exit::Dumped(i32::MIN)),
             job: true,
+            result: JobResult::Failed,
             status: Text::new(&[b'x'; 200]),
             health: Some(HealthState::Unhealthy),
         };

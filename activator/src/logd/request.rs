@@ -7,7 +7,7 @@ use super::status::Wish;
 use super::token::Token;
 use super::upload::Receiving;
 use crate::control::{Failure, Hello, Order, Request, UnitName, VERSION, Whose};
-use crate::manifest::{Manifest, Owner, UnitId};
+use crate::manifest::{Manifest, Owner, ServiceKind, UnitId, UnitKind};
 
 /// Whether a Hello lets its client in.
 pub fn greet(token: Option<&Token>, trust: Trust, hello: &[u8]) -> Result<(), Failure> {
@@ -50,7 +50,11 @@ pub fn begin(
             unit(name).map(|id| (Order::Restart(id), Some((id, Wish::Up))))?
         }
         Request::ReloadUnit(name) => {
-            unit(name).map(|id| (Order::ReloadUnit(id), Some((id, Wish::Up))))?
+            let id = unit(name)?;
+            if !can_reload(manifest, id) {
+                return Err(Failure::CannotReload);
+            }
+            (Order::ReloadUnit(id), Some((id, Wish::Reloaded)))
         }
         Request::Poweroff => (Order::Poweroff, None),
         Request::Replace(upload) => {
@@ -70,6 +74,16 @@ fn find(manifest: &Manifest, unit: &UnitName) -> Result<UnitId, Failure> {
         .find_of(owner, name)
         .or_else(|| manifest.find_of(owner, &format!("{name}.service")));
     full.ok_or_else(|| Failure::NoSuchUnit(name.clone()))
+}
+
+/// Whether there is anything that a reload of the unit would do.
+fn can_reload(manifest: &Manifest, id: UnitId) -> bool {
+    let Some(unit) = manifest.unit(id) else { return false };
+    let itself = match &unit.kind {
+        UnitKind::Service(it) => !it.reload.is_empty() || it.kind == ServiceKind::NotifyReload,
+        _ => false,
+    };
+    itself || !unit.reloads.is_empty()
 }
 
 fn owner(manifest: &Manifest, whose: &Whose) -> Result<Owner, Failure> {

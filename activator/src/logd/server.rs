@@ -344,6 +344,12 @@ impl Logd {
                         Verdict::Failed(state) => {
                             client.reply(&Reply::Failed(Failure::StartFailed(state)), now);
                         }
+                        Verdict::NotReloaded => {
+                            client.reply(&Reply::Failed(Failure::ReloadFailed), now);
+                        }
+                        Verdict::NotUp => {
+                            client.reply(&Reply::Failed(Failure::CannotReload), now);
+                        }
                         Verdict::ShuttingDown => {
                             client.reply(&Reply::Failed(Failure::ShuttingDown), now);
                         }

@@ -3,7 +3,7 @@
 use super::orders::Snapshot;
 use super::words;
 use crate::control::{
-    Exit, InstanceStatus, MachineState, Report, ServiceState, ServiceStatus, SocketState,
+    Exit, InstanceStatus, JobResult, MachineState, Report, ServiceState, ServiceStatus, SocketState,
     SocketStatus, Status,
 };
 use crate::manifest::{Manifest, UnitId, UnitKind};
@@ -23,6 +23,8 @@ pub enum Wish {
     Up,
     /// Stop.
     Down,
+    /// Reload of its configuration.
+    Reloaded,
 }
 
 /// Whether it has become that.
@@ -32,6 +34,10 @@ pub enum Verdict {
     Done,
     /// It has not and will not; its state.
     Failed(String),
+    /// Its reload failed.
+    NotReloaded,
+    /// It does not run, so there was nothing to reload.
+    NotUp,
     /// The guest is going down.
     ShuttingDown,
     /// Look again.
@@ -128,11 +134,17 @@ pub fn judge(snapshot: &Snapshot, unit: UnitId, wish: Wish) -> Verdict {
     }
     match (snapshot.unit(unit), wish) {
         (Some(Report::Service { job: true, .. }), _) => Verdict::NotYet,
+        (Some(Report::Service { state, result, .. }), Wish::Reloaded) => match (state, result) {
+            (state, _) if !is_up(*state) => Verdict::NotUp,
+            (_, JobResult::Failed) => Verdict::NotReloaded,
+            _ => Verdict::Done,
+        },
+        // What others reload with it is theirs to tell.
+        (Some(_), Wish::Reloaded) => Verdict::Done,
+        // One that has done its work, and ended, was started all the same.
+        (Some(Report::Service { result: JobResult::Done, .. }), Wish::Up) => Verdict::Done,
         (Some(Report::Service { state, last_exit, .. }), Wish::Up) => match state {
-            ServiceState::Running
-            | ServiceState::Frozen
-            | ServiceState::Exited
-            | ServiceState::Reloading => Verdict::Done,
+            state if is_up(*state) => Verdict::Done,
             ServiceState::Starting | ServiceState::Stopping => Verdict::NotYet,
             // A oneshot, or a service that has done its work already.
             ServiceState::Dead if *last_exit == Some(Exit::Code(0)) => Verdict::Done,
@@ -155,6 +167,11 @@ pub fn judge(snapshot: &Snapshot, unit: UnitId, wish: Wish) -> Verdict {
         (Some(_), _) => Verdict::NotYet,
         (None, _) => Verdict::Failed("unknown to the activator".to_owned()),
     }
+}
+
+fn is_up(state: ServiceState) -> bool {
+    use ServiceState::{Exited, Frozen, Reloading, Running};
+    matches!(state, Running | Frozen | Exited | Reloading)
 }
 
 /// The word for a unit's state; empty if PID 1 does not know the unit.
@@ -204,6 +221,7 @@ mod tests {
             status: crate::control::Text::default(),
             health: None,
             job,
+            result: JobResult::None,
         }
     }
 

@@ -131,6 +131,7 @@ impl Room {
             status: crate::control::Text::default(),
             health: None,
             job,
+            result: crate::control::JobResult::None,
         });
         let state = SocketState::Running;
         self.report(Report::Socket {

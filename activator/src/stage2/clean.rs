@@ -7,6 +7,7 @@ use super::error::Error;
 use super::{credentials, directories, mounts, say, sys};
 use crate::manifest::{Execution, Unit, UnitKind};
 use std::ffi::OsString;
+use std::io;
 
 /// What comes after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,9 @@ impl Next {
 
 /// Whether there is anything to remove after a unit; no child is needed for one that has nothing.
 pub fn is_needed(unit: &Unit) -> bool {
+    if pid_file(&unit.kind).is_some() {
+        return true;
+    }
     let execution = match &unit.kind {
         UnitKind::Service(service) => &service.execution,
         UnitKind::Socket(socket) => &socket.execution,
@@ -41,35 +45,51 @@ pub fn is_needed(unit: &Unit) -> bool {
         || stage2.sandbox.remove_ipc
 }
 
+fn pid_file(kind: &UnitKind) -> Option<&str> {
+    match kind {
+        UnitKind::Service(service) => service.pid_file.as_deref(),
+        _ => None,
+    }
+}
+
 /// Goes on over what cannot be removed, with a line for each.
 pub(super) fn run(arguments: &[OsString]) -> Result<(), Error> {
     let [unit, next] = arguments else { return Err(Error::Usage) };
     let next = [Next::Stop, Next::Restart].into_iter().find(|it| next == it.name());
     let (Some(unit), Some(next)) = (unit.to_str(), next) else { return Err(Error::Usage) };
     let subject = Subject::find(unit)?;
-    let Some(execution) = subject.execution() else { return Ok(()) };
-    let Some(stage2) = execution.stage2.as_deref() else { return Ok(()) };
     let mut troubles = vec![];
+    if let Some(path) = pid_file(&subject.unit.kind) {
+        // A stale one must not be taken for the next run's.
+        troubles.extend(sys::not_found_is_fine(std::fs::remove_file(path)).err());
+    }
+    clean_up_stage2(&subject, next, &mut troubles);
+    troubles.iter().for_each(|error| say(&format!("cannot clean up: {error}")));
+    Ok(())
+}
+
+/// What stage 2 has made.
+fn clean_up_stage2(subject: &Subject, next: Next, troubles: &mut Vec<io::Error>) {
+    let Some(execution) = subject.execution() else { return };
+    let Some(stage2) = execution.stage2.as_deref() else { return };
     let preserve = match next {
         Next::Stop => stage2.runtime_preserve == Some(true),
         Next::Restart => stage2.runtime_preserve.is_some(),
     };
     if !preserve {
-        let places = directories::of(&subject, stage2);
-        troubles.extend(directories::remove_runtime(&subject, &places));
+        let places = directories::of(subject, stage2);
+        troubles.extend(directories::remove_runtime(subject, &places));
     }
-    troubles.extend(credentials::remove(&subject).err());
+    troubles.extend(credentials::remove(subject).err());
     if next == Next::Stop {
         troubles.extend(
-            sys::not_found_is_fine(std::fs::remove_dir_all(mounts::private_tmp(&subject))).err(),
+            sys::not_found_is_fine(std::fs::remove_dir_all(mounts::private_tmp(subject))).err(),
         );
-        if let Some(user) = super::identity::of(&subject, execution, stage2)
+        if let Some(user) = super::identity::of(subject, execution, stage2)
             && stage2.sandbox.remove_ipc
             && user.uid != 0
         {
             troubles.extend(super::ipc::remove(user.uid));
         }
     }
-    troubles.iter().for_each(|error| say(&format!("cannot clean up: {error}")));
-    Ok(())
 }

@@ -17,7 +17,7 @@ use super::hands::{Step, Told, Whom};
 use super::limit::LONGEST_HOLD_US;
 use super::service::KILL_AGAIN_US;
 use super::{Job, JobKind, Supervisor, Turn};
-use activator::control::{Event, Exit};
+use activator::control::{Event, Exit, JobResult};
 use activator::manifest::UnitId;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +126,7 @@ impl Supervisor<'_> {
             }
             Exit::Code(1..=254) => {
                 state.job = None;
+                state.result = JobResult::Done;
                 state.hold.skip(turn.now);
                 turn.hands.tell(Some(unit), Event::Skipped);
             }

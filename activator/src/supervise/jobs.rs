@@ -2,7 +2,7 @@
 
 use super::check::Hold;
 use super::{Cause, Job, JobKind, State, Supervisor, Turn, id};
-use activator::control::{Event, MachineState};
+use activator::control::{Event, JobResult, MachineState};
 use activator::manifest::UnitId;
 
 impl Supervisor<'_> {
@@ -131,6 +131,7 @@ impl Supervisor<'_> {
     fn advance_start(&mut self, turn: &mut Turn, unit: UnitId, job: Job) -> bool {
         if self.is_up(unit) {
             self.units[unit.index()].job = None;
+            self.units[unit.index()].result = JobResult::Done;
             return true;
         }
         if job.begun || !self.may_begin(turn, unit) || self.waits_to_start(unit) {

@@ -97,7 +97,7 @@ pub(crate) use instance::Accepted;
 pub(crate) use reload::{Fate, Machine};
 
 use crate::slots::Slots;
-use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
+use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
 use activator::notification::Notification;
 pub(crate) use hands::{Ended, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
@@ -132,6 +132,9 @@ enum JobKind {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Unit {
     job: Option<Job>,
+    /// How the last start or reload went.
+    #[serde(default)]
+    result: JobResult,
     /// Was started by the boot; `listening_us` waits for those that are sockets.
     #[serde(default)]
     boot: bool,
@@ -151,6 +154,22 @@ pub(crate) struct Unit {
     #[serde(default)]
     idle: idle::Idle,
     state: State,
+}
+
+impl Unit {
+    fn new(state: State) -> Self {
+        Self {
+            job: None,
+            result: JobResult::None,
+            boot: false,
+            visitor: None,
+            check: None,
+            hold: check::Hold::default(),
+            standing: relations::Standing::default(),
+            idle: idle::Idle::default(),
+            state,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -187,19 +206,12 @@ pub(crate) struct Supervisor<'m> {
 impl<'m> Supervisor<'m> {
     /// Makes the tables. The last thing here that allocates.
     pub(crate) fn new(manifest: &'m Manifest, now: u64) -> Self {
-        let unit = |unit: &activator::manifest::Unit| Unit {
-            job: None,
-            boot: false,
-            visitor: None,
-            check: None,
-            hold: check::Hold::default(),
-            standing: relations::Standing::default(),
-            idle: idle::Idle::default(),
-            state: match &unit.kind {
+        let unit = |unit: &activator::manifest::Unit| {
+            Unit::new(match &unit.kind {
                 UnitKind::Socket(socket) => State::Socket(socket::Socket::new(socket)),
                 UnitKind::Service(service) => State::Service(service::Service::new(service)),
                 UnitKind::Target => State::Target { active: false },
-            },
+            })
         };
         let slots = Slots::new(manifest);
         let templates = slots.iter().filter_map(|(_, slot)| manifest.unit(slot.template));
@@ -397,7 +409,7 @@ impl<'m> Supervisor<'m> {
 
     /// A unit for a status; None past the last.
     pub(crate) fn report(&self, unit: UnitId) -> Option<Report> {
-        let Unit { job, state, idle, .. } = self.units.get(unit.index())?;
+        let Unit { job, result, state, idle, .. } = self.units.get(unit.index())?;
         Some(match state {
             State::Socket(socket) => Report::Socket {
                 unit,
@@ -408,7 +420,7 @@ impl<'m> Supervisor<'m> {
                 connections: self.connections(unit),
             },
             State::Service(service) => {
-                let mut report = service.report(unit, job.is_some());
+                let mut report = service.report(unit, job.is_some(), *result);
                 if let Report::Service { state, .. } = &mut report
                     && idle.is_frozen()
                 {

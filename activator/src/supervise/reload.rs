@@ -58,16 +58,7 @@ impl Unit {
         let UnitKind::Service(spec) = kind else { return None };
         let main = saved.pointer("/state/Service/main")?.as_u64()?;
         let state = State::Service(service::Service::running(spec, u32::try_from(main).ok()?));
-        Some(Self {
-            job: None,
-            boot: false,
-            visitor: None,
-            idle: super::idle::Idle::default(),
-            check: None,
-            hold: super::check::Hold::default(),
-            standing: super::relations::Standing::default(),
-            state,
-        })
+        Some(Self::new(state))
     }
 
     /// Whether nothing of it is left, and nobody wants it.

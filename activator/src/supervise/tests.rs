@@ -8,7 +8,7 @@ mod relays;
 mod service;
 
 use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
-use activator::control::{Event, Exit, MachineState, Report, ServiceState, SocketState};
+use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
 use activator::notification::Notification;
 
@@ -180,6 +180,14 @@ fn pair(change: impl FnOnce(&mut Service)) -> Manifest {
 fn state(supervisor: &Supervisor, unit: u16) -> ServiceState {
     match supervisor.report(UnitId(unit)) {
         Some(Report::Service { state, .. }) => state,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How the last start or reload went.
+fn result(supervisor: &Supervisor, unit: u16) -> JobResult {
+    match supervisor.report(UnitId(unit)) {
+        Some(Report::Service { result, .. }) => result,
         other => panic!("{other:?}"),
     }
 }
@@ -531,6 +539,7 @@ fn a_unit_whose_requirement_fails_does_not_start_but_one_that_only_wants_it_does
     it.reaped(1, hands, 101, Exit::Code(203));
     assert_eq!(hands.take(), [Spawn(2, Step::Start(0))]);
     assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert_eq!([0, 2].map(|unit| result(&it, unit)), [JobResult::Failed, JobResult::Done]);
 }
 
 #[test]

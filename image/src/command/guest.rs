@@ -71,7 +71,7 @@ pub(super) fn refused(name: &str, what: String, error: ClientError) -> Failure {
         ClientError::Refused(Refusal::WhichUser(names)) if !names.is_empty() => {
             (FAILED, Some("say which with --user NAME".into()))
         }
-        ClientError::Refused(Refusal::StartFailed(_)) => {
+        ClientError::Refused(Refusal::StartFailed(_) | Refusal::ReloadFailed) => {
             (FAILED, Some(format!("`rouse logs {name}` tells why")))
         }
         ClientError::Refused(Refusal::BadRequest) => (BUG, None),

@@ -100,6 +100,7 @@ fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
     compiler.read();
     compiler.relays();
     compiler.links_of_targets();
+    compiler.enabled_in_vain();
     compiler.templates_without_instance();
     compiler.drop_ins_of_nothing();
     let mut nodes = std::mem::take(&mut compiler.nodes);
@@ -178,14 +179,17 @@ impl Compiler<'_, '_> {
         }
     }
 
+    /// Units that appliance.toml lists.
+    fn listed(&self) -> &'f [String] {
+        match self.facts.manager.user() {
+            None => &self.facts.input.config.enable,
+            Some(user) => &user.enable,
+        }
+    }
+
     /// What appliance.toml enables.
     fn enable(&mut self) {
-        let input = self.facts.input;
-        let enable = match self.facts.manager.user() {
-            None => &input.config.enable,
-            Some(user) => &user.enable,
-        };
-        for text in enable {
+        for text in self.listed() {
             let name = Name::parse(text).map(|name| self.own_name(&name));
             let name = name.filter(|name| self.exists(name));
             if let Some(name) = name.filter(|name| !matches!(name.kind(), Kind::Other(_))) {

@@ -60,6 +60,14 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         exec::need_stage2(&mut exec.execution);
     }
     service.execution = exec.execution;
+    if let Some(path) = &service.pid_file {
+        // As systemd tells it; a line of the unit's own comes first.
+        let environment = &mut service.execution.environment;
+        if !environment.iter().any(|variable| variable.starts_with("PIDFILE=")) {
+            environment.push(format!("PIDFILE={path}"));
+            environment.sort();
+        }
+    }
     timeouts(keys, &mut service);
     restart::read(keys, &mut service);
     kill::read(keys, &mut service);

@@ -128,8 +128,7 @@ impl Supervisor<'_> {
         }
         turn.hands.tell(Some(unit), Event::CommandFailed(exit));
         match service.phase {
-            // A reload that fails leaves the service as it was.
-            Phase::Reload(_) => self.go_on_running(turn, unit),
+            Phase::Reload(_) => self.fail_to_reload(turn, unit),
             // What comes after the service is cleaned up in any case.
             Phase::StopPost(_) => {
                 service.blame(judge(spec, exit));

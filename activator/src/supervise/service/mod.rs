@@ -16,7 +16,7 @@ pub(crate) use outcome::Outcome;
 use super::hands::Ended;
 use super::limit::{Health, Limiter};
 use super::{Job, JobKind, State, Supervisor, Told};
-use activator::control::{Exit, Report, ServiceState, Text};
+use activator::control::{Exit, JobResult, Report, ServiceState, Text};
 use activator::manifest::{self, ServiceKind, UnitId, UnitKind};
 use serde::{Deserialize, Serialize};
 
@@ -151,7 +151,7 @@ impl Service {
         self.start_limit.relimit(spec.start_limit);
     }
 
-    pub(super) fn report(&self, unit: UnitId, job: bool) -> Report {
+    pub(super) fn report(&self, unit: UnitId, job: bool, result: JobResult) -> Report {
         let state = match self.phase {
             Phase::Dead => ServiceState::Dead,
             Phase::Failed => ServiceState::Failed,
@@ -170,7 +170,18 @@ impl Service {
         let (starts, restarts) = (self.starts, self.restarts);
         let job = job || state == ServiceState::Reloading;
         let health = self.checkup.verdict();
-        Report::Service { unit, state, main_pid, starts, restarts, last_exit, job, status, health }
+        Report::Service {
+            unit,
+            state,
+            main_pid,
+            starts,
+            restarts,
+            last_exit,
+            job,
+            result,
+            status,
+            health,
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -293,9 +304,14 @@ impl Supervisor<'_> {
 
     /// A start job of a service is over, if that is what it had.
     fn end_start_job(&mut self, unit: UnitId) {
-        let job = &mut self.units[unit.index()].job;
-        if matches!(job, Some(Job { kind: JobKind::Start, begun: true })) {
-            *job = None;
+        let unit = &mut self.units[unit.index()];
+        let State::Service(service) = &unit.state else { return };
+        if matches!(unit.job, Some(Job { kind: JobKind::Start, begun: true })) {
+            unit.job = None;
+            unit.result = match service.outcome.is_good() {
+                true => JobResult::Done,
+                false => JobResult::Failed,
+            };
         }
     }
 

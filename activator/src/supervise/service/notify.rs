@@ -12,7 +12,7 @@
 use super::{Outcome, Phase, STOP_AT_SHUTDOWN_US};
 use crate::supervise::hands::{Step, Whom};
 use crate::supervise::{State, Supervisor, Turn};
-use activator::control::{Event, MachineState};
+use activator::control::{Event, JobResult, MachineState};
 use activator::manifest::{NotifyAccess, ServiceKind, UnitId, UnitKind};
 use activator::notification::{Notification, Watchdog};
 
@@ -124,6 +124,8 @@ impl Supervisor<'_> {
         let timeout = spec.start_timeout_us;
         service.reload_heard = false;
         service.reload_at = 0;
+        self.units[unit.index()].result = JobResult::Done;
+        let Some((service, spec)) = self.service_and_spec(unit) else { return };
         if let Some(main) = service.main.filter(|_| signals) {
             service.reload_at = turn.now.max(1);
             turn.hands.kill(unit, Whom::Process(main), spec.reload_signal);
@@ -142,6 +144,12 @@ impl Supervisor<'_> {
             let timeout = spec.start_timeout_us;
             return service.enter(Phase::Reloading, turn.now, timeout);
         }
+        self.go_on_running(turn, unit);
+    }
+
+    /// A reload has failed, which leaves the service as it was.
+    pub(super) fn fail_to_reload(&mut self, turn: &mut Turn, unit: UnitId) {
+        self.units[unit.index()].result = JobResult::Failed;
         self.go_on_running(turn, unit);
     }
 

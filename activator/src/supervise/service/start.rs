@@ -98,8 +98,7 @@ impl Supervisor<'_> {
             Err(errno) => {
                 turn.hands.tell(Some(unit), Event::SpawnFailed(errno));
                 if matches!(step, Step::Reload(_)) {
-                    // A reload that fails leaves the service as it was.
-                    return self.go_on_running(turn, unit);
+                    return self.fail_to_reload(turn, unit);
                 }
                 service.blame(Outcome::Resources);
                 return match step {

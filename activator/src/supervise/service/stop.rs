@@ -3,7 +3,7 @@
 use super::{KILL_AGAIN_US, Outcome, Phase, STOP_AT_SHUTDOWN_US};
 use crate::supervise::hands::{Step, Told, Whom};
 use crate::supervise::{JobKind, State, Supervisor, Turn};
-use activator::control::{Event, MachineState};
+use activator::control::{Event, JobResult, MachineState};
 use activator::manifest::{KillMode, UnitId};
 use activator::stage2::{self, Next};
 
@@ -37,6 +37,7 @@ impl Supervisor<'_> {
             service.main_exit = None;
             service.enter(Phase::Failed, turn.now, 0);
         }
+        self.units[unit.index()].result = JobResult::Failed;
         turn.hands.tell(Some(unit), Event::Failed);
     }
 

@@ -61,7 +61,7 @@ impl Supervisor<'_> {
                         service.deadline = Some(turn.now.saturating_add(KILL_AGAIN_US));
                         turn.hands.kill(unit, Whom::Process(pid), libc::SIGKILL);
                     }
-                    None => self.go_on_running(turn, unit),
+                    None => self.fail_to_reload(turn, unit),
                 }
             }
             Phase::Condition(_)

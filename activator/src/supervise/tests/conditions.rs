@@ -76,12 +76,12 @@ fn a_condition_that_fails_with_data_pending_does_not_spin() {
 
 #[test]
 fn a_condition_skips_and_an_assertion_fails() {
-    for (exit, expected) in [
-        (Exit::Code(0), ServiceState::Running),
-        (Exit::Code(1), ServiceState::Dead),
-        (Exit::Code(254), ServiceState::Dead),
-        (Exit::Code(255), ServiceState::Failed),
-        (Exit::Signal(9), ServiceState::Failed),
+    for (exit, expected, told) in [
+        (Exit::Code(0), ServiceState::Running, JobResult::Done),
+        (Exit::Code(1), ServiceState::Dead, JobResult::Done),
+        (Exit::Code(254), ServiceState::Dead, JobResult::Done),
+        (Exit::Code(255), ServiceState::Failed, JobResult::Failed),
+        (Exit::Signal(9), ServiceState::Failed, JobResult::Failed),
     ] {
         let manifest = conditional(|_| {});
         let hands = &mut Script::default();
@@ -90,7 +90,7 @@ fn a_condition_skips_and_an_assertion_fails() {
         it.order_start(1, hands, A);
         assert!(hands.calls.contains(&Spawn(0, Step::Conditions)));
         assert!(it.reaped(2, hands, 101, exit));
-        assert_eq!(state(&it, 0), expected, "{exit:?}");
+        assert_eq!((state(&it, 0), result(&it, 0)), (expected, told), "{exit:?}");
     }
 }
 

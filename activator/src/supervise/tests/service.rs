@@ -182,6 +182,14 @@ fn a_reload_runs_its_commands_and_a_failure_changes_nothing() {
     assert_eq!(hands.take(), [Spawn(0, Step::Reload(1))]);
     it.reaped(3, hands, 103, Exit::Code(1));
     assert_eq!((state(&it, 0), main_pid(&it)), (ServiceState::Running, Some(101)));
+    assert_eq!(result(&it, 0), JobResult::Failed);
+    // The next one is told by itself, and so is a start that comes to its end at once.
+    it.order_reload(4, hands, A);
+    it.reaped(5, hands, 104, Exit::Code(0));
+    it.reaped(6, hands, 105, Exit::Code(0));
+    assert_eq!((state(&it, 0), result(&it, 0)), (ServiceState::Running, JobResult::Done));
+    it.reaped(7, hands, 101, Exit::Code(1));
+    assert_eq!((state(&it, 0), result(&it, 0)), (ServiceState::Failed, JobResult::Done));
 }
 
 #[test]
