@@ -306,8 +306,17 @@ enum Kind {
     Check,
     /// A health check.
     Health,
+    /// Removes what a run has left; in nobody's cgroup either, and given up if it hangs.
+    Clean,
     /// What the child of `Type=forking` leaves.
     Daemon,
+}
+
+impl Kind {
+    /// In its cgroup.
+    fn is_of_the_service(self) -> bool {
+        !matches!(self, Self::Check | Self::Clean)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -650,7 +659,7 @@ impl<'m> World<'m> {
     }
 
     fn is_populated(&self, unit: UnitId) -> bool {
-        let own = |process: &Process| process.unit == unit && process.kind != Kind::Check;
+        let own = |process: &Process| process.unit == unit && process.kind.is_of_the_service();
         self.processes.values().any(own) || self.leftovers[unit.index()]
     }
 
@@ -744,11 +753,14 @@ impl Hands for World<'_> {
         let kind = match step {
             Step::Conditions => Kind::Check,
             Step::Health | Step::HealthStartup => Kind::Health,
+            Step::Clean(_) => Kind::Clean,
             _ => Kind::Command,
         };
         assert!(kind != Kind::Health || !self.frozen.contains_key(&unit), "{unit:?} is frozen");
         let same = |process: &Process| {
-            process.unit == unit && process.main == main && (process.main || process.kind == kind)
+            process.unit == unit
+                && process.main == main
+                && (process.main || (process.kind == kind && kind != Kind::Clean))
         };
         assert!(!self.processes.values().any(same), "{unit:?} has two for {step:?}");
         // The engine thaws before a spawn, for a command of a stop.
@@ -795,7 +807,7 @@ impl Hands for World<'_> {
             Whom::All => self
                 .processes
                 .iter()
-                .filter(|(_, process)| process.unit == unit && process.kind != Kind::Check)
+                .filter(|(_, process)| process.unit == unit && process.kind.is_of_the_service())
                 .map(|(pid, _)| *pid)
                 .collect(),
         };

@@ -131,7 +131,7 @@ struct Compiler<'c, 'f> {
     accepting: BTreeSet<Name>,
 }
 
-impl Compiler<'_, '_> {
+impl<'f> Compiler<'_, 'f> {
     /// What lies in the folder.
     fn roots(&mut self) {
         let files = self.files;

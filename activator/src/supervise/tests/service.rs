@@ -3,6 +3,7 @@
 use super::*;
 use crate::supervise::Found;
 use activator::notification::Watchdog;
+use activator::stage2::Next;
 
 /// A machine with one service and its socket, the service started by order.
 fn started<'m>(manifest: &'m Manifest, hands: &mut Script) -> Supervisor<'m> {
@@ -47,7 +48,10 @@ fn forking_takes_the_process_of_its_pid_file_when_it_is_there() {
     assert_eq!((state(&it, 0), main_pid(&it)), (ServiceState::Running, Some(55)));
     // It is our child, as orphans are.
     hands.leftovers = vec![];
+    hands.take();
     assert!(it.reaped(100_000, hands, 55, Exit::Code(0)));
+    assert_eq!(hands.take(), [Spawn(0, Step::Clean(Next::Stop))]);
+    assert!(it.reaped(100_001, hands, 102, Exit::Code(0)));
     assert_eq!(state(&it, 0), ServiceState::Dead);
 }
 
@@ -77,6 +81,7 @@ fn forking_whose_daemon_dies_before_its_pid_file_is_there_has_failed() {
     it.reaped(1, hands, 101, Exit::Code(0));
     hands.leftovers = vec![];
     it.emptied(2, hands);
+    it.reaped(3, hands, 102, Exit::Code(0));
     assert_eq!(state(&it, 0), ServiceState::Failed);
 }
 
