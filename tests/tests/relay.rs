@@ -36,6 +36,12 @@ fn wait_for(vm: &Vm, service: &str, state: &str) {
     vm.wait_until(&format!("{service} is {state}"), |vm| seen(vm, service).0 == state);
 }
 
+/// However it ended: a server that dies of its SIGTERM, or has to be killed, has failed.
+fn wait_for_sleep(vm: &Vm, service: &str) {
+    let sleeps = |vm: &Vm| ["dead", "failed"].contains(&seen(vm, service).0.as_str());
+    vm.wait_until(&format!("{service} sleeps"), sleeps);
+}
+
 fn nobody_is_up(vm: &Vm) {
     for service in ["web", "web-relay", "six", "node", "bare", "nap", "echo"] {
         assert_eq!(seen(vm, &format!("{service}.service")), ("dead".into(), 0), "{service}");
@@ -74,8 +80,7 @@ fn it_has_a_network_of_its_own(vm: &Vm) {
 }
 
 fn it_is_stopped_when_idle_and_woken_again(vm: &Vm) {
-    wait_for(vm, "web.service", "dead");
-    assert_eq!(seen(vm, "web-relay.service").0, "dead");
+    wait_for_sleep(vm, "web.service");
     assert_eq!(vm.shell("crun --root /run/crun list -q"), "");
     let before = seen(vm, "web.service").1;
     assert_eq!(vm.send(3020, b"again\n").text(), "127.0.0.1\nagain\n");
@@ -114,7 +119,7 @@ fn a_late_server_at_a_path_is_waited_for(vm: &Vm) {
 fn a_killed_container_is_another_for_the_next_client(vm: &Vm) {
     let before = seen(vm, "node.service").1;
     vm.shell(&format!("{}; kill -KILL $pid", pid("node.service")));
-    wait_for(vm, "node-relay.service", "dead");
+    wait_for_sleep(vm, "node-relay.service");
     let answer = vm.send(3022, b"hello\n").stdout;
     assert!(answer.ends_with(b"hello\n"), "{answer:?}");
     assert_eq!(seen(vm, "node.service").1, before + 1);
@@ -122,7 +127,7 @@ fn a_killed_container_is_another_for_the_next_client(vm: &Vm) {
 
 fn a_plain_service_answers(vm: &Vm) {
     assert_eq!(vm.send(3023, b"hello\n").text(), "hello\n");
-    wait_for(vm, "bare.service", "dead");
+    wait_for_sleep(vm, "bare.service");
     assert_eq!(vm.send(3023, b"again\n").text(), "again\n");
     // From the guest itself nobody may.
     assert_eq!(vm.shell("echo hello | socat -t 30 - VSOCK-CONNECT:1:3023 2>/dev/null"), "");
@@ -156,7 +161,7 @@ fn an_activated_container_is_frozen_and_thawed(vm: &Vm) {
 
 fn an_activated_container_is_stopped_and_woken(vm: &Vm) {
     assert_eq!(vm.send(3025, b"hello\n").text(), "hello\n");
-    wait_for(vm, "nap.service", "dead");
+    wait_for_sleep(vm, "nap.service");
     assert_eq!(vm.send(3025, b"again\n").text(), "again\n");
     assert_eq!(seen(vm, "nap.service").1, 2);
 }
