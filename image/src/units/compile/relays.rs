@@ -17,7 +17,7 @@ use crate::units::quoting::quote;
 use crate::units::service::ServiceUnit;
 use crate::units::socket::{RELAY_TO, Relay, SocketUnit};
 use crate::units::value::time;
-use activator::manifest::Execution;
+use activator::manifest::{Execution, User};
 use std::sync::Arc;
 
 /// How long what a program has sent before it ended may take to its clients.
@@ -79,8 +79,9 @@ impl Compiler<'_, '_> {
         self.compiled.texts.insert(self.key(&own), cat::files(&definition));
         let Some(mut node) = self.node(&definition) else { return };
         if let (Body::Service(relay), true) = (&mut node.body, container) {
-            // To enter a container takes root, also of a user's.
-            relay.service.execution = Execution::default();
+            // To enter a container takes root. A user's unit is the user's unless it says so.
+            let root = self.facts.manager.user().map(|_| User::default());
+            relay.service.execution = Execution { user: root, ..Execution::default() };
         }
         self.nodes.insert(own.clone(), node);
         self.seen.insert(own.clone());
