@@ -51,6 +51,9 @@ pub struct Config {
     /// guest has.
     #[serde(default)]
     pub modules: Vec<String>,
+    /// Whether Podman's API may be offered on TCP.
+    #[serde(default)]
+    pub podman_api_on_tcp: OnTcp,
     /// Users with units of their own, `[[user]]`.
     #[serde(default, rename = "user")]
     pub users: Vec<User>,
@@ -78,6 +81,17 @@ pub enum Engine {
     Crun,
     /// `podman run`.
     Podman,
+}
+
+/// Whether Podman's API may be offered on TCP, where every client has all rights of its user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnTcp {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is what the person wants.
+    Allow,
 }
 
 /// A container image that is made at build time. Exactly one of `cargo` and `files` is given.

@@ -1,6 +1,7 @@
 //! What a service asks of its sockets, checked when both are known.
 
 use super::idle;
+use super::podman_api;
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use crate::finding::{Finding, Span};
@@ -17,6 +18,7 @@ pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut 
     if let Some(span) = &unit.idle {
         findings.extend(idle_finding(span, sockets, !unit.relays.is_empty()));
     }
+    podman_api::check(unit, sockets, findings);
 }
 
 /// A standard stream can be one socket only: with Accept=yes, the connection.

@@ -4,7 +4,7 @@ use super::command::{self, Context};
 use super::keys::Keys;
 use super::name::{Kind, Name};
 use super::value::{self, Expected, time};
-use super::{exec, idle, kill, resources, restart};
+use super::{exec, idle, kill, podman_api, resources, restart};
 use crate::finding::{Finding, Span};
 use activator::manifest::{
     Command, ExitType, FailureMode, Input, NotifyAccess, Output, Service, ServiceKind,
@@ -27,6 +27,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) idle: Option<Span>,
     /// Relays to it, when they have been made.
     pub(crate) relays: Vec<Name>,
+    /// Whether it offers Podman's API.
+    pub(crate) api: Option<podman_api::Api>,
 }
 
 /// Reads the section. A Quadlet has no commands of its own for starting and stopping.
@@ -81,6 +83,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
         relays: vec![],
+        api: podman_api::read(keys, &service),
         service,
     };
     if keys.unit.quadlet.is_none() {
