@@ -10,7 +10,7 @@ use crate::command_line::{Arch, Run};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
 use crate::output::description::Description;
 use crate::vmlinux::{self, VmlinuxError};
-use crate::{output, terminal};
+use crate::{output, terminal, units};
 use activator::address::kind_name;
 use activator::client;
 use activator::control::{self, Request};
@@ -298,8 +298,11 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
         "{} is up: CID {}, {}, {}\n",
         spec.name, place.cid, spec.hardware.arch, place.accelerator
     );
-    for (unit, listener, address) in units.iter().flat_map(listeners) {
-        text += &format!("{unit}: {listener}\n");
+    let all = units.iter().flat_map(|unit| {
+        listeners(unit).into_iter().map(move |(name, text, address)| (unit, name, text, address))
+    });
+    for (unit, name, listener, address) in all {
+        text += &format!("{name}: {listener}\n");
         match address {
             Address::Vsock(cid, port) if cid != CID_LOCAL => {
                 if place.vsock == VsockKind::Vhost {
@@ -314,6 +317,9 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
                     };
                 }
                 text += &format!("    {program} connect {} {port}\n", spec.name);
+                if is_podman(unit, units) {
+                    text += &docker_host(place, port);
+                }
             }
             Address::Vsock(..) => text += "    inside the guest only: CID 1 is the guest itself\n",
             address => {
@@ -323,6 +329,20 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
         }
     }
     text + "\n"
+}
+
+/// Whether a client of a socket unit talks to Podman's API.
+fn is_podman(unit: &Unit, all: &[Unit]) -> bool {
+    matches!(&unit.kind, UnitKind::Socket(socket) if units::is_behind_podman_api(socket, all))
+}
+
+/// What makes docker, its kin and `podman --remote` talk to the guest.
+fn docker_host(place: &Place, port: u32) -> String {
+    let published = place.publish.iter().find(|published| published.port == port);
+    published.map_or_else(String::new, |published| match &published.host {
+        HostAddress::Unix(path) => format!("    export DOCKER_HOST=unix://{}\n", path.display()),
+        HostAddress::Tcp(address) => format!("    export DOCKER_HOST=tcp://{address}\n"),
+    })
 }
 
 /// How this program was called, so that the same words call it again: `target/release/rouse` for
