@@ -1,5 +1,6 @@
 //! `appliance.toml`: what the units do not say.
 
+mod dependencies;
 pub mod disk;
 pub mod network;
 mod place;
@@ -7,6 +8,7 @@ pub mod root;
 mod secret;
 mod user;
 
+pub use dependencies::Dependencies;
 pub use disk::Disk;
 pub use network::Network;
 pub use place::{Part, place};
@@ -35,6 +37,12 @@ pub struct Config {
     /// Debian packages to put into the image, with what they depend on.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// What is taken of packages that only others depend on.
+    #[serde(default)]
+    pub dependencies: Dependencies,
+    /// Files and folders of packages that are left out: absolute paths.
+    #[serde(default)]
+    pub drop: Vec<String>,
     /// Units that come inside packages and are enabled as their `[Install]` says.
     #[serde(default)]
     pub enable: Vec<String>,

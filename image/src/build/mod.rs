@@ -19,6 +19,7 @@ mod modules;
 mod network;
 mod packages;
 mod podman;
+mod reduce;
 mod root;
 
 use crate::appliance::{Appliance, Files};

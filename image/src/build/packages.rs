@@ -1,5 +1,6 @@
 //! The packages of an image: locked, fetched, read, and cut down to what runs.
 
+use super::reduce::reduce;
 use super::{engine, of_debian};
 use crate::appliance::{Appliance, Files};
 use crate::base;
@@ -143,7 +144,7 @@ impl Packages {
         debian: &Debian,
         section: &Section,
     ) -> Result<Self, Failure> {
-        let whole = read(debian, &section.packages)?;
+        let mut whole = read(debian, &section.packages)?;
         let parts = read(debian, &section.parts)?;
         let podman = appliance.config.engine == Engine::Podman;
         let generator = match podman {
@@ -174,6 +175,7 @@ impl Packages {
                 _ => {}
             }
         }
+        reduce(&mut whole, &appliance.config, &appliance.source)?;
         Ok(Self { whole, parts, units, links, generator })
     }
 

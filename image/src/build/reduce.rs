@@ -1,0 +1,103 @@
+//! Leaves out of packages what the person who wrote the appliance does not want: paths by name
+//! (`drop`), and all but the libraries of packages that only came as dependencies
+//! (`dependencies = "libraries"`).
+
+use crate::config::{Config, Dependencies, Part, place};
+use crate::elf::{self, ElfError};
+use crate::exit::{BAD_INPUT, Failure};
+use crate::finding::{Finding, Source};
+use crate::tree::{Tree, filter};
+use std::sync::Arc;
+
+/// Takes out of the packages' tree what `config` does not want.
+pub(super) fn reduce(
+    tree: &mut Tree,
+    config: &Config,
+    source: &Arc<Source>,
+) -> Result<(), Failure> {
+    for path in &config.drop {
+        if !tree.remove(path) {
+            let finding = Finding::error(
+                place(source, &["drop", path], Part::Value),
+                format!("no package brings `{path}`"),
+            )
+            .label("nothing to leave out")
+            .help("`rouse inspect IMAGE` lists files; take the path out");
+            return Err(Failure::findings(BAD_INPUT, vec![finding]));
+        }
+    }
+    match config.dependencies {
+        Dependencies::Whole => Ok(()),
+        Dependencies::Libraries => libraries(tree, &config.packages).map_err(|error| {
+            Failure::new(BAD_INPUT, "leave out what only dependencies bring")
+                .because(error)
+                .hint("name the package that brings it in `packages`, too")
+        }),
+    }
+}
+
+/// Keeps the files of some packages, and the libraries that they load.
+fn libraries(tree: &mut Tree, packages: &[String]) -> Result<(), ElfError> {
+    let named = |origin: &str| {
+        let package = origin.split(' ').next().unwrap_or_default();
+        packages.iter().any(|name| name == package)
+    };
+    let own: Vec<String> = tree
+        .iter()
+        // Examples in /usr/share/doc need nothing; a link may lead to what another package has.
+        .filter(|(path, _)| filter::is_wanted(path) && tree.content(path).is_some())
+        .filter(|(_, node)| named(&node.origin))
+        .map(|(path, _)| path.to_owned())
+        .collect();
+    let needed = elf::closure(tree, own.iter().map(String::as_str))?;
+    tree.retain(|path, node| named(&node.origin) || needed.contains(path));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Node;
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new();
+        let mut put = |path: &str, text: &str, origin: &str| {
+            tree.insert(path, Node::file(text.as_bytes(), 0o755, origin)).unwrap();
+        };
+        put("/usr/bin/tool", "#!/usr/bin/sh\n", "tool 1");
+        put("/usr/share/tool/data", "data", "tool 1");
+        put("/usr/bin/sh", "static", "shell 2");
+        put("/usr/bin/other", "static", "shell 2");
+        put("/etc/shell", "x", "shell 2");
+        tree
+    }
+
+    fn reduced(text: &str) -> Result<Vec<String>, u8> {
+        let source = Arc::new(Source { path: "appliance.toml".into(), text: text.into() });
+        let config = Config::parse(&source).unwrap();
+        let mut tree = tree();
+        reduce(&mut tree, &config, &source).map_err(|failure| failure.code())?;
+        let files = tree.iter().filter(|(path, _)| tree.content(path).is_some());
+        Ok(files.map(|(path, _)| path.to_owned()).collect())
+    }
+
+    #[test]
+    fn of_dependencies_what_is_loaded_stays() {
+        let found = reduced("packages = [\"tool\"]\ndependencies = \"libraries\"\n").unwrap();
+        assert_eq!(found, ["/usr/bin/sh", "/usr/bin/tool", "/usr/share/tool/data"]);
+    }
+
+    #[test]
+    fn paths_are_left_out_by_name() {
+        let found = reduced("drop = [\"/usr/share/tool\", \"/etc/shell\"]\n").unwrap();
+        assert_eq!(found, ["/usr/bin/other", "/usr/bin/sh", "/usr/bin/tool"]);
+        assert_eq!(reduced("drop = [\"/usr/share/nothing\"]\n"), Err(BAD_INPUT));
+    }
+
+    #[test]
+    fn what_a_kept_program_needs_is_not_lost_silently() {
+        let text =
+            "packages = [\"tool\"]\ndependencies = \"libraries\"\ndrop = [\"/usr/bin/sh\"]\n";
+        assert_eq!(reduced(text), Err(BAD_INPUT));
+    }
+}
