@@ -46,12 +46,21 @@ fn libraries(tree: &mut Tree, packages: &[String]) -> Result<(), ElfError> {
         .iter()
         // Examples in /usr/share/doc need nothing; a link may lead to what another package has.
         .filter(|(path, _)| filter::is_wanted(path) && tree.content(path).is_some())
-        .filter(|(_, node)| named(&node.origin))
+        .filter(|(path, node)| named(&node.origin) && is_runnable(tree, path))
         .map(|(path, _)| path.to_owned())
         .collect();
     let needed = elf::closure(tree, own.iter().map(String::as_str))?;
     tree.retain(|path, node| named(&node.origin) || needed.contains(path));
     Ok(())
+}
+
+/// False for a script in a language that no package brings: nobody counts on it.
+fn is_runnable(tree: &Tree, path: &str) -> bool {
+    let script = tree.content(path).and_then(|content| content.strip_prefix(b"#!"));
+    let Some(script) = script else { return true };
+    let line = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let program = String::from_utf8_lossy(line);
+    program.split_whitespace().next().is_some_and(|program| tree.trace(program).is_some())
 }
 
 #[cfg(test)]
