@@ -74,6 +74,9 @@ pub(super) struct Connection {
     give_up: Instant,
     /// Why the last attempt failed.
     last: Option<Errno>,
+    /// Whether client and backend are watched for room to write. A Unix socket has an event for
+    /// all that its peer reads, so they are only while something waits for room.
+    for_room: [bool; 2],
 }
 
 enum Phase {
@@ -98,14 +101,36 @@ impl Connection {
             attempts: 0,
             give_up: Instant::now() + settings.connect_timeout,
             last: None,
+            for_room: [false; 2],
         }
     }
 
     /// To hear of the client; edges only.
     pub(super) fn register(&self, registry: &Registry) -> std::io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Source::Client(self.id).into();
-        registry.register(&mut SourceFd(&self.client.as_raw_fd()), token, interest)
+        registry.register(&mut SourceFd(&self.client.as_raw_fd()), token, Interest::READABLE)
+    }
+
+    fn watch_for_room(&mut self, registry: &Registry) {
+        let Phase::Relaying { backend, up, down } = &self.phase else { return };
+        let sides = [
+            (&self.client, Source::Client(self.id), down.waits_for_room()),
+            (backend, Source::Backend(self.id), up.waits_for_room()),
+        ];
+        for (watched, (fd, source, wanted)) in self.for_room.iter_mut().zip(sides) {
+            let interest = match wanted {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            // Room that is there by now is told at once. It fails for no fd that is watched.
+            if *watched != wanted
+                && registry
+                    .reregister(&mut SourceFd(&fd.as_raw_fd()), source.into(), interest)
+                    .is_ok()
+            {
+                *watched = wanted;
+            }
+        }
     }
 
     /// A socket was closed by its peer in both directions: nothing can be written to it.
@@ -129,7 +154,11 @@ impl Connection {
     pub(super) fn drive(&mut self, context: &mut Context) -> Verdict {
         loop {
             if let Phase::Relaying { backend, up, down } = &mut self.phase {
-                return relay(&self.client, backend, up, down);
+                let verdict = relay(&self.client, backend, up, down);
+                if verdict == Verdict::Wait(None) {
+                    self.watch_for_room(context.registry);
+                }
+                return verdict;
             }
             if context.now >= self.give_up {
                 let why = self.last.map_or("no answer".to_owned(), |errno| errno.to_string());
@@ -194,6 +223,8 @@ impl Connection {
                 Progress::Done => match self.halves.take() {
                     Some((up, down)) => {
                         watch_for_dead_peer(&backend);
+                        // It was for its connect(2).
+                        self.for_room = [false, true];
                         Ok(Phase::Relaying { backend, up, down })
                     }
                     None => Ok(Phase::Resolving),

@@ -83,6 +83,11 @@ impl Half {
         matches!(self.state, State::Draining | State::Breaking)
     }
 
+    /// Whether it waits for the sink to have room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.held > 0 && self.state != State::Done
+    }
+
     /// The sink will take nothing more.
     pub(super) fn abandon(&mut self, source: impl AsFd) {
         if self.state != State::Done {
