@@ -270,9 +270,12 @@ impl Supervisor<'_> {
 
     /// What all services have to do about idleness after everything else.
     pub(super) fn follow_all_idle(&mut self, turn: &mut Turn) {
-        for index in 0..self.manifest.units.len() {
-            self.follow_idle(turn, id(index));
-        }
+        let own = self.manifest.units.len();
+        self.each_awake(|it, index| {
+            if index < own {
+                it.follow_idle(turn, id(index));
+            }
+        });
     }
 }
 

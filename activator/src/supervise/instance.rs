@@ -120,14 +120,11 @@ impl Supervisor<'_> {
         for needed in spec.requires.iter().chain(&spec.wants) {
             self.start(*needed, Cause::Machine);
         }
-        for other in 0..self.units.len() {
-            if other != slot.index()
-                && self.conflict(slot.index(), other)
-                && !self.is_down(id(other))
-            {
-                self.want_down(other, JobKind::Stop);
+        self.each_present(|it, other| {
+            if other != slot.index() && it.conflict(slot.index(), other) && !it.is_down(id(other)) {
+                it.want_down(other, JobKind::Stop);
             }
-        }
+        });
         if let State::Service(service) = &mut self.units[slot.index()].state {
             // The start limit counts the starts of one instance, and each starts once.
             service.forgive();
@@ -137,13 +134,13 @@ impl Supervisor<'_> {
 
     /// Frees the slots of instances that have ended.
     pub(super) fn free_slots(&mut self, turn: &mut Turn) {
-        for index in self.manifest.units.len()..self.units.len() {
-            let over = self.units[index].visitor.is_some()
-                && self.units[index].job.is_none()
-                && self.is_down(id(index));
-            if over {
-                self.units[index].visitor = None;
-                turn.hands.release(id(index));
+        let mut next = self.manifest.units.len();
+        while let Some(index) = self.awake_from(next) {
+            next = index + 1;
+            if self.units[index].job.is_none() && self.is_down(id(index)) {
+                if self.units[index].visitor.take().is_some() {
+                    turn.hands.release(id(index));
+                }
             }
         }
     }

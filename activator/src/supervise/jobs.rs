@@ -56,17 +56,17 @@ impl Supervisor<'_> {
     /// back.
     pub(super) fn stop(&mut self, unit: UnitId, kind: JobKind) {
         self.reach.mark(self.slots.source(unit), &self.graph.drags);
-        for index in 0..self.units.len() {
-            if self.reach.marks[self.slots.source(id(index)).index()] {
+        self.each_present(|it, index| {
+            if it.reach.marks[it.slots.source(id(index)).index()] {
                 // No instance comes back: its connection does not.
-                let instance = self.slots.owner(id(index)).is_some();
-                if !self.is_down(id(index)) {
-                    self.want_down(index, if instance { JobKind::Stop } else { kind });
-                } else if self.units[index].job.is_some_and(|job| job.kind == JobKind::Start) {
-                    self.units[index].job = None;
+                let instance = it.slots.owner(id(index)).is_some();
+                if !it.is_down(id(index)) {
+                    it.want_down(index, if instance { JobKind::Stop } else { kind });
+                } else if it.units[index].job.is_some_and(|job| job.kind == JobKind::Start) {
+                    it.units[index].job = None;
                 }
             }
-        }
+        });
     }
 
     /// Moves every unit that can move, until none can.
@@ -77,29 +77,29 @@ impl Supervisor<'_> {
         // a mistake in here, which must not hang PID 1.
         for _ in 0..=self.units.len().saturating_mul(4) {
             let mut moved = false;
-            for index in 0..self.units.len() {
-                if self.units[index].job.is_some() {
-                    moved |= self.advance(turn, id(index));
+            self.each_awake(|it, index| {
+                if it.units[index].job.is_some() {
+                    moved |= it.advance(turn, id(index));
                 }
-            }
+            });
             if !moved && !self.react() {
                 break;
             }
         }
         self.free_slots(turn);
         self.follow_all_idle(turn);
-        for index in 0..self.units.len() {
-            self.follow(turn, id(index));
-        }
+        self.wake_followers();
+        self.each_awake(|it, index| it.follow(turn, id(index)));
         if self.machine != MachineState::Stopping {
             self.note_listening(turn.now);
         }
         if self.machine == MachineState::Starting
-            && self.units.iter().all(|unit| unit.job.is_none())
+            && self.awake().all(|index| self.units[index].job.is_none())
         {
             self.machine = MachineState::Running;
             turn.hands.tell(None, Event::Booted);
         }
+        self.fall_asleep();
     }
 
     /// Whether a unit counts as started.

@@ -80,6 +80,7 @@ mod idle;
 mod instance;
 mod jobs;
 mod limit;
+mod live;
 mod relations;
 #[allow(dead_code)]
 mod reload;
@@ -193,7 +194,7 @@ pub(crate) struct Supervisor<'m> {
     manifest: &'m Manifest,
     slots: Slots,
     /// One for each unit of the manifest, at the same index; behind them the instances.
-    units: Box<[Unit]>,
+    units: live::Units,
     graph: graph::Graph,
     reach: graph::Reach,
     machine: MachineState,
@@ -220,7 +221,7 @@ impl<'m> Supervisor<'m> {
             manifest,
             graph: graph::Graph::new(manifest, &slots),
             reach: graph::Reach::new(units.len()),
-            units,
+            units: live::Units::new(units),
             slots,
             machine: MachineState::Starting,
             started_us: now,
@@ -266,11 +267,13 @@ impl<'m> Supervisor<'m> {
     /// A process was reaped. False if it belongs to no unit.
     pub(crate) fn reaped(&mut self, now: u64, hands: &mut dyn Hands, pid: u32, exit: Exit) -> bool {
         let turn = &mut Turn { now, hands };
-        let known = (0..self.units.len()).any(|index| {
+        let mut known = false;
+        self.each_awake(|it, index| {
             let unit = id(index);
-            self.ended(turn, unit, pid, exit)
-                || self.socket_command_ended(turn, unit, pid, exit)
-                || self.check_ended(turn, unit, pid, exit)
+            known = known
+                || it.ended(turn, unit, pid, exit)
+                || it.socket_command_ended(turn, unit, pid, exit)
+                || it.check_ended(turn, unit, pid, exit);
         });
         self.settle(turn);
         known
@@ -279,10 +282,10 @@ impl<'m> Supervisor<'m> {
     /// Processes have ended that are nobody's main or control process, or a cgroup is empty.
     pub(crate) fn emptied(&mut self, now: u64, hands: &mut dyn Hands) {
         let turn = &mut Turn { now, hands };
-        for index in 0..self.units.len() {
-            self.look_for_processes(turn, id(index));
-            self.look_for_frost(turn, id(index));
-        }
+        self.each_awake(|it, index| {
+            it.look_for_processes(turn, id(index));
+            it.look_for_frost(turn, id(index));
+        });
         self.settle(turn);
     }
 
@@ -302,17 +305,17 @@ impl<'m> Supervisor<'m> {
     /// Time has passed; see [`Supervisor::deadline`].
     pub(crate) fn tick(&mut self, now: u64, hands: &mut dyn Hands) {
         let turn = &mut Turn { now, hands };
-        for index in 0..self.units.len() {
-            match self.units[index].state {
-                State::Socket(_) => self.socket_tick(turn, id(index)),
+        self.each_awake(|it, index| {
+            match it.units[index].state {
+                State::Socket(_) => it.socket_tick(turn, id(index)),
                 State::Service(_) => {
-                    self.service_tick(turn, id(index));
-                    self.idle_tick(turn, id(index));
+                    it.service_tick(turn, id(index));
+                    it.idle_tick(turn, id(index));
                 }
                 State::Target { .. } => {}
             }
-            self.check_tick(turn, id(index));
-        }
+            it.check_tick(turn, id(index));
+        });
         self.settle(turn);
     }
 
@@ -394,7 +397,7 @@ impl<'m> Supervisor<'m> {
             let check = unit.check.and_then(check::Check::deadline);
             own.into_iter().chain(check).chain(unit.idle.deadline()).min()
         };
-        (0..self.units.len()).filter_map(deadline).min()
+        self.awake().filter_map(deadline).min()
     }
 
     /// The machine for a status.

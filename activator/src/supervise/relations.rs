@@ -38,13 +38,14 @@ impl Supervisor<'_> {
             return false;
         }
         let mut moved = false;
-        for index in 0..self.manifest.units.len() {
-            let now = self.standing(id(index));
-            let before = std::mem::replace(&mut self.units[index].standing, now);
-            if before != now {
-                moved |= self.changed(id(index), before, now);
+        let own = self.manifest.units.len();
+        self.each_awake(|it, index| {
+            let now = it.standing(id(index));
+            if index < own && it.units[index].standing != now {
+                let before = std::mem::replace(&mut it.units[index].standing, now);
+                moved |= it.changed(id(index), before, now);
             }
-        }
+        });
         moved
     }
 
