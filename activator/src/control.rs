@@ -378,7 +378,7 @@ impl Order {
     }
 }
 
-/// PID 1 to logd; one packet of postcard, at most [`Report::MAX`] bytes. Packets that do not fit
+/// PID 1 to logd; packets of postcard, at most [`Report::PACKET`] bytes each. Packets that do not fit
 /// into the socket's buffer are kept as state ("the answer goes on at unit n") for an [`Order`],
 /// and are dropped and counted for an [`Report::Event`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -447,6 +447,8 @@ pub enum Report {
 impl Report {
     /// An upper bound of the encoded size in bytes.
     pub const MAX: usize = 320;
+    /// The same of a packet. Events go together, one behind the other, as many as fit.
+    pub const PACKET: usize = 2 * Self::MAX;
 }
 
 /// What PID 1 tells of its own accord; logd makes a line of it.

@@ -105,6 +105,8 @@ pub(crate) struct Engine {
     stage: Stage,
     /// A round has left children unreaped, so the next does not wait.
     unreaped: bool,
+    /// The link is watched for room, too. Written by `watch_link` alone.
+    watches_room: bool,
 }
 
 /// CLOCK_BOOTTIME in microseconds.
@@ -246,6 +248,8 @@ impl Engine {
             notifies,
             groups,
             sessions: sessions.collect(),
+            emptied: vec![0; slots.len()].into(),
+            round: 1,
             slots,
             logs,
             spawner: Spawner::new(most, place.files),
@@ -267,6 +271,7 @@ impl Engine {
             events,
             stage,
             unreaped,
+            watches_room: false,
         };
         engine.world.ready_groups();
         match engine.register() {
@@ -283,7 +288,7 @@ impl Engine {
             added.or_else(|error| fail_io("watch an fd", error))
         };
         add(self.signals.as_fd(), Token::Signals, Interest::READABLE)?;
-        add(self.world.link.ours(), Token::Link, Interest::READABLE | Interest::WRITABLE)?;
+        add(self.world.link.ours(), Token::Link, Interest::READABLE)?;
         for index in 0..self.world.slots.len() {
             let unit = UnitId(index as u16);
             if let Some(notify) = &self.world.notifies[index] {
@@ -329,6 +334,8 @@ impl Engine {
                 _ => None,
             },
         ];
+        self.world.link.flush();
+        self.watch_link();
         let wait = deadlines.into_iter().flatten().min();
         let wait = wait.map(|deadline| Duration::from_micros(deadline.saturating_sub(now())));
         let wait = if self.unreaped { Some(Duration::ZERO) } else { wait };
@@ -337,6 +344,7 @@ impl Engine {
             self.events.clear();
         }
         let now = now();
+        self.world.begin_round();
         self.hear_services(now);
         self.hear_signals(now);
         self.hear_fds(now);
@@ -347,6 +355,24 @@ impl Engine {
         if self.retires_logd && self.world.link.is_announced() {
             self.retires_logd = false;
             self.logger.retire();
+        }
+    }
+
+    /// What waits for room in the link's buffer is sent when there is some.
+    fn watch_link(&mut self) {
+        let waits = self.world.link.waits();
+        if waits == self.watches_room {
+            return;
+        }
+        let interest = match waits {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        let fd = self.world.link.ours().as_raw_fd();
+        let source = &mut SourceFd(&fd);
+        // It fails for no fd that is watched; room that is there already is told as well.
+        if self.world.registry.reregister(source, Token::Link.into(), interest).is_ok() {
+            self.watches_room = waits;
         }
     }
 
@@ -374,7 +400,8 @@ impl Engine {
 
     fn hear_signals(&mut self, now: u64) {
         let mut children = std::mem::take(&mut self.unreaped);
-        while let Some(signal) = sys::next_signal(self.signals.as_fd()) {
+        let signalled = self.events.iter().any(|it| Token::from(it.token()) == Token::Signals);
+        while signalled && let Some(signal) = sys::next_signal(self.signals.as_fd()) {
             match signal {
                 libc::SIGCHLD => children = true,
                 libc::SIGHUP if self.place.source.is_some() => self.world.link.reread(),
@@ -470,6 +497,7 @@ impl Engine {
         match self.stage {
             Stage::Up if self.supervisor.is_shut_down() => {
                 let until = now.saturating_add(LAST_LINES_US);
+                self.world.link.flush();
                 self.logger.stop();
                 self.stage = Stage::LastLines(until);
                 self.go_down(now);

@@ -1,6 +1,7 @@
 //! PID 1's end of the socket pair with logd: orders come in, reports and events go out.
 //!
-//! Nothing here waits. An answer to an order that does not fit into the socket's buffer is kept
+//! Events go once a round, all in one packet: each packet wakes logd, which is work that a client
+//! of an activation waits for. Nothing here waits. An answer to an order that does not fit into the socket's buffer is kept
 //! as the place where it goes on; an event that does not fit is dropped and counted, and the
 //! count is sent before the next one that fits. PID 1 holds both ends, so the pair survives logd.
 
@@ -25,6 +26,8 @@ pub(crate) struct Link {
     theirs: OwnedFd,
     answer: Option<Answer>,
     lost: u32,
+    /// Events that go with the next packet. Anything else that is sent is sent behind them.
+    events: Events,
     /// After a reload, what logd has to know before anything else, with an fd each. The last is
     /// sent first.
     news: Vec<(Report, Option<OwnedFd>)>,
@@ -64,7 +67,12 @@ impl Link {
 
     fn of(ours: OwnedFd, theirs: OwnedFd, lost: u32) -> Self {
         let (answer, news, reread, goods) = (None, vec![], false, [None, None]);
-        Self { ours, theirs, answer, lost, news, reread, goods }
+        Self { ours, theirs, answer, lost, events: Events::new(), news, reread, goods }
+    }
+
+    /// Whether something waits for room in the socket's buffer.
+    pub(crate) fn waits(&self) -> bool {
+        self.answer.is_some() || !self.news.is_empty() || self.reread
     }
 
     /// For the next process.
@@ -105,7 +113,8 @@ impl Link {
         self.answer = Some(Answer::NotReplaced);
     }
 
-    /// For the loop to watch, in both directions.
+    /// For the loop to watch; for room only while something [waits](Self::waits), or each packet
+    /// that logd reads would wake us.
     pub(crate) fn ours(&self) -> BorrowedFd<'_> {
         self.ours.as_fd()
     }
@@ -115,7 +124,7 @@ impl Link {
         self.theirs.as_fd()
     }
 
-    /// Sends an event, or counts it as lost.
+    /// Keeps an event for the next packet, or counts it as lost.
     pub(crate) fn tell(&mut self, unit: Option<UnitId>, event: Event) {
         self.send_news();
         if !self.news.is_empty() {
@@ -124,14 +133,28 @@ impl Link {
             return;
         }
         if self.lost > 0 {
-            if self.send(&Report::Event(None, Event::Lost(self.lost))).is_err() {
-                self.lost = self.lost.saturating_add(1);
-                return;
-            }
-            self.lost = 0;
+            let lost = std::mem::take(&mut self.lost);
+            self.keep(&Report::Event(None, Event::Lost(lost)), lost);
         }
-        if self.send(&Report::Event(unit, event)).is_err() {
-            self.lost = 1;
+        self.keep(&Report::Event(unit, event), 1);
+    }
+
+    /// `worth` is what is lost with it.
+    fn keep(&mut self, report: &Report, worth: u32) {
+        if !self.events.has_room() {
+            self.flush();
+        }
+        if !self.events.push(report, worth) {
+            self.lost = self.lost.saturating_add(worth);
+        }
+    }
+
+    /// Sends the events that are kept. They are lost if there is no room for them.
+    pub(crate) fn flush(&mut self) {
+        let Some((packet, worth)) = self.events.take() else { return };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if net::send(&self.ours, packet, flags).is_err() {
+            self.lost = self.lost.saturating_add(worth);
         }
     }
 
@@ -183,7 +206,7 @@ impl Link {
         self.answer = None;
         // Its successor begins with the manifest that is in force.
         self.news.clear();
-        let mut packet = [0; Report::MAX];
+        let mut packet = [0; Report::PACKET];
         while net::recv(&self.theirs, &mut packet[..], RecvFlags::DONTWAIT).is_ok() {
             self.lost = self.lost.saturating_add(1);
         }
@@ -191,6 +214,7 @@ impl Link {
     }
 
     fn go_on(&mut self, supervisor: &Supervisor, now: u64) {
+        self.flush();
         self.send_news();
         if !self.news.is_empty() {
             return;
@@ -214,6 +238,10 @@ impl Link {
     }
 
     fn send_news(&mut self) {
+        if self.news.is_empty() && !self.reread {
+            return;
+        }
+        self.flush();
         while let Some((report, fd)) = self.news.last() {
             match self.send_with(report, fd.as_ref()) {
                 Err(Errno::AGAIN) => return,
@@ -239,6 +267,41 @@ impl Link {
         let fds = [fd.as_fd()];
         control.push(SendAncillaryMessage::ScmRights(&fds));
         net::sendmsg(&self.ours, &[IoSlice::new(packet)], &mut control, flags).map(drop)
+    }
+}
+
+/// Encoded events, one behind the other.
+#[derive(Debug)]
+struct Events {
+    packet: [u8; Report::PACKET],
+    length: usize,
+    /// How many are lost with it.
+    worth: u32,
+}
+
+impl Events {
+    fn new() -> Self {
+        Self { packet: [0; Report::PACKET], length: 0, worth: 0 }
+    }
+
+    /// Whether another one surely fits.
+    fn has_room(&self) -> bool {
+        self.packet.len() - self.length >= Report::MAX
+    }
+
+    /// False if it does not fit.
+    fn push(&mut self, report: &Report, worth: u32) -> bool {
+        let Some(room) = self.packet.get_mut(self.length..) else { return false };
+        let Ok(encoded) = postcard::to_slice(report, room) else { return false };
+        self.length += encoded.len();
+        self.worth = self.worth.saturating_add(worth);
+        true
+    }
+
+    /// The packet, and how many are lost if it is; None without events. Empty from then on.
+    fn take(&mut self) -> Option<(&[u8], u32)> {
+        let (length, worth) = (std::mem::take(&mut self.length), std::mem::take(&mut self.worth));
+        self.packet.get(..length).filter(|packet| !packet.is_empty()).map(|packet| (packet, worth))
     }
 }
 

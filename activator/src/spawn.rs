@@ -83,6 +83,9 @@ pub(crate) struct Spawner {
     fds: Vec<RawFd>,
     /// RLIMIT_NOFILE that a child gets unless its unit says otherwise.
     files: Option<[u64; 2]>,
+    /// Signals that we ignore, as bits from 1 on. That does not change while we run, and execve(2)
+    /// gives all others their default by itself.
+    ignored: u64,
 }
 
 /// The file flags of `StandardOutput=file:` and its kin.
@@ -99,7 +102,8 @@ impl Spawner {
     /// `most` is the largest number of fds beyond the standard streams.
     pub(crate) fn new(most: usize, files: Option<(u64, u64)>) -> Self {
         let files = files.map(|(soft, hard)| [soft, hard]);
-        Self { stack: vec![0; STACK].into(), fds: Vec::with_capacity(most + 3), files }
+        let ignored = ignored_signals();
+        Self { stack: vec![0; STACK].into(), fds: Vec::with_capacity(most + 3), files, ignored }
     }
 
     /// Makes a child with these fds from 3 on. The error is that of clone(2).
@@ -114,8 +118,8 @@ impl Spawner {
         let room = self.fds.capacity() - self.fds.len();
         self.fds.extend(fds.take(room).map(|fd| fd.as_raw_fd()));
         let mut report = Report { errno: 0 };
-        let mut errand =
-            Errand { plan, fds: &mut self.fds, files: self.files.as_ref(), report: &mut report };
+        let (fds, files, ignored) = (&mut self.fds[..], self.files.as_ref(), self.ignored);
+        let mut errand = Errand { plan, fds, files, ignored, report: &mut report };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK;
         let pid = clone(flags, plan.cgroup, &mut self.stack, &mut errand)?;
         let failed = (report.errno != 0).then_some(report.errno);
@@ -133,6 +137,7 @@ struct Errand<'a> {
     plan: &'a Plan<'a>,
     fds: &'a mut [RawFd],
     files: Option<&'a [u64; 2]>,
+    ignored: u64,
     report: &'a mut Report,
 }
 
@@ -280,7 +285,7 @@ type Step = Result<(), (i32, i32)>;
 
 impl Errand<'_> {
     fn prepare(&mut self) -> Step {
-        reset_signals();
+        reset_signals(self.ignored);
         // SAFETY: setsid takes nothing. It cannot fail in a new process.
         unsafe { libc::setsid() };
         self.set_oom_score()?;
@@ -383,11 +388,10 @@ fn set_limit(resource: u32, limit: &[u64; 2]) -> Step {
     check(code::LIMITS, done as c_int)
 }
 
-/// Default dispositions, no signal blocked. exec keeps what is ignored, and we ignore SIGPIPE.
-/// By the raw call: libc's own leaves out the signals that its threads use (32, 33), which
-/// whoever started us may have ignored.
-fn reset_signals() {
-    for signal in 1..=64 {
+/// Default dispositions, no signal blocked. execve(2) keeps what is ignored, as SIGPIPE is by us.
+/// One call each: for all 64 they were a twentieth of an activation.
+fn reset_signals(ignored: u64) {
+    for signal in (1..=64).filter(|signal| ignored & bit(*signal) != 0) {
         set_disposition(signal, libc::SIG_DFL as u64);
     }
     let none = [0u64; 1];
@@ -397,6 +401,26 @@ fn reset_signals() {
         let how = libc::SIG_SETMASK;
         libc::syscall(libc::SYS_rt_sigprocmask, how, none.as_ptr(), nothing, SIGNAL_SET);
     }
+}
+
+/// By the raw call: libc's own leaves out the signals that its threads use (32, 33), which
+/// whoever started us may have ignored.
+fn ignored_signals() -> u64 {
+    let nothing = std::ptr::null::<u64>();
+    let is_ignored = |signal: &c_int| {
+        let mut action = [0u64; 4];
+        // SAFETY: the kernel's sigaction is four u64, and is written to a live local.
+        let read = unsafe {
+            let number = libc::SYS_rt_sigaction;
+            libc::syscall(number, *signal, nothing, action.as_mut_ptr(), SIGNAL_SET)
+        };
+        read == 0 && action[0] == libc::SIG_IGN as u64
+    };
+    (1..=64).filter(is_ignored).map(bit).sum()
+}
+
+fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
 }
 
 /// Signals that cannot be set are errors, which are of no interest.

@@ -48,6 +48,10 @@ pub(crate) struct World {
     /// Without cgroups: the process groups of the main and the control process; 0 is none. A
     /// process that leaves its process group is not found again, which is why cgroups are better.
     pub(crate) sessions: Box<[[i32; 2]]>,
+    /// In which round a cgroup was last seen empty. One round asks for it several times.
+    pub(crate) emptied: Box<[u64]>,
+    /// The number of the engine's round, from 1 on.
+    pub(crate) round: u64,
     pub(crate) logs: Box<[Option<LogPipe>]>,
     pub(crate) spawner: Spawner,
     /// /dev/null, for reading and writing.
@@ -76,6 +80,11 @@ impl World {
             UnitKind::Service(service) => Some(service),
             _ => None,
         }
+    }
+
+    /// What was asked of the kernel in the round before is asked anew.
+    pub(crate) fn begin_round(&mut self) {
+        self.round += 1;
     }
 
     /// After a reload: opens the cgroups of the instances that run.
@@ -211,6 +220,9 @@ impl Hands for World {
         }
         // A child that is born frozen would never execute, and we wait until it has.
         self.thaw(unit);
+        if let Some(emptied) = self.emptied.get_mut(unit.index()) {
+            *emptied = 0;
+        }
         let listeners = &self.listeners;
         let connection = self.connections.of(unit.index());
         let connected = connection.map(|it| it.fd());
@@ -331,7 +343,14 @@ impl Hands for World {
 
     fn populated(&mut self, unit: UnitId) -> bool {
         if let Some(Some(group)) = self.groups.get(unit.index()) {
-            return group.is_populated();
+            let Some(emptied) = self.emptied.get_mut(unit.index()) else { return true };
+            // Nobody but us fills it, so it stays empty until a spawn.
+            if *emptied == self.round {
+                return false;
+            }
+            let populated = group.is_populated();
+            *emptied = if populated { 0 } else { self.round };
+            return populated;
         }
         let mut alive = false;
         for session in self.sessions.get_mut(unit.index()).into_iter().flatten() {

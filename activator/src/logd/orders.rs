@@ -135,6 +135,11 @@ impl Pid1 {
         self.socket.as_fd()
     }
 
+    /// Whether an order is out, or waits to be.
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some() || !self.queue.is_empty()
+    }
+
     /// Asks for a snapshot; its number.
     pub fn want_snapshot(&mut self) -> u64 {
         if let Some(Asked::Status(number)) =
@@ -229,8 +234,7 @@ impl Pid1 {
     /// Takes what PID 1 has sent.
     pub fn hear(&mut self) -> Vec<Heard> {
         let mut heard = Vec::new();
-        // One byte more than the largest, so that a longer packet is seen to be none of ours.
-        let mut packet = [0; Report::MAX + 1];
+        let mut packet = [0; Report::PACKET];
         for _ in 0..TURN {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -250,13 +254,14 @@ impl Pid1 {
                     break;
                 }
             };
-            let packet = packet.get(..length).unwrap_or_default();
-            let fd = control.drain().find_map(|message| match message {
+            let mut packet = packet.get(..length).unwrap_or_default();
+            let mut fd = control.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
                 _ => None,
             });
-            if let Ok(report) = postcard::from_bytes::<Report>(packet) {
-                heard.extend(self.take(report, fd));
+            while let Ok((report, rest)) = postcard::take_from_bytes::<Report>(packet) {
+                heard.extend(self.take(report, fd.take()));
+                packet = rest;
             }
         }
         heard

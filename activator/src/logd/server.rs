@@ -82,6 +82,12 @@ struct Listener {
     trust: Trust,
 }
 
+/// When PID 1 speaks as often as that, many clients come, and each line for the log takes time from
+/// them: it is then heard once in a while, for all that it has said meanwhile. Its socket has room
+/// for some 250 packets, and there are two for each activation.
+const OFTEN: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(5);
+
 /// What poll reports about.
 #[derive(Clone, Copy)]
 enum Who {
@@ -113,6 +119,9 @@ pub struct Logd {
     last_client: ClientId,
     journal: Journal,
     next_probe: Instant,
+    /// When PID 1 last spoke, and until when it is not listened to: see [`REST`].
+    heard: Option<Instant>,
+    rests_until: Option<Instant>,
 }
 
 impl Logd {
@@ -145,6 +154,8 @@ impl Logd {
             last_client: 0,
             journal,
             next_probe: Instant::now(),
+            heard: None,
+            rests_until: None,
         }
     }
 
@@ -179,15 +190,19 @@ impl Logd {
         let deadlines = deadlines.chain(self.pid1.deadline()).chain(self.paused_until);
         let probe =
             self.connections.iter().any(|client| !client.reads()).then_some(self.next_probe);
+        // Whoever waits for an answer of PID 1 is not kept waiting.
+        let rests_until = self.rests_until.filter(|at| *at > now && !self.pid1.is_busy());
         let timeout = deadlines
             .chain(probe)
+            .chain(rests_until)
             .min()
             .and_then(|at| Timespec::try_from(at.saturating_duration_since(now)).ok());
 
         let mut who = vec![Who::Pid1];
         let room = if self.pid1_full { PollFlags::OUT } else { PollFlags::empty() };
+        let input = if rests_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
         let pid1 = self.pid1.fd();
-        let mut fds = vec![PollFd::from_borrowed_fd(pid1, PollFlags::IN | room)];
+        let mut fds = vec![PollFd::from_borrowed_fd(pid1, input | room)];
         let mut add = |one, fd, flags| {
             who.push(one);
             fds.push(PollFd::from_borrowed_fd(fd, flags));
@@ -261,6 +276,10 @@ impl Logd {
 
     /// Takes what PID 1 says; false if it is gone.
     fn hear(&mut self) -> bool {
+        let now = Instant::now();
+        let before = self.heard.replace(now);
+        let is_busy = before.is_some_and(|before| now.duration_since(before) < OFTEN);
+        self.rests_until = is_busy.then(|| now + REST);
         for heard in self.pid1.hear() {
             let now = Instant::now();
             match heard {

@@ -23,6 +23,7 @@ impl Engine {
     /// not possible; then nothing has changed.
     pub(crate) fn replace(&mut self, manifest: Option<OwnedFd>, activator: Option<OwnedFd>) {
         let Some(manifest) = manifest else { return };
+        self.world.link.flush();
         let errno = self.execute(manifest.as_fd(), activator.as_ref().map(AsFd::as_fd));
         // What was to be kept is ours alone again. It cannot fail where it did not before.
         let _ = sys::close_on_exec_from(FIRST);
