@@ -137,10 +137,9 @@ impl Supervisor<'_> {
         let mut next = self.manifest.units.len();
         while let Some(index) = self.awake_from(next) {
             next = index + 1;
-            if self.units[index].job.is_none() && self.is_down(id(index)) {
-                if self.units[index].visitor.take().is_some() {
-                    turn.hands.release(id(index));
-                }
+            let over = self.units[index].job.is_none() && self.is_down(id(index));
+            if over && self.units[index].visitor.take().is_some() {
+                turn.hands.release(id(index));
             }
         }
     }

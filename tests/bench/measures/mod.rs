@@ -1,0 +1,8 @@
+//! One file a measure.
+
+pub(crate) mod activation;
+pub(crate) mod boot;
+pub(crate) mod build;
+pub(crate) mod memory;
+pub(crate) mod relay;
+pub(crate) mod vsock;
