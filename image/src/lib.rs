@@ -18,6 +18,7 @@ pub mod config;
 pub mod container;
 pub mod debian;
 pub mod disk;
+pub mod download;
 pub mod elf;
 pub mod exit;
 pub mod finding;

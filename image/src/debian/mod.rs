@@ -11,7 +11,6 @@
 
 pub mod architecture;
 pub mod deb;
-pub mod download;
 pub mod fetch;
 pub mod index;
 pub mod mirror;
@@ -19,20 +18,21 @@ pub mod package;
 pub mod relation;
 pub mod release;
 pub mod repository;
-#[cfg(test)]
-mod server;
 pub mod signature;
 pub mod solver;
 pub mod tools;
 pub mod unpack;
 pub mod version;
 
+pub use crate::download;
 pub use architecture::Architecture;
 pub use mirror::Mirror;
 pub use package::{Archive, Package};
 pub use repository::Debian;
 
 use crate::cache;
+#[cfg(test)]
+use crate::download::server;
 
 /// Why packages could not be found, chosen or fetched.
 #[derive(Debug, thiserror::Error)]

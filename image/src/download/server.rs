@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 /// How a path is answered, once; after that it is served as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The whole length is announced, so many bytes are sent, then the connection is closed.
     CutAfter(usize),
     /// Only so many bytes are announced and sent.
@@ -28,7 +28,7 @@ struct State {
     log: Vec<(String, usize)>,
 }
 
-pub(super) struct Server {
+pub(crate) struct Server {
     state: Arc<Mutex<State>>,
     stop: Arc<AtomicBool>,
     address: std::net::SocketAddr,
@@ -36,7 +36,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
@@ -54,30 +54,30 @@ impl Server {
         Self { state, stop, address, thread: Some(thread) }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
+    pub(crate) fn put(&self, path: &str, content: impl Into<Vec<u8>>) {
         self.state.lock().unwrap().files.insert(path.to_owned(), content.into());
     }
 
-    pub(super) fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         self.state.lock().unwrap().files.remove(path);
     }
 
     /// The next answers for a path, in their order.
-    pub(super) fn fail(&self, path: &str, faults: &[Fault]) {
+    pub(crate) fn fail(&self, path: &str, faults: &[Fault]) {
         let faults = faults.iter().rev().copied().collect();
         self.state.lock().unwrap().faults.insert(path.to_owned(), faults);
     }
 
-    pub(super) fn ignore_ranges(&self) {
+    pub(crate) fn ignore_ranges(&self) {
         self.state.lock().unwrap().whole_only = true;
     }
 
     /// The requests so far.
-    pub(super) fn log(&self) -> Vec<(String, usize)> {
+    pub(crate) fn log(&self) -> Vec<(String, usize)> {
         self.state.lock().unwrap().log.clone()
     }
 }

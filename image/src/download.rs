@@ -1,5 +1,8 @@
 //! HTTP: one file, retried, resumed, and checked while it comes.
 
+#[cfg(test)]
+pub(crate) mod server;
+
 use crate::cache::{self, BlobWriter, Hash};
 use crate::terminal::Task;
 use std::io::{self, Read};
@@ -96,6 +99,19 @@ impl Error {
 pub struct Client {
     agent: ureq::Agent,
     pause: Duration,
+    /// Sent with every request; the one about who asks is not sent on to other hosts.
+    headers: Vec<(&'static str, String)>,
+}
+
+/// What a server answered, whatever it is.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: ureq::http::HeaderMap,
+    /// What follows them.
+    pub body: Vec<u8>,
 }
 
 impl Client {
@@ -104,17 +120,54 @@ impl Client {
         Self::with(ureq::Proxy::try_from_env(), PAUSE)
     }
 
-    pub(super) fn with(proxy: Option<ureq::Proxy>, pause: Duration) -> Self {
+    pub(crate) fn with(proxy: Option<ureq::Proxy>, pause: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .proxy(proxy)
             .http_status_as_error(false)
+            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
             .user_agent(concat!("rouse/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(SILENCE))
             .timeout_connect(Some(SILENCE))
             .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
             .build();
-        Self { agent: config.into(), pause }
+        Self { agent: config.into(), pause, headers: Vec::new() }
+    }
+
+    /// One that sends these headers as well, over the same connections.
+    pub fn with_headers(&self, headers: Vec<(&'static str, String)>) -> Self {
+        Self { headers, ..self.clone() }
+    }
+
+    /// What the server says, of at most `limit` bytes; its refusal is an answer, too. With a
+    /// `form`, that is posted.
+    pub fn ask(&self, url: &str, form: Option<&str>, limit: u64) -> Result<Answer, Error> {
+        self.retry(|attempt| {
+            let sent = match form {
+                None => self.to_send(self.agent.get(url)).call(),
+                Some(form) => self
+                    .to_send(self.agent.post(url))
+                    .header("Content-Type", "application/x-www-form-urlencoded")
+                    .send(form),
+            };
+            let mut response = sent.map_err(|error| failed(url, error))?;
+            let status = response.status().as_u16();
+            if is_passing(status) && attempt + 1 < TRIES {
+                return Err(Error::Status { url: url.into(), status });
+            }
+            let headers = response.headers().clone();
+            let mut body = Vec::new();
+            let mut reader = response.body_mut().as_reader().take(limit + 1);
+            reader.read_to_end(&mut body).map_err(|source| broken(url, 0, source))?;
+            match body.len() as u64 {
+                got if got > limit => Err(Error::Size { url: url.into(), expected: limit, got }),
+                _ => Ok(Answer { status, headers, body }),
+            }
+        })
+    }
+
+    fn to_send<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        self.headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
     }
 
     /// A small file of which nothing is known beforehand, at most `limit` bytes.
@@ -190,7 +243,7 @@ impl Client {
     }
 
     fn request(&self, url: &str, from: u64) -> Result<ureq::http::Response<ureq::Body>, Error> {
-        let mut request = self.agent.get(url);
+        let mut request = self.to_send(self.agent.get(url));
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
         }
@@ -268,7 +321,7 @@ fn failed(url: &str, error: ureq::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::server::{Fault, Server};
+    use super::server::{Fault, Server};
     use super::*;
     use crate::cache::Cache;
     use crate::terminal::Measure;
