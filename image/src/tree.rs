@@ -7,6 +7,7 @@
 //! brought each of them.
 
 mod disk;
+mod edit;
 pub mod filter;
 pub mod package;
 
@@ -282,15 +283,6 @@ impl Tree {
         }
         touched.push(here);
         Some(touched)
-    }
-
-    /// Takes a node out, and all below it. Whether there was one.
-    pub fn remove(&mut self, path: &str) -> bool {
-        let Some(path) = self.normalise(path) else { return false };
-        let below = format!("{path}/");
-        let before = self.nodes.len();
-        self.nodes.retain(|other, _| *other != path && !other.starts_with(&below));
-        self.nodes.len() < before
     }
 
     /// Keeps what `keep` wants, and the directories that lead to it.

@@ -35,6 +35,9 @@ pub struct Description {
     /// Container images by their references in `.container` files, and the folders that they
     /// have in the guest.
     pub images: BTreeMap<String, String>,
+    /// Where those of them come from that the lock names, and their digests.
+    #[serde(default)]
+    pub image_sources: BTreeMap<String, String>,
     /// The kernel's file; filled in when the image is written, like all that follows.
     pub kernel: Part,
     /// The initramfs' file.
