@@ -14,9 +14,6 @@ fn artefact(architecture: &str) -> Option<PathBuf> {
         println!("SKIPPED: there is no {name}; .ci/release makes it, and .ci/full calls that");
         return None;
     }
-    let elf = std::fs::read(&path).unwrap();
-    // Without a loader's name it is static: ELF's program header PT_INTERP would have it.
-    assert!(!elf.windows(8).any(|window| window == b"/ld-linux" || window == b"/ld-musl"));
     Some(path)
 }
 
