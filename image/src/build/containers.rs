@@ -81,9 +81,15 @@ fn into_store(
         store.add(&image, arch.debian().debian()).map_err(super::conflict)?;
     }
     store.install(tree).map_err(super::conflict)?;
-    let text = format!(
-        "[storage]\ndriver = \"overlay\"\n\n[storage.options]\nadditionalimagestores = [\"{STORE}\"]\n"
-    );
+    let text = |places: &str| {
+        format!(
+            "[storage]\ndriver = \"overlay\"\n{places}\n[storage.options]\n\
+             additionalimagestores = [\"{STORE}\"]\n"
+        )
+    };
+    // Without them root's Podman refuses the file; a user's finds its own.
+    let places = "runroot = \"/run/containers/storage\"\n\
+                  graphroot = \"/var/lib/containers/storage\"\n";
     // A user's Podman does not look for stores in the system's file, containers-storage.conf(5).
     let users = appliance.config.users.iter().map(|user| {
         let owner = (user.uid, user.gid());
@@ -97,7 +103,8 @@ fn into_store(
             let node = Node::directory(0o755, ORIGIN).owned_by(uid, gid);
             tree.insert(folder, node).map_err(super::conflict)?;
         }
-        let node = Node::file(text.as_bytes(), 0o644, ORIGIN).owned_by(uid, gid);
+        let node = Node::file(text(if uid == 0 { places } else { "" }).as_bytes(), 0o644, ORIGIN);
+        let node = node.owned_by(uid, gid);
         tree.insert(&format!("{folder}/storage.conf"), node).map_err(super::conflict)?;
     }
     Ok(appliance.config.image.keys().map(|name| (name.clone(), STORE.to_owned())).collect())
