@@ -166,7 +166,10 @@ fn lacking_container(root: &Path, name: &str, container: &Container) -> Option<S
         return Some(format!("the new {template} ({name})"));
     }
     let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let path = config.pointer("/root/path")?.as_str()?.to_owned();
+    let path = match &container.writable {
+        Some(image) => image.clone(),
+        None => config.pointer("/root/path")?.as_str()?.to_owned(),
+    };
     let there = !path.starts_with('/') || below(root, &path).is_dir();
     (!there).then(|| format!("{path} ({name})"))
 }

@@ -119,9 +119,8 @@ impl Appliance {
         }
         for (_, container) in &compiled.containers {
             for reference in oci::references(container) {
-                if !self.config.image.contains_key(&reference) {
-                    compiled.findings.push(not_mapped(&reference, &container.image_span));
-                }
+                let unmapped = self.config.unmapped(&reference, &container.image_span);
+                compiled.findings.extend(unmapped);
             }
             compiled.findings.extend(oci::check(container));
         }
@@ -178,10 +177,11 @@ impl Appliance {
     }
 }
 
+/// Of a file that Podman's generator reads: its images are known after the lock is made.
 fn not_mapped(image: &str, span: &Span) -> Finding {
     Finding::error(span.clone(), format!("image `{image}` is not mapped"))
         .label(format!("expected an [image.\"...\"] table in {}", config::FILE))
-        .help(format!("add `[image.\"{image}\"]` with `cargo = \"FOLDER\"` or `files`"))
+        .help(format!("add `[image.\"{image}\"]` with `from = \"docker://{image}\"`"))
 }
 
 /// The name of a folder, also of `.` and `..`.

@@ -82,6 +82,38 @@ pub fn tree(name: &str, activator: &[u8]) -> Result<Tree, TreeError> {
     Ok(tree)
 }
 
+/// Accounts of a container image of packages that come without Debian's own list.
+const CONTAINER_PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
+    daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n\
+    www-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\n\
+    nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+const CONTAINER_GROUP: &str =
+    "root:x:0:\ndaemon:x:1:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n";
+
+/// Adds to the files of packages what they need to be the root of a container: directories and
+/// links that every root has, and accounts, those of base-passwd where it is among them.
+pub fn complete(tree: &mut Tree) -> Result<(), TreeError> {
+    for (path, mode) in DIRECTORIES.iter().filter(|(path, _)| *path != "/sysroot") {
+        tree.make_directory(path, *mode, ORIGIN)?;
+    }
+    for (path, target) in SYMLINKS.iter().filter(|(_, target)| !target.contains("rouse")) {
+        if tree.node(path).is_none() {
+            tree.insert(path, Node::symlink(*target, ORIGIN))?;
+        }
+    }
+    for (path, master, text) in [
+        ("/etc/passwd", "/usr/share/base-passwd/passwd.master", CONTAINER_PASSWD),
+        ("/etc/group", "/usr/share/base-passwd/group.master", CONTAINER_GROUP),
+        ("/etc/nsswitch.conf", "", NSSWITCH),
+    ] {
+        if tree.content(path).is_none() {
+            let text = tree.content(master).map_or_else(|| text.as_bytes().into(), Clone::clone);
+            tree.insert(path, Node::file(text, 0o644, ORIGIN))?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether every image has that path.
 pub fn has(path: &str) -> bool {
     const FILES: [&str; 8] = [

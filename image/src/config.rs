@@ -2,6 +2,7 @@
 
 mod dependencies;
 pub mod disk;
+mod image;
 pub mod network;
 mod place;
 pub mod root;
@@ -10,6 +11,7 @@ mod user;
 
 pub use dependencies::Dependencies;
 pub use disk::Disk;
+pub use image::{Image, Registry};
 pub use network::Network;
 pub use place::{Part, place};
 pub use root::{Format, Root};
@@ -49,6 +51,9 @@ pub struct Config {
     /// Image reference in a `.container` to where that image comes from.
     #[serde(default)]
     pub image: BTreeMap<String, Image>,
+    /// How registries are reached, by `HOST` or `HOST:PORT`.
+    #[serde(default)]
+    pub registry: BTreeMap<String, Registry>,
     /// Path in the guest to a file or folder beside appliance.toml.
     #[serde(default)]
     pub files: BTreeMap<String, PathBuf>,
@@ -100,30 +105,6 @@ pub enum OnTcp {
     Refuse,
     /// It is what the person wants.
     Allow,
-}
-
-/// A container image that is made at build time. Exactly one of `cargo` and `files` is given.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Image {
-    /// Folder of a Cargo package with one binary: it is compiled static for the guest's
-    /// architecture, and becomes `/NAME` in an otherwise empty image, and the entrypoint.
-    pub cargo: Option<PathBuf>,
-    /// Path in the image to a file or folder beside appliance.toml.
-    #[serde(default)]
-    pub files: BTreeMap<String, PathBuf>,
-    /// What the container executes.
-    pub entrypoint: Option<Vec<String>>,
-    /// Its arguments.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// `NAME=value`.
-    #[serde(default)]
-    pub environment: Vec<String>,
-    /// Who it runs as, `uid[:gid]`.
-    pub user: Option<String>,
-    /// Where it runs.
-    pub working_directory: Option<String>,
 }
 
 /// The virtual machine's size.
@@ -216,13 +197,13 @@ impl Config {
     }
 
     /// Where in the file a path of the host stands, and the path.
-    fn paths(&self) -> impl Iterator<Item = (Vec<&str>, &Path)> {
-        let files = self.files.iter().map(|(to, from)| (vec!["files", to], from.as_path()));
+    fn paths(&self) -> impl Iterator<Item = (Vec<&str>, PathBuf)> {
+        let files = self.files.iter().map(|(to, from)| (vec!["files", to], from.clone()));
         let images = self.image.iter().flat_map(|(name, image)| {
-            let files = image.files.iter();
-            let files = files.map(|(to, from)| (vec!["image", name, "files", to], from.as_path()));
-            let cargo = image.cargo.iter();
-            files.chain(cargo.map(|from| (vec!["image", name, "cargo"], from.as_path())))
+            let paths = image.paths().into_iter();
+            paths.map(|(keys, path)| {
+                (["image", name.as_str()].into_iter().chain(keys).collect(), path)
+            })
         });
         files.chain(images)
     }
@@ -272,26 +253,7 @@ impl Config {
                     .help("no path and no .ko: `modules = [\"vhost_vsock\"]`"));
             }
         }
-        for (reference, image) in &self.image {
-            if image.cargo.is_some() != image.files.is_empty() {
-                return Err(wrong(
-                    &["image", reference],
-                    Part::Key,
-                    format!("image `{reference}` has no one source"),
-                )
-                .label("expected either `cargo` or `files` in this table")
-                .help("`cargo = \"FOLDER\"` compiles a package, `[image.X.files]` copies files"));
-            }
-            if image.cargo.is_none() && image.entrypoint.is_none() && image.command.is_empty() {
-                return Err(wrong(
-                    &["image", reference],
-                    Part::Key,
-                    format!("image `{reference}` has nothing to execute"),
-                )
-                .label("expected `entrypoint` or `command` in this table")
-                .help("add `entrypoint = [\"/path/in/the/image\"]`"));
-            }
-        }
+        image::check(&self.image, source)?;
         for (place_of, _) in self.paths().filter(|(place_of, _)| place_of.contains(&"files")) {
             let path = place_of.last().copied().unwrap_or_default();
             let normal = |part| matches!(part, Component::RootDir | Component::Normal(_));
@@ -352,7 +314,7 @@ mod tests {
         );
         assert_eq!(
             first("[image.\"x/y\"]\n"),
-            "appliance.toml:1:9: error: image `x/y` has no one source"
+            "appliance.toml:1:9: error: image `x/y` has no source"
         );
         assert_eq!(
             first("modules = [\"tun\", \"tun.ko\"]\n"),

@@ -1,9 +1,14 @@
-//! `appliance.lock`: exactly which Debian packages an appliance is made of.
+//! `appliance.lock`: exactly which Debian packages and container images an appliance is made of.
 //!
 //! A section for each architecture that was locked. It names what was asked for (the roots), so
 //! that a config which asks for something else is noticed without a look at any index; and each
 //! package's version, path and hash, so that a build needs no index at all. It does not name a
-//! mirror.
+//! mirror. A container image is named by where it comes from, and the digest of its manifest for
+//! that architecture.
+
+mod image;
+
+pub use image::{AskedImage, LockedImage};
 
 use crate::cache::Hash;
 use crate::debian::{self, Architecture, Debian, Package};
@@ -19,7 +24,7 @@ pub const FILE: &str = "appliance.lock";
 /// The format that is written and read.
 const VERSION: u32 = 1;
 const HEADER: &str = "\
-# Written by `rouse lock` from appliance.toml: which packages the appliance is made of.
+# Written by `rouse lock` from appliance.toml: which packages and images the appliance is made of.
 # Keep it beside appliance.toml; with the same lock, every build gives the same bytes.
 ";
 
@@ -88,6 +93,9 @@ pub struct Section {
     /// The same for the parts. A package can be in both lists.
     #[serde(rename = "part", default)]
     pub parts: Vec<Package>,
+    /// The container images, sorted by reference.
+    #[serde(rename = "image", default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<LockedImage>,
 }
 
 /// Why a lock does not do for a config: run `rouse lock`.
@@ -110,6 +118,12 @@ pub enum Stale {
     /// It has a package that the config no longer asks for.
     #[error("the lock has package {0}, which nothing asks for any more")]
     Superfluous(String),
+    /// It does not know an image, or from elsewhere, or what it is built from has changed.
+    #[error("the lock does not cover image {0}")]
+    Image(String),
+    /// It has an image that the config no longer asks for.
+    #[error("the lock has image {0}, which nothing asks for any more")]
+    SuperfluousImage(String),
     /// It has another kernel.
     #[error("the lock is for kernel {locked}, the config asks for {asked}")]
     Kernel {
@@ -135,6 +149,8 @@ pub struct Wanted<'a> {
     pub alone: &'a [&'a str],
     /// The kernel's metapackage: see [`kernel_root`].
     pub kernel: &'a str,
+    /// Container images, sorted by reference.
+    pub images: &'a [AskedImage],
 }
 
 /// The kernel that is used when nothing else is asked for: Debian's for virtual machines.
@@ -161,7 +177,8 @@ impl Wanted<'_> {
         parts
     }
 
-    /// Resolves it as the mirror has it today.
+    /// Resolves it as the mirror has it today; but for the images, which are for the caller to
+    /// add.
     pub fn resolve(&self, debian: &Debian) -> Result<Section, debian::Error> {
         let roots = self.sorted();
         let packages = debian.resolve(self.suite, self.architecture, &roots)?;
@@ -173,7 +190,8 @@ impl Wanted<'_> {
         parts.sort();
         let kernel = debian.resolve_kernel(self.suite, self.architecture, self.kernel)?;
         let kernel_root = self.kernel.to_owned();
-        Ok(Section { roots, part_roots, kernel_root, kernel, packages, parts })
+        let images = Vec::new();
+        Ok(Section { roots, part_roots, kernel_root, kernel, packages, parts, images })
     }
 }
 
@@ -280,6 +298,7 @@ impl Lock {
                 return Err(Stale::Superfluous(root.clone()));
             }
         }
+        image::cover(&section.images, wanted.images)?;
         Ok(section)
     }
 }
@@ -297,6 +316,7 @@ impl Section {
                 list.push_str(&format!("{kind} {}\n", package.sha256));
             }
         }
+        self.images.iter().for_each(|image| image.list(&mut list));
         Hash::of(list.as_bytes())
     }
 
@@ -307,6 +327,7 @@ impl Section {
                 .chain(&section.packages)
                 .chain(&section.parts)
                 .map(|package| (package.name.clone(), package.version.clone()))
+                .chain(section.images.iter().flat_map(LockedImage::versions))
                 .collect()
         };
         let (old, new) = (versions(before), versions(self));
@@ -346,6 +367,7 @@ mod tests {
             kernel: package("linux-image-6"),
             packages: vec![package("crun"), package("libc6"), package("socat")],
             parts: vec![package("crun")],
+            images: vec![],
         };
         let mut lock = Lock::new("trixie");
         lock.insert(Architecture::Amd64, section.clone());
@@ -361,6 +383,7 @@ mod tests {
             parts: vec!["crun"],
             alone: &[],
             kernel: "linux-image-cloud-amd64",
+            images: &[],
         }
     }
 

@@ -17,6 +17,7 @@ pub mod entrypoint;
 pub mod image;
 pub mod mount;
 pub mod seccomp;
+pub mod source;
 pub mod store;
 pub mod user;
 

@@ -6,10 +6,12 @@
 mod architecture;
 pub mod bundles;
 mod command;
+pub mod container_registry;
 mod count;
 pub mod daemons;
 pub mod fuzz;
 mod golden;
+pub mod images;
 mod mirror;
 pub mod oracle;
 pub mod podman;

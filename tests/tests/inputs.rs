@@ -179,7 +179,31 @@ fn a_service_that_does_not_exist() {
 #[test]
 fn an_image_that_is_not_mapped() {
     let echo = Appliance::of_config("echo");
-    refused("unmapped-image", echo.replace("appliance.toml", "socket-activate-echo\"", "echo\""));
+    let long = "ghcr.io/eriksjolund/socket-activate-echo";
+    refused("unmapped-image", echo.replace("echo.container", long, "socket-activate-echo"));
+}
+
+/// The echo appliance with another table for its image.
+fn image_of(table: &str) -> Appliance {
+    let reference = "ghcr.io/eriksjolund/socket-activate-echo";
+    let text = format!("name = \"e\"\n\n[image.\"{reference}\"]\n{table}");
+    Appliance::of_config("echo").with("appliance.toml", &text)
+}
+
+#[test]
+fn an_image_with_two_sources() {
+    let table = "from = \"docker://quay.io/echo:1\"\ncargo = \"server\"\n";
+    refused("two-image-sources", image_of(table));
+}
+
+#[test]
+fn an_image_from_nowhere() {
+    refused("image-transport", image_of("from = \"quay.io/echo:1\"\n"));
+}
+
+#[test]
+fn an_image_in_an_archive_that_is_not_there() {
+    refused("missing-image-archive", image_of("from = \"oci-archive:image.tar:v1\"\n"));
 }
 
 #[test]

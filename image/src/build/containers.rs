@@ -1,15 +1,14 @@
 //! Container images and bundles of an appliance.
 
+use super::images::{self, Images};
 use crate::appliance::Appliance;
-use crate::cache::Cache;
 use crate::command_line::Arch;
 use crate::config::Engine;
 use crate::container::Container;
-use crate::exit::{BAD_INPUT, BUG, Failure, TRY_AGAIN, UNAVAILABLE, print_findings};
+use crate::exit::{BAD_INPUT, Failure, print_findings};
+use crate::lock::Section;
 use crate::oci::store::{STORE, Store};
 use crate::oci::{self, Activation, Bundle, ContainerImage, Context, entrypoint};
-use crate::static_build::{self, Binary, StaticBuildError};
-use crate::terminal::{Measure, Task};
 use crate::tree::{Node, Tree};
 use crate::units::Compiled;
 use activator::manifest::{Unit, UnitKind};
@@ -22,11 +21,12 @@ pub(super) fn put_into(
     appliance: &Appliance,
     compiled: &Compiled,
     arch: Arch,
-    cache: &Cache,
+    section: &Section,
+    sources: &Images<'_>,
     seccomp: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
     if appliance.config.engine == Engine::Podman {
-        return into_store(tree, appliance, arch, cache);
+        return into_store(tree, appliance, compiled, arch, section, sources);
     }
     let mut images: BTreeMap<String, ContainerImage> = BTreeMap::new();
     // What a Rootfs= has instead: its folder is the guest's.
@@ -34,7 +34,7 @@ pub(super) fn put_into(
     for (service, container) in &compiled.containers {
         for reference in oci::references(container) {
             if !images.contains_key(&reference) {
-                let image = image(appliance, &reference, arch, cache)?;
+                let image = sources.image(&reference, section)?;
                 image.install(tree).map_err(super::conflict)?;
                 images.insert(reference, image);
             }
@@ -67,17 +67,21 @@ pub(super) fn put_into(
     Ok(images.values().map(|image| (image.reference.clone(), image.folder())).collect())
 }
 
-/// For Podman all images of appliance.toml are there, whoever will ask for them.
+/// For Podman all images of appliance.toml are there, whoever will ask for them, and those of
+/// registries that units name.
 fn into_store(
     tree: &mut Tree,
     appliance: &Appliance,
+    compiled: &Compiled,
     arch: Arch,
-    cache: &Cache,
+    section: &Section,
+    sources: &Images<'_>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     const ORIGIN: &str = "rouse";
     let mut store = Store::new();
-    for reference in appliance.config.image.keys() {
-        let image = image(appliance, reference, arch, cache)?;
+    let references = images::references(appliance, compiled);
+    for reference in &references {
+        let image = sources.image(reference, section)?;
         store.add(&image, arch.debian().debian()).map_err(super::conflict)?;
     }
     store.install(tree).map_err(super::conflict)?;
@@ -107,7 +111,7 @@ fn into_store(
         let node = node.owned_by(uid, gid);
         tree.insert(&format!("{folder}/storage.conf"), node).map_err(super::conflict)?;
     }
-    Ok(appliance.config.image.keys().map(|name| (name.clone(), STORE.to_owned())).collect())
+    Ok(references.into_iter().map(|name| (name.to_owned(), STORE.to_owned())).collect())
 }
 
 fn activation(compiled: &Compiled, container: &Container) -> Activation {
@@ -122,49 +126,4 @@ fn activation(compiled: &Compiled, container: &Container) -> Activation {
         Some(UnitKind::Service(service)) if !service.sockets.is_empty() => Activation::Sockets,
         _ => Activation::None,
     }
-}
-
-fn image(
-    appliance: &Appliance,
-    reference: &str,
-    arch: Arch,
-    cache: &Cache,
-) -> Result<ContainerImage, Failure> {
-    let config = appliance.config.image.get(reference).ok_or_else(|| {
-        Failure::new(BUG, format!("find image {reference}, which was there before"))
-    })?;
-    let binary = match &config.cargo {
-        Some(folder) => Some(compile(appliance, folder, reference, arch, cache)?),
-        None => None,
-    };
-    ContainerImage::assemble(reference, config, &appliance.folder, binary.as_ref())
-        .map_err(|error| Failure::new(BAD_INPUT, format!("make image {reference}")).because(error))
-}
-
-fn compile(
-    appliance: &Appliance,
-    folder: &std::path::Path,
-    reference: &str,
-    arch: Arch,
-    cache: &Cache,
-) -> Result<Binary, Failure> {
-    let folder = appliance.path(folder);
-    let _task = Task::begin(format!("compiling {}", folder.display()), Measure::None, 0);
-    let package = static_build::Package {
-        folder: &folder,
-        member: None,
-        profile: "release",
-        architecture: arch.as_str(),
-        target_directory: &cache.root().join("cargo"),
-    };
-    static_build::build(&package).map_err(|error| {
-        let code = match error {
-            StaticBuildError::NoToolchain { .. }
-            | StaticBuildError::NoTarget { .. }
-            | StaticBuildError::NoLinker { .. } => UNAVAILABLE,
-            StaticBuildError::DiskFull { .. } => TRY_AGAIN,
-            _ => BAD_INPUT,
-        };
-        Failure::new(code, format!("make image {reference}")).because(error)
-    })
 }

@@ -15,7 +15,7 @@ use crate::tree::Tree;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing which is built from.
@@ -42,6 +42,16 @@ pub(super) fn of(
             add_sources(&mut fingerprint, &appliance.path(folder))?;
         }
     }
+    for path in appliance.config.archives().filter(|path| config::is_outside(path)) {
+        let path = appliance.path(&path);
+        if path.is_dir() {
+            add_sources(&mut fingerprint, &path)?;
+        } else if let Ok(metadata) = std::fs::metadata(&path) {
+            // The lock has the digest; this is to have it compared with what is there.
+            let changed = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
+            fingerprint.add(&path.display().to_string(), format!("{changed:?}").as_bytes());
+        }
+    }
     let origin = std::sync::Arc::from(config::FILE);
     let copied = images().flat_map(|image| image.files.values());
     for file in appliance.config.files.values().chain(copied) {
@@ -50,6 +60,13 @@ pub(super) fn of(
             .map_err(|error| Failure::of(BAD_INPUT, &error))?;
         fingerprint.add_tree(&file.display().to_string(), &tree);
     }
+    Ok(fingerprint.finish())
+}
+
+/// Of a folder that an image is built in.
+pub(super) fn of_folder(folder: &Path) -> Result<String, Failure> {
+    let mut fingerprint = Fingerprint::default();
+    add_sources(&mut fingerprint, folder)?;
     Ok(fingerprint.finish())
 }
 

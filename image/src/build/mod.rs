@@ -15,6 +15,7 @@ mod beside;
 mod containers;
 mod engine;
 mod fingerprint;
+mod images;
 mod modules;
 mod network;
 mod packages;
@@ -37,6 +38,7 @@ use crate::terminal::{self, Measure, Task};
 use crate::tree::Node;
 use crate::units::Compiled;
 use activator::manifest::{self, Module, UnitKind};
+use images::Images;
 use packages::{Containers, Packages};
 use std::path::{Path, PathBuf};
 
@@ -150,8 +152,15 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     }
     login::put_into(&mut tree, &appliance.config.users).map_err(conflict)?;
     podman::put_into(&mut tree).map_err(conflict)?;
-    let images =
-        containers::put_into(&mut tree, appliance, &compiled, arch, &cache, &packages.seccomp()?)?;
+    let images = containers::put_into(
+        &mut tree,
+        appliance,
+        &compiled,
+        arch,
+        &section,
+        &Images::new(appliance, &debian, arch),
+        &packages.seccomp()?,
+    )?;
 
     beside::put_into(&mut tree, appliance, &compiled)?;
 
@@ -203,6 +212,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
         packages,
         images,
         left_out,
+        image_sources: images::sources(&section),
         ..Description::default()
     };
     if left_out.files > 0 {
@@ -225,7 +235,10 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
                 .map_err(|error| of_debian("fetch mkfs.erofs", error))?;
             Place::Disk { boot: &boot, mkfs: Box::new(mkfs.command()) }
         }
-        false => Place::Initramfs,
+        false => {
+            images::warn_of_lost(&tree);
+            Place::Initramfs
+        }
     };
     let size = place.work(&tree).map_err(failed)?;
     let task = Task::begin("writing the image", Measure::Bytes, size);

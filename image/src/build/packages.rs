@@ -1,5 +1,6 @@
 //! The packages of an image: locked, fetched, read, and cut down to what runs.
 
+use super::images::{self, Images};
 use super::reduce::reduce;
 use super::{engine, of_debian};
 use crate::appliance::{Appliance, Files};
@@ -11,7 +12,7 @@ use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
 use crate::finding::Finding;
 use crate::generator::Packaged;
-use crate::lock::{self, Lock, Section, Wanted};
+use crate::lock::{self, AskedImage, Lock, Section, Wanted};
 use crate::login;
 use crate::output::description::LeftOut;
 use crate::terminal::{self, Measure, Task};
@@ -33,6 +34,7 @@ const UNITS: [&str; 6] = [
 
 /// What the lock says, or a new lock where it does not cover the appliance.
 pub fn locked(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<Section, Failure> {
+    let asked = asked(appliance, arch)?;
     let path = appliance.folder.join(lock::FILE);
     let bad = |error: lock::Error| match error {
         lock::Error::Malformed { span, message, .. } => {
@@ -44,12 +46,12 @@ pub fn locked(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<Sect
             failure.hint("`rouse lock` writes a new one")
         }
     };
-    let wanted = wanted(appliance, arch);
+    let wanted = wanted(appliance, arch, &asked);
     let lock = Lock::read(&path).map_err(bad)?;
     if let Some(lock) = &lock {
         match lock.covers(&wanted) {
             Ok(section) => return Ok(section.clone()),
-            Err(stale) => terminal::note(format!("{stale}: resolving packages anew")),
+            Err(stale) => terminal::note(format!("{stale}: resolving packages and images anew")),
         }
     }
     resolve(appliance, debian, arch, lock, Keep::IfPossible)
@@ -64,7 +66,7 @@ pub enum Keep {
     IfPossible,
 }
 
-/// Resolves packages anew and writes the lock.
+/// Resolves packages and images anew and writes the lock.
 pub fn resolve(
     appliance: &Appliance,
     debian: &Debian,
@@ -72,9 +74,11 @@ pub fn resolve(
     old: Option<Lock>,
     keep: Keep,
 ) -> Result<Section, Failure> {
-    let wanted = wanted(appliance, arch);
+    let asked = asked(appliance, arch)?;
+    let wanted = wanted(appliance, arch, &asked);
     let path = appliance.folder.join(lock::FILE);
-    let section = wanted.resolve(debian).map_err(|error| unresolved(appliance, error))?;
+    let mut section = wanted.resolve(debian).map_err(|error| unresolved(appliance, error))?;
+    section.images = Images::new(appliance, debian, arch).resolve(&asked)?;
     let mut new =
         old.filter(|lock| lock.suite == wanted.suite).unwrap_or_else(|| Lock::new(wanted.suite));
     new.insert(arch.debian(), section.clone());
@@ -84,7 +88,7 @@ pub fn resolve(
             return Err(Failure::of(FAILED, &error));
         }
         Err(error) => {
-            terminal::warn(format!("packages are not pinned: {}", with_causes(&error)));
+            terminal::warn(format!("packages and images are not pinned: {}", with_causes(&error)));
         }
     }
     Ok(section)
@@ -105,7 +109,13 @@ fn unresolved(appliance: &Appliance, error: debian::Error) -> Failure {
     of_debian("resolve packages", error)
 }
 
-fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
+/// The images of units that lie in the appliance's folder, as far as these can be compiled yet:
+/// one that comes inside a package is not asked for its images before it is locked itself.
+fn asked(appliance: &Appliance, arch: Arch) -> Result<Vec<AskedImage>, Failure> {
+    images::asked(appliance, &super::compile_early(appliance, arch))
+}
+
+fn wanted<'a>(appliance: &'a Appliance, arch: Arch, images: &'a [AskedImage]) -> Wanted<'a> {
     Wanted {
         suite: &appliance.config.debian.suite,
         architecture: arch.debian(),
@@ -113,6 +123,7 @@ fn wanted(appliance: &Appliance, arch: Arch) -> Wanted<'_> {
         parts: parts(appliance),
         alone: engine::alone(appliance),
         kernel: lock::kernel_root(arch.debian()),
+        images,
     }
 }
 
@@ -279,7 +290,7 @@ fn is_copied(appliance: &Appliance, path: &str) -> bool {
     })
 }
 
-fn read(debian: &Debian, packages: &[crate::debian::Package]) -> Result<Tree, Failure> {
+pub(super) fn read(debian: &Debian, packages: &[crate::debian::Package]) -> Result<Tree, Failure> {
     let mut tree = Tree::new();
     let files = debian.fetch(packages).map_err(|error| of_debian("fetch packages", error))?;
     let task = Task::begin("reading packages", Measure::Items, packages.len() as u64);

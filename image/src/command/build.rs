@@ -96,6 +96,18 @@ pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     for package in &image.packages {
         text += &format!("  {package}\n");
     }
+    if !image.images.is_empty() {
+        text += "container images\n";
+    }
+    for (reference, folder) in &image.images {
+        let below = format!("{folder}/");
+        let own = image.files.iter().filter(|file| file.path.starts_with(&below));
+        let size = own.map(|file| file.size).sum();
+        text += &format!("  {:>10}  {reference}\n", mebibytes(size));
+        if let Some(source) = image.image_sources.get(reference) {
+            text += &format!("              {source}\n");
+        }
+    }
     text += "largest files\n";
     let mut files: Vec<_> = image.files.iter().collect();
     files.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));

@@ -18,7 +18,7 @@ pub struct ContainerImage {
     pub entrypoint: Vec<String>,
     /// Its arguments, unless the `.container` says otherwise.
     pub command: Vec<String>,
-    /// `NAME=value`; the `.container`'s go before them.
+    /// `NAME=value`, of a name the last; the `.container`'s go before them.
     pub environment: Vec<(String, String)>,
     /// Who it runs as: `user[:group]`, names or numbers; None is root.
     pub user: Option<String>,
@@ -72,37 +72,39 @@ impl ContainerImage {
         }
     }
 
-    /// Puts an image together as appliance.toml describes it. `appliance` is the folder of
-    /// appliance.toml, `binary` what its `cargo` was compiled to.
-    pub fn assemble(
-        reference: &str,
-        config: &config::Image,
-        appliance: &Path,
-        binary: Option<&Binary>,
-    ) -> Result<Self, DiskError> {
-        let origin: Arc<str> = format!("image {reference}").into();
-        let mut files = Tree::plain();
-        let mut entrypoint = Vec::new();
-        if let Some(binary) = binary {
-            let path = format!("/{}", binary.name);
-            files.insert(&path, Node::file(&binary.content[..], 0o755, origin.clone()))?;
-            entrypoint.push(path);
-        }
+    /// An image that is one program, and runs it.
+    pub fn of_binary(reference: &str, binary: &Binary) -> Result<Self, TreeError> {
+        let origin = format!("image {reference}");
+        let mut image = Self::new(reference, Tree::plain());
+        let path = format!("/{}", binary.name);
+        image.files.insert(&path, Node::file(&binary.content[..], 0o755, origin))?;
+        image.entrypoint.push(path);
+        Ok(image)
+    }
+
+    /// The same image with what appliance.toml adds to it, and says instead of it. `appliance` is
+    /// the folder of appliance.toml. As in a Containerfile, an entrypoint of its own takes the
+    /// image's command away.
+    pub fn with(mut self, config: &config::Image, appliance: &Path) -> Result<Self, DiskError> {
+        let origin: Arc<str> = format!("image {}", self.reference).into();
         for (path, from) in &config.files {
-            files.insert_from_disk(path, &appliance.join(from), &origin)?;
+            self.files.insert_from_disk(path, &appliance.join(from), &origin)?;
         }
         let pair = |text: &String| {
             let (name, value) = text.split_once('=').unwrap_or((text, ""));
             (name.to_owned(), value.to_owned())
         };
-        Ok(Self {
-            entrypoint: config.entrypoint.clone().unwrap_or(entrypoint),
-            command: config.command.clone(),
-            environment: config.environment.iter().map(pair).collect(),
-            user: config.user.clone(),
-            working_directory: config.working_directory.clone(),
-            ..Self::new(reference, files)
-        })
+        self.environment.extend(config.environment.iter().map(pair));
+        if let Some(entrypoint) = &config.entrypoint {
+            self.entrypoint.clone_from(entrypoint);
+            self.command.clear();
+        }
+        if !config.command.is_empty() {
+            self.command.clone_from(&config.command);
+        }
+        self.user = config.user.clone().or(self.user);
+        self.working_directory = config.working_directory.clone().or(self.working_directory);
+        Ok(self)
     }
 
     /// Its folder in the guest.
@@ -155,9 +157,8 @@ mod tests {
             Binary { name: "server".into(), content: b"\x7fELF".into(), target: String::new() };
         let config =
             config::Image { environment: vec!["A=b=c".into()], ..config::Image::default() };
-        let image =
-            ContainerImage::assemble("example.org/a_b:1", &config, Path::new("/"), Some(&binary))
-                .unwrap();
+        let image = ContainerImage::of_binary("example.org/a_b:1", &binary).unwrap();
+        let image = image.with(&config, Path::new("/")).unwrap();
         assert_eq!(image.entrypoint, ["/server"]);
         assert_eq!(image.environment, [("A".to_owned(), "b=c".to_owned())]);
         assert_eq!(image.folder(), "/usr/lib/rouse/images/example.org_a%5fb%3a1");
@@ -175,7 +176,7 @@ mod tests {
         std::fs::write(folder.path().join("site/css/a"), "a").unwrap();
         let files = [("/bin".to_owned(), "site".into())].into();
         let config = config::Image { files, ..config::Image::default() };
-        let image = ContainerImage::assemble("x", &config, folder.path(), None).unwrap();
+        let image = ContainerImage::new("x", Tree::plain()).with(&config, folder.path()).unwrap();
         assert!(image.entrypoint.is_empty());
         assert!(image.has_program("/bin/css/a", "") && image.has_program("a", "/usr/bin:/bin/css"));
         assert!(!image.has_program("/bin/css", "") && !image.has_program("b", "/bin/css"));

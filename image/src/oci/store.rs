@@ -270,7 +270,8 @@ mod tests {
     fn image(reference: &str) -> ContainerImage {
         let binary = Binary { name: "a".into(), content: b"\x7fELF".into(), target: String::new() };
         let config = config::Image { command: vec!["x".into()], ..config::Image::default() };
-        ContainerImage::assemble(reference, &config, Path::new("/"), Some(&binary)).unwrap()
+        let image = ContainerImage::of_binary(reference, &binary).unwrap();
+        image.with(&config, Path::new("/")).unwrap()
     }
 
     #[test]

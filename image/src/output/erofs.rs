@@ -81,6 +81,11 @@ fn archive(tree: &Tree, to: impl Write, mut progress: impl FnMut(u64)) -> io::Re
     for (path, node) in tree.iter() {
         let name = path.trim_start_matches('/');
         let mut header = header(node);
+        let names = node.xattrs.keys().map(|name| format!("SCHILY.xattr.{name}"));
+        let xattrs: Vec<(String, &[u8])> =
+            names.zip(node.xattrs.values().map(|value| &value[..])).collect();
+        archive
+            .append_pax_extensions(xattrs.iter().map(|(name, value)| (name.as_str(), *value)))?;
         match &node.kind {
             Kind::File(content) => {
                 let first = cpio::key(node).map(|key| *first_names.entry(key).or_insert(name));
@@ -105,7 +110,7 @@ fn header(node: &Node) -> tar::Header {
     header.set_mode(node.mode);
     header.set_uid(node.uid.into());
     header.set_gid(node.gid.into());
-    header.set_mtime(MTIME.into());
+    header.set_mtime(node.mtime.into());
     header.set_size(node.size());
     header.set_entry_type(match node.kind {
         Kind::File(_) => tar::EntryType::Regular,
