@@ -36,7 +36,7 @@ fn sleepers() {
         for stream in &mut streams {
             let mut answer = [0; HELLO.len()];
             stream.read_exact(&mut answer).unwrap();
-            assert_eq!(answer, HELLO);
+            assert_eq!(&answer, HELLO);
         }
         assert!(up(&vm) >= wave.len());
         awake = awake.min(available(&vm));

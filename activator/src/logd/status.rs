@@ -3,8 +3,8 @@
 use super::orders::Snapshot;
 use super::words;
 use crate::control::{
-    Exit, InstanceStatus, JobResult, MachineState, Report, ServiceState, ServiceStatus, SocketState,
-    SocketStatus, Status,
+    Exit, InstanceStatus, JobResult, MachineState, Report, ServiceState, ServiceStatus,
+    SocketState, SocketStatus, Status,
 };
 use crate::manifest::{Manifest, UnitId, UnitKind};
 use crate::peer::instance_unit;
