@@ -25,5 +25,5 @@ pub use count::count;
 pub use golden::{golden, mask, mask_hashes};
 pub use mirror::{Fault, Mirror, packages};
 pub use programs::{build_activator, programs};
-pub use tools::socat;
+pub use tools::{debian, debian_command, debian_path, socat};
 pub use vm::{Appliance, Vm, feed};

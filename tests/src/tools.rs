@@ -3,15 +3,41 @@
 use crate::command;
 use rouse::cache::Cache;
 use rouse::debian::{Debian, tools};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
 /// Debian's socat, to add arguments to.
 pub fn socat() -> Command {
-    static SOCAT: OnceLock<tools::Program> = OnceLock::new();
-    let program = SOCAT.get_or_init(|| {
-        let cache = Cache::open_at(&command::cache()).unwrap();
-        tools::program(&Debian::new(cache, None), "socat", "socat").unwrap()
-    });
-    program.command()
+    debian("socat", "socat")
+}
+
+/// A program of a package of Debian's, to add arguments to.
+///
+/// # Panics
+/// If the package cannot be had, or has no such program.
+pub fn debian(package: &str, program: &str) -> Command {
+    find(package, program).command()
+}
+
+/// Where a program of a package of Debian's lies; one that needs no libraries runs from there.
+///
+/// # Panics
+/// As [`debian`].
+pub fn debian_path(package: &str, program: &str) -> PathBuf {
+    find(package, program).path
+}
+
+/// The same as [`debian`], for a shell.
+///
+/// # Panics
+/// As [`debian`].
+pub fn debian_command(package: &str, program: &str) -> String {
+    let words = find(package, program).arguments();
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+fn find(package: &str, program: &str) -> tools::Program {
+    let cache = Cache::open_at(&command::cache()).unwrap();
+    tools::program(&Debian::new(cache, None), package, program).unwrap()
 }

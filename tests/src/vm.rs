@@ -42,6 +42,20 @@ impl Appliance {
         guest
     }
 
+    /// The podman appliances, with the guest's shell, a user with a Podman of his own, and API
+    /// services of other kinds.
+    pub fn podman() -> Self {
+        let podman = Self::of_config("podman");
+        for folder in ["configs/podman-ssh", "tests/appliances/podman"] {
+            copy(&Self::repository().join(folder), podman.folder.path());
+        }
+        for unit in ["shell.socket", "shell.service"] {
+            let from = Self::repository().join("tests/appliances/guest").join(unit);
+            std::fs::copy(from, podman.path().join(unit)).unwrap();
+        }
+        podman
+    }
+
     /// One socket, one service, no container: quick to build.
     pub fn tiny() -> Self {
         Self::empty()

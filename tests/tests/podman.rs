@@ -1,0 +1,354 @@
+//! Podman's API in a real VM, asleep until somebody asks: Debian's docker, docker-compose and
+//! `podman --remote` on the host, over vsock, against the packaged podman.socket and podman.service.
+//!
+//! One VM serves all these checks, in order: each says what it needs to be so before.
+
+#[path = "podman/client.rs"]
+mod client;
+#[path = "podman/image.rs"]
+mod image;
+#[path = "podman/ssh.rs"]
+mod ssh;
+
+use client::{Answer, Api};
+use rouse_tests::{Appliance, Vm, count};
+use std::time::Duration;
+
+/// The vsock ports of root's API, ann's, and of the one with a short patience.
+const PORT: u32 = 2375;
+const ANNS: u32 = 2376;
+const QUICK: u32 = 2380;
+
+#[test]
+fn the_podman_appliance() {
+    if std::env::var_os("ROUSE_TEST_PODMAN_SOAK").is_none() {
+        println!("SKIPPED: minutes of Podman under TCG; .ci/full sets ROUSE_TEST_PODMAN_SOAK");
+        return;
+    }
+    let keys = ssh::Keys::make();
+    let load = count("ROUSE_TEST_PODMAN_LOAD", 8 << 20);
+    // On tmpfs, a load is there as it came, as it is unpacked, and between the two.
+    let memory = format!("memory = {}", 1536 + 4 * (load >> 20));
+    let appliance = Appliance::podman().with("authorized_keys", &keys.public).replace(
+        "appliance.toml",
+        "memory = 1536",
+        &memory,
+    );
+    let vm = Vm::start(&appliance, "pods", &["--publish", "127.0.0.1:0=22"]);
+    println!("{}", vm.announced);
+    let api = Api::new(vm.rouse.runtime().join("pods").join(format!("{PORT}.sock")));
+
+    no_process_before_the_first_request(&vm, &api);
+    clients_say_who_they_are(&vm, &api);
+    images_come_and_are_listed(&api);
+    containers_run(&api);
+    streams_are_carried_to_their_ends(&api);
+    files_and_builds(&api);
+    events_are_followed(&api);
+    a_compose_file_goes_up_and_down(&api);
+    the_api_answers_whatever_its_version(&api);
+    one_stream_fd_and_no_variables_for_others(&vm, &api);
+    a_container_outlives_the_service(&vm, &api);
+    the_socket_stays_the_same(&vm, &api);
+    patience_is_what_was_said(&vm);
+    endpoints_of_ones_own(&vm);
+    the_api_from_inside_a_container(&vm, &api);
+    a_users_podman(&vm);
+    ssh::as_the_manual_recommends(&vm, &keys);
+    none_is_lost_around_the_end(&vm);
+    a_large_load(&api, load);
+
+    assert_eq!(vm.poweroff(), 0, "rouse run ends with the guest");
+}
+
+/// Processes named podman in the guest.
+fn podmans(vm: &Vm) -> usize {
+    vm.shell("busybox pidof podman || true").split_whitespace().count()
+}
+
+fn asleep(vm: &Vm, service: &str) {
+    vm.wait_until("the API service is gone", |vm| vm.service(service).state == "dead");
+}
+
+fn inode(vm: &Vm) -> String {
+    vm.shell("busybox stat -c '%i %a' /run/podman/podman.sock")
+}
+
+fn no_process_before_the_first_request(vm: &Vm, api: &Api) {
+    let line = format!("export DOCKER_HOST=unix://{}", api.path.display());
+    assert!(vm.announced.contains(&line), "{line} in {}", vm.announced);
+    assert_eq!(podmans(vm), 0);
+    assert_eq!(vm.service("podman.service").starts, 0);
+    assert_eq!(vm.shell("test -d /run/systemd/system && echo there || echo none"), "none\n");
+}
+
+fn clients_say_who_they_are(vm: &Vm, api: &Api) {
+    let version = api.docker(["version"]);
+    assert!(version.contains("Podman Engine"), "{version}");
+    assert_eq!(vm.service("podman.service").starts, 1, "started by the first request");
+    assert_eq!(podmans(vm), 1);
+    let info = api.podman(["version", "--format", "{{.Server.Version}} {{.Server.OsArch}}"]);
+    assert!(info.starts_with("5."), "{info}");
+    assert_eq!(api.docker(["ps", "-q"]), "");
+}
+
+fn images_come_and_are_listed(api: &Api) {
+    let archive = image::docker_archive("busy:1");
+    let loaded = api.docker_with(["load"], &archive);
+    assert!(loaded.contains("busy:1"), "{loaded}");
+    let listed = api.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(listed.contains("busy:1"), "{listed}");
+    let listed = api.podman(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(listed.contains("busy:1"), "{listed}");
+}
+
+fn containers_run(api: &Api) {
+    let hello = api.docker(["run", "--rm", "--network", "none", "busy:1", "echo", "hello"]);
+    assert_eq!(hello, "hello\n");
+    let hello = api.podman(["run", "--rm", "--network", "none", "busy:1", "echo", "hello"]);
+    assert_eq!(hello, "hello\n");
+    let status =
+        api.docker_status(["run", "--rm", "--network", "none", "busy:1", "sh", "-c", "exit 7"]);
+    assert_eq!(status, 7);
+    let script = "echo first; exec sleep 1000";
+    api.docker(["run", "-d", "--name", "long", "--network", "none", "busy:1", "sh", "-c", script]);
+    assert_eq!(api.docker(["logs", "long"]), "first\n");
+    assert!(api.docker(["ps", "--format", "{{.Names}}"]).contains("long"));
+    assert_eq!(api.docker(["exec", "long", "echo", "inside"]), "inside\n");
+}
+
+/// Hijacked connections: what the client sends ends before what it gets does.
+fn streams_are_carried_to_their_ends(api: &Api) {
+    let input: Vec<u8> = (0..300_000u32).map(|n| b'a' + (n % 23) as u8).collect();
+    let run = ["run", "-i", "--rm", "--network", "none", "busy:1", "cat"];
+    assert!(api.docker_with(run, &input).as_bytes() == input, "docker run -i");
+    let counted = api.docker_with(["exec", "-i", "long", "wc", "-c"], &input);
+    assert_eq!(counted.trim(), input.len().to_string());
+    let counted = api.podman_with(["exec", "-i", "long", "wc", "-c"], &input);
+    assert_eq!(counted.trim(), input.len().to_string());
+    let script = "read line; echo got $line";
+    api.docker([
+        "create",
+        "-i",
+        "--name",
+        "ear",
+        "--network",
+        "none",
+        "busy:1",
+        "sh",
+        "-c",
+        script,
+    ]);
+    assert_eq!(api.docker_with(["start", "-ai", "ear"], b"word\n"), "got word\n");
+    api.docker(["rm", "ear"]);
+}
+
+fn files_and_builds(api: &Api) {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("note"), "copied\n").unwrap();
+    let path = |name: &str| at(name).to_str().unwrap().to_owned();
+    api.docker(["cp", &path("note"), "long:/note"]);
+    assert_eq!(api.docker(["exec", "long", "cat", "/note"]), "copied\n");
+    api.docker(["cp", "long:/note", &path("back")]);
+    assert_eq!(std::fs::read_to_string(at("back")).unwrap(), "copied\n");
+
+    std::fs::copy(image::busybox(), at("busybox")).unwrap();
+    let text = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY note /note\n\
+                ENTRYPOINT [\"/bin/busybox\", \"cat\", \"/note\"]\n";
+    std::fs::write(at("Dockerfile"), text).unwrap();
+    api.docker(["build", "-q", "-t", "built:1", folder.path().to_str().unwrap()]);
+    assert_eq!(api.docker(["run", "--rm", "--network", "none", "built:1"]), "copied\n");
+    let from = folder.path().to_str().unwrap();
+    api.podman(["build", "-q", "-t", "built:2", "-f", &path("Dockerfile"), from]);
+    assert_eq!(api.docker(["run", "--rm", "--network", "none", "built:2"]), "copied\n");
+}
+
+fn events_are_followed(api: &Api) {
+    let begun = api.docker(["exec", "long", "date", "+%s"]);
+    api.docker(["run", "--rm", "--name", "seen", "--network", "none", "busy:1", "true"]);
+    let until = api.docker(["exec", "long", "date", "+%s"]);
+    let words = ["events", "--since", begun.trim(), "--until", until.trim()];
+    let events = api.docker(words.into_iter().chain(["--filter", "container=seen"]));
+    for action in ["create", "start", "die"] {
+        assert!(events.contains(action), "{action} in {events}");
+    }
+}
+
+fn a_compose_file_goes_up_and_down(api: &Api) {
+    let folder = tempfile::Builder::new().prefix("composed").tempdir().unwrap();
+    let file = folder.path().join("compose.yaml");
+    let text = "services:\n  one:\n    image: busy:1\n    command: sleep 1000\n  two:\n    \
+                image: busy:1\n    network_mode: none\n    command: sleep 1000\n";
+    std::fs::write(&file, text).unwrap();
+    let words = ["-p", "both", "-f", file.to_str().unwrap()];
+    api.compose(words.into_iter().chain(["up", "-d"]));
+    let names = api.docker(["ps", "--format", "{{.Names}}"]);
+    assert!(names.contains("one") && names.contains("two"), "{names}");
+    let networks = api.docker(["network", "ls", "--format", "{{.Name}}"]);
+    assert!(networks.contains("both_default"), "{networks}");
+    api.compose(words.into_iter().chain(["down", "-t", "0"]));
+    let names = api.docker(["ps", "-a", "--format", "{{.Names}}"]);
+    assert!(!names.contains("one") && !names.contains("two"), "{names}");
+}
+
+fn the_api_answers_whatever_its_version(api: &Api) {
+    for path in ["/_ping", "/v1.40/_ping", "/v9.99.9/libpod/_ping", "/libpod/_ping"] {
+        let answer = api.request(path);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "OK"), "{path}");
+    }
+    let listed = api.request("/v5.0.0/libpod/containers/json");
+    assert!(listed.status == 200 && listed.body.contains("\"long\""), "{}", listed.body);
+    let info = api.request("/v9.99.9/info");
+    assert_eq!(info.status, 200, "{}", info.body);
+    // A connection that carries on, and one that its client ends at once.
+    assert_eq!(api.request_and_shut("/_ping").body, "OK");
+}
+
+fn one_stream_fd_and_no_variables_for_others(vm: &Vm, api: &Api) {
+    assert_eq!(api.request("/_ping").status, 200);
+    let pid = vm.service("podman.service").main_pid.unwrap();
+    let environment = vm.shell(&format!("tr '\\0' '\\n' </proc/{pid}/environ"));
+    for line in [format!("LISTEN_PID={pid}"), "LISTEN_FDS=1".into()] {
+        assert!(environment.lines().any(|one| one == line), "{line} in {environment}");
+    }
+    let inside = api.docker(["run", "--rm", "--network", "none", "busy:1", "env"]);
+    assert!(!inside.contains("LISTEN_") && !inside.contains("NOTIFY_SOCKET"), "{inside}");
+    let conmon =
+        vm.shell("pid=$(busybox pidof conmon | cut -d' ' -f1); tr '\\0' '\\n' </proc/$pid/environ");
+    assert!(!conmon.contains("LISTEN_"), "{conmon}");
+}
+
+fn a_container_outlives_the_service(vm: &Vm, api: &Api) {
+    asleep(vm, "podman.service");
+    assert_eq!(podmans(vm), 0);
+    // KillMode=process: the sleeper sleeps on.
+    assert_eq!(vm.shell("busybox pidof conmon | wc -w").trim(), "1");
+    asleep(vm, "podman-vsock.service");
+    let before = vm.service("podman.service").starts;
+    assert_eq!(api.docker(["exec", "long", "echo", "still"]), "still\n");
+    assert_eq!(vm.service("podman.service").starts, before + 1);
+}
+
+/// LISTEN_PID is right at each start: else Podman would put a socket of its own in place of ours.
+fn the_socket_stays_the_same(vm: &Vm, api: &Api) {
+    let before = (inode(vm), vm.service("podman.service").starts);
+    let activations = count("ROUSE_TEST_PODMAN_ACTIVATIONS", 3);
+    for _ in 0..activations {
+        vm.tell("stop", "podman.service");
+        assert_eq!(api.request("/_ping").body, "OK");
+        assert_eq!(inode(vm), before.0);
+    }
+    assert_eq!(vm.service("podman.service").starts, before.1 + activations);
+    let line = "ls -l /proc/$(busybox pidof -s podman)/fd | grep -c 'fd/3\\|socket:'";
+    assert_ne!(vm.shell(line).trim(), "0");
+}
+
+/// Those that were told to stay stay, when the one with five seconds has come and gone.
+fn patience_is_what_was_said(vm: &Vm) {
+    for socket in ["zero", "never"] {
+        let ping = format!(
+            "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - unix:/run/{socket}.sock | tail -n 1"
+        );
+        assert_eq!(vm.shell(&ping), "OK", "{socket}");
+    }
+    let before = vm.service("podman.service").starts;
+    let root = "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - unix:/run/podman/podman.sock | tail -n 1";
+    assert_eq!(vm.shell(root), "OK");
+    asleep(vm, "podman.service");
+    assert!(vm.service("podman.service").starts >= before);
+    for service in ["zero.service", "never.service"] {
+        assert_eq!(vm.service(service).state, "running", "{service}");
+        vm.tell("stop", service);
+    }
+}
+
+/// `podman system service` as its manual page has it, with endpoints.
+fn endpoints_of_ones_own(vm: &Vm) {
+    vm.tell("start", "direct-unix.service");
+    vm.wait_until("it listens", |vm| vm.shell("test -S /run/direct.sock && echo yes") == "yes\n");
+    let ping = "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - unix:/run/direct.sock | tail -n 1";
+    assert_eq!(vm.shell(ping), "OK");
+    vm.tell("stop", "direct-unix.service");
+    vm.tell("start", "direct-tcp.service");
+    let ping = "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - tcp4:127.0.0.1:8080,retry=60 2>/dev/null";
+    let answer = vm.shell(ping);
+    assert!(answer.ends_with("OK"), "{answer}");
+    assert!(answer.contains("Access-Control-Allow-Origin: *"), "--cors: {answer}");
+    vm.tell("stop", "direct-tcp.service");
+}
+
+/// As the manual page has it: the socket as a volume, and no labels.
+fn the_api_from_inside_a_container(vm: &Vm, api: &Api) {
+    // The guest's own podman and its libraries, in a container that has nothing.
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "inner",
+        "--network",
+        "none",
+        "--security-opt",
+        "label=disable",
+        "-v",
+        "/run/podman/podman.sock:/run/podman.sock",
+        "-v",
+        "/usr:/usr:ro",
+        "busy:1",
+        "/bin/sh",
+        "-c",
+        "while test ! -e /go; do sleep 1; done; \
+         /usr/bin/podman --remote --url unix:///run/podman.sock ps --format {{.Names}}; exec sleep 1000",
+    ];
+    api.docker(run);
+    let pid = api.docker(["inspect", "-f", "{{.State.Pid}}", "inner"]);
+    asleep(vm, "podman.service");
+    let before = vm.service("podman.service").starts;
+    vm.shell(&format!("echo >/proc/{}/root/go", pid.trim()));
+    vm.wait_until("it was woken from inside", |vm| vm.service("podman.service").starts > before);
+    vm.wait_until("it was answered", |_| api.docker(["logs", "inner"]).contains("inner"));
+    api.docker(["rm", "-f", "-t", "0", "inner"]);
+}
+
+/// The packaged units of users, for one who lingers.
+fn a_users_podman(vm: &Vm) {
+    let api = Api::new(vm.rouse.runtime().join("pods").join(format!("{ANNS}.sock")));
+    let owner = vm.shell("busybox stat -c '%u %a' /run/user/1000/podman/podman.sock");
+    assert_eq!(owner, "1000 660\n");
+    let rootless =
+        api.podman(["info", "--format", "{{.Host.Security.Rootless}} {{.Store.GraphRoot}}"]);
+    assert_eq!(rootless, "true /home/ann/.local/share/containers/storage\n");
+    api.docker_with(["load"], &image::docker_archive("busy:1"));
+    let map =
+        api.docker(["run", "--rm", "--network", "none", "busy:1", "cat", "/proc/self/uid_map"]);
+    let first: Vec<&str> = map.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(first, ["0", "1000", "1"], "{map}");
+    assert!(map.contains("100000"), "{map}");
+}
+
+/// Requests at random times around the end of a service that waits for one second.
+fn none_is_lost_around_the_end(vm: &Vm) {
+    let api = Api::new(vm.rouse.runtime().join("pods").join(format!("{QUICK}.sock")));
+    let requests = count("ROUSE_TEST_PODMAN_SOAK", 12);
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let node = "busybox stat -c %i /run/quick/podman/podman.sock";
+    let before = vm.shell(node);
+    for request in 0..requests {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        std::thread::sleep(Duration::from_millis(500 + seed % 1500));
+        let Answer { status, body } = api.request("/_ping");
+        assert_eq!((status, body.as_str()), (200, "OK"), "request {request}");
+    }
+    assert_eq!(vm.shell(node), before);
+    println!("{} starts for {requests} requests", vm.service("quick.service").starts);
+}
+
+/// A load of many bytes: none is lost on the way, as the image's digest shows to Podman.
+fn a_large_load(api: &Api, bytes: u64) {
+    let archive = image::large_archive("large:1", bytes);
+    let loaded = api.docker_from(["load"], archive.path());
+    assert!(loaded.contains("large:1"), "{loaded}");
+    api.docker(["rmi", "large:1"]);
+}
