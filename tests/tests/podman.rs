@@ -168,7 +168,9 @@ fn events_are_followed(api: &Api) {
     let begun = api.docker(["exec", "long", "date", "+%s"]);
     api.docker(["run", "--rm", "--name", "seen", "--network", "none", "busy:1", "true"]);
     let until = api.docker(["exec", "long", "date", "+%s"]);
-    let words = ["events", "--since", begun.trim(), "--until", until.trim()];
+    // Whole seconds: what happened in the last of them is before the next.
+    let until = (until.trim().parse::<u64>().unwrap() + 2).to_string();
+    let words = ["events", "--since", begun.trim(), "--until", &until];
     let events = api.docker(words.into_iter().chain(["--filter", "container=seen"]));
     for action in ["create", "start", "die"] {
         assert!(events.contains(action), "{action} in {events}");
