@@ -13,6 +13,7 @@ use crate::tree::{Node, Tree};
 use crate::units::Compiled;
 use activator::manifest::{Unit, UnitKind};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Puts every image once, and each container's bundle, into the tree. Gives the images by their
 /// references, and the folders that they have in the guest.
@@ -33,10 +34,10 @@ pub(super) fn put_into(
     let nothing = ContainerImage::new("", Tree::plain());
     for (service, container) in &compiled.containers {
         for reference in oci::references(container) {
-            if !images.contains_key(&reference) {
-                let image = sources.image(&reference, section)?;
+            if let Entry::Vacant(place) = images.entry(reference) {
+                let image = sources.image(place.key(), section)?;
                 image.install(tree).map_err(super::conflict)?;
-                images.insert(reference, image);
+                place.insert(image);
             }
         }
         let image = images.get(&container.image).unwrap_or(&nothing);

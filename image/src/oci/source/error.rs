@@ -26,7 +26,7 @@ pub enum SourceError {
     #[error("pull {reference}: the registry refuses ({status}{})", said(.message))]
     Denied {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// 401 or 403.
         status: u16,
         /// The registry's own words.
@@ -38,7 +38,7 @@ pub enum SourceError {
     #[error("pull {reference}: the registry does not have it{}", said(.message))]
     NotFound {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The registry's own words.
         message: String,
     },
@@ -46,7 +46,7 @@ pub enum SourceError {
     #[error("pull {reference}: the registry no longer has {digest}, which is locked")]
     Gone {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The lock's digest, or that of a part of the image.
         digest: Digest,
     },
@@ -64,7 +64,7 @@ pub enum SourceError {
     #[error("pull {reference}: the registry answered {what}")]
     Answer {
         /// What was asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What is wrong.
         what: String,
     },

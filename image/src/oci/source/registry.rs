@@ -180,7 +180,7 @@ impl<'a> Registry<'a> {
             status @ (401 | 403) => return Err(self.denied(status, words(&answer))),
             404 => {
                 let (reference, message) = (self.reference.clone(), words(&answer));
-                return Err(SourceError::NotFound { reference, message });
+                return Err(SourceError::NotFound { reference: Box::new(reference), message });
             }
             status => return Err(download::Error::Status { url, status }.into()),
         }
@@ -297,15 +297,15 @@ impl<'a> Registry<'a> {
 
     fn denied(&self, status: u16, message: String) -> SourceError {
         let known = self.credentials.is_some();
-        SourceError::Denied { reference: self.reference.clone(), status, message, known }
+        SourceError::Denied { reference: Box::new(self.reference.clone()), status, message, known }
     }
 
     fn gone(&self, digest: Digest) -> SourceError {
-        SourceError::Gone { reference: self.reference.clone(), digest }
+        SourceError::Gone { reference: Box::new(self.reference.clone()), digest }
     }
 
     fn odd(&self, what: impl Into<String>) -> SourceError {
-        SourceError::Answer { reference: self.reference.clone(), what: what.into() }
+        SourceError::Answer { reference: Box::new(self.reference.clone()), what: what.into() }
     }
 }
 
