@@ -116,7 +116,7 @@ pub struct Vm {
     /// Virtual processors, 1 to 64.
     pub cpus: u32,
     /// Has the guest's kernel unpack itself to a random address. Without, QEMU starts the unpacked
-    /// kernel, and the boot takes a third less processor time where no KVM is. x86_64 only:
+    /// kernel, and the boot takes a quarter to a third less processor time where no KVM is. x86_64 only:
     /// Debian's arm64 kernel has nothing to unpack, and goes to a random address either way.
     pub kaslr: bool,
 }

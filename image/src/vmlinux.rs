@@ -1,7 +1,7 @@
 //! The kernel inside a bzImage, which QEMU can start by itself (PVH: Documentation/arch/x86/pvh,
 //! "x86/HVM direct boot ABI").
 //!
-//! A bzImage unpacks itself in the guest; unpacked on the host, once, the boot saves a third of its
+//! A bzImage unpacks itself in the guest; unpacked on the host, once, the boot saves a quarter to a third of its
 //! processor time where every instruction is emulated (QEMU 10.0, TCG, from exec to init, three
 //! rounds in turn: 6.9 to 7.9 s against 4.8 to 5.5 s). What is lost is that the unpacker moves the
 //! kernel to a random address (KASLR). A bzImage's header says where the payload is
