@@ -43,6 +43,8 @@ fn reference() -> &'static Reference {
         let reference = Reference { appliance, image: tempfile::tempdir().unwrap() };
         assert!(!reference.lock().exists());
         let mut command = Rouse::new().command(["build", "-q", "--output"]);
+        // Another user need not be able to look into the folder of that compiler.
+        command.env_remove("ROUSE_RUSTC");
         command.arg(reference.image()).arg(reference.appliance.path());
         let output = feed(&mut command, b"").success();
         assert_eq!(output.text().trim(), reference.image().display().to_string());
@@ -79,6 +81,7 @@ fn another_folder_and_another_cache_give_the_same_bytes() {
     command
         .arg(&image)
         .current_dir(appliance.path())
+        .env_remove("ROUSE_RUSTC")
         .env("ROUSE_CACHE_DIR", place.path().join("cache"))
         .env("ROUSE_DEBIAN_MIRROR", mirror.url());
     feed(&mut command, b"").success();
