@@ -183,11 +183,12 @@ pub fn root_folder(container: &Container) -> String {
 
 /// Whether the image's files have to belong to others for it than for most containers.
 fn has_ids_of_its_own(container: &Container) -> bool {
-    container.owner.is_none() && container.rootfs.is_none() && storage::maps(container).is_some()
+    container.rootfs.is_none() && storage::maps(container).is_some()
 }
 
-/// The files of an image with the owners that they have for a container with `UIDMap=`, where it
-/// has them in a folder of its own ([`root_folder`]).
+/// The files of an image with the owners that they have for a container with `UIDMap=`, or of a
+/// user: what is root's in the image is then the user's. It has them in a
+/// folder of its own ([`root_folder`]).
 pub fn shifted(container: &Container, image: &ContainerImage) -> Result<Option<Tree>, TreeError> {
     let Some((uids, gids)) = storage::maps(container).filter(|_| has_ids_of_its_own(container))
     else {

@@ -68,6 +68,8 @@ impl ContainerRegistry {
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let mut command = program.command();
+        // It takes every REGISTRY_ variable for a key of its configuration.
+        command.env_remove("REGISTRY_AUTH_FILE");
         command.arg("serve").arg(&file).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let registry = Self { address, access, folder, child };
