@@ -95,7 +95,7 @@ fn all(words: &[OsString]) -> ExitCode {
         .copied()
         .collect();
     if let Err(why) = rouse::guest::activator(std::env::consts::ARCH) {
-        eprintln!("SKIPPED: nothing to measure: {why}");
+        rouse_tests::skipped(format_args!("nothing to measure: {why}"));
         return if size == Size::Smoke { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     // Paths of Unix sockets are short: not below target/.
@@ -128,7 +128,10 @@ fn outside(part: &Part, folder: &Path) -> Vec<Measure> {
         vec![measure]
     };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: {}: namespaces with mounts and control groups need root", part.name);
+        rouse_tests::skipped(format_args!(
+            "{}: namespaces with mounts and control groups need root",
+            part.name
+        ));
         return skipped("namespaces with mounts and control groups need root");
     }
     let mut command = Command::new("unshare");

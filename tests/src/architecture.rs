@@ -13,7 +13,7 @@ pub fn foreign() -> Option<&'static str> {
     match rouse::guest::activator(foreign) {
         Ok(_) => Some(foreign),
         Err(error) => {
-            println!("SKIPPED: no guests of {foreign}: failed to {error}");
+            crate::skipped(format_args!("no guests of {foreign}: failed to {error}"));
             None
         }
     }

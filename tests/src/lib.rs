@@ -16,6 +16,7 @@ mod mirror;
 pub mod oracle;
 pub mod podman;
 mod programs;
+mod skipped;
 mod tools;
 mod vm;
 
@@ -25,5 +26,6 @@ pub use count::count;
 pub use golden::{golden, mask, mask_hashes};
 pub use mirror::{Fault, Mirror, packages};
 pub use programs::{build_activator, programs};
+pub use skipped::skipped;
 pub use tools::{debian, debian_command, debian_path, socat};
 pub use vm::{Appliance, Vm, feed};

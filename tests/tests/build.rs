@@ -92,12 +92,14 @@ fn another_folder_and_another_cache_give_the_same_bytes() {
 #[test]
 fn another_user_gets_the_same_bytes() {
     if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: only root can become another user; this user builds without privileges");
+        rouse_tests::skipped(
+            "only root can become another user; this user builds without privileges",
+        );
         return;
     }
     let may = Command::new("unshare").args(["-m", "true"]).status();
     if !may.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: this machine lets nobody have mounts of their own (unshare -m)");
+        rouse_tests::skipped("this machine lets nobody have mounts of their own (unshare -m)");
         return;
     }
     let reference = reference();

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 
 fn all(names: &[&str]) -> ExitCode {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: no daemons: namespaces with accounts and mounts need root");
+        rouse_tests::skipped("no daemons: namespaces with accounts and mounts need root");
         return ExitCode::SUCCESS;
     }
     build_activator();

@@ -557,7 +557,7 @@ fn sibling(architecture: &str) {
 fn more_of_the_other_architecture() {
     let Some(architecture) = foreign() else { return };
     if count("ROUSE_TEST_FOREIGN_WHOLE", 0) == 0 {
-        println!("SKIPPED: only with ROUSE_TEST_FOREIGN_WHOLE=1, as .ci/full sets it");
+        rouse_tests::skipped("only with ROUSE_TEST_FOREIGN_WHOLE=1, as .ci/full sets it");
         return;
     }
     whole_tutorial_file(architecture);

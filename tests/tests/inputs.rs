@@ -359,7 +359,9 @@ fn on_small_disk(folder: &Path, kibibytes: u32, command: &Command) -> Option<(Ou
     inside.current_dir(command.get_current_dir().unwrap());
     if !Command::new("unshare").args([flags, "true"]).status().is_ok_and(|status| status.success())
     {
-        println!("SKIPPED: this machine lets nobody have mounts of their own (unshare {flags})");
+        rouse_tests::skipped(format_args!(
+            "this machine lets nobody have mounts of their own (unshare {flags})"
+        ));
         return None;
     }
     let output = feed(&mut inside, b"");

@@ -22,7 +22,7 @@ const QUICK: u32 = 2380;
 #[test]
 fn the_podman_appliance() {
     if std::env::var_os("ROUSE_TEST_PODMAN_SOAK").is_none() {
-        println!("SKIPPED: minutes of Podman under TCG; .ci/full sets ROUSE_TEST_PODMAN_SOAK");
+        rouse_tests::skipped("minutes of Podman under TCG; .ci/full sets ROUSE_TEST_PODMAN_SOAK");
         return;
     }
     let keys = ssh::Keys::make();

@@ -11,7 +11,9 @@ fn artefact(architecture: &str) -> Option<PathBuf> {
     let name = format!("target/release-artefacts/rouse-{architecture}");
     let path = Appliance::repository().join(&name);
     if !path.exists() {
-        println!("SKIPPED: there is no {name}; .ci/release makes it, and .ci/full calls that");
+        rouse_tests::skipped(format_args!(
+            "there is no {name}; .ci/release makes it, and .ci/full calls that"
+        ));
         return None;
     }
     Some(path)

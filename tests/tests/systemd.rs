@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 fn compare(names: &[&str]) -> ExitCode {
     if let Err(why) = possible() {
-        eprintln!("SKIPPED: no comparison with systemd: {why}");
+        rouse_tests::skipped(format_args!("no comparison with systemd: {why}"));
         return ExitCode::SUCCESS;
     }
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part));
