@@ -27,6 +27,10 @@ runtime = \"crun\"
 /// read-only root, the second is wherever containers are.
 const NETWORKS: (&str, &str) = ("/etc/containers/networks", "/var/lib/containers/networks");
 
+/// aardvark-dns does not start without it; without `[network]` there is nobody to ask.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const NO_NAME_SERVERS: &str = "# There is no [network] in appliance.toml.\n";
+
 /// Storage, networks with and without a bridge, netavark's firewall. The guest has no modprobe:
 /// what the kernel would ask for is loaded at boot.
 const MODULES: [&str; 18] = [
@@ -66,6 +70,9 @@ pub(super) fn put_into(tree: &mut Tree) -> Result<(), TreeError> {
         return Ok(());
     }
     tree.replace(CONFIGURATION, Node::file(DEFAULTS.as_bytes(), 0o644, ORIGIN))?;
+    if tree.node(RESOLV_CONF).is_none() {
+        tree.insert(RESOLV_CONF, Node::file(NO_NAME_SERVERS.as_bytes(), 0o644, ORIGIN))?;
+    }
     let (named, real) = NETWORKS;
     if tree.node(named).is_none() {
         tree.insert(named, Node::symlink(real, ORIGIN))?;
@@ -89,6 +96,16 @@ mod tests {
         assert_eq!(tree.content(CONFIGURATION).unwrap().as_ref(), DEFAULTS.as_bytes());
         assert!(tree.trace(NETWORKS.0).unwrap().contains(&NETWORKS.1.to_owned()));
         assert!(modules(&tree).contains(&"overlay"));
+        assert_eq!(tree.content(RESOLV_CONF).unwrap().as_ref(), NO_NAME_SERVERS.as_bytes());
+    }
+
+    #[test]
+    fn name_servers_of_a_network_stay() {
+        let mut tree = Tree::new();
+        tree.insert(PROGRAM, Node::file(&b""[..], 0o755, "podman 5")).unwrap();
+        tree.insert(RESOLV_CONF, Node::file(&b"nameserver 10.0.2.3"[..], 0o644, "rouse")).unwrap();
+        put_into(&mut tree).unwrap();
+        assert_eq!(tree.content(RESOLV_CONF).unwrap().as_ref(), b"nameserver 10.0.2.3");
     }
 
     #[test]
