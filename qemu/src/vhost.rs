@@ -78,6 +78,8 @@ impl VsockAddress {
 // SAFETY: the pointer is to a whole sockaddr_vm that lives during the call, the length is its size,
 // and the kernel only reads it.
 unsafe impl SocketAddrArg for VsockAddress {
+    // SAFETY: the caller's part is to use the pointer during `f` only, as the trait says; there is
+    // nothing unsafe in here.
     unsafe fn with_sockaddr<R>(
         &self,
         f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,

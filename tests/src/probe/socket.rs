@@ -128,9 +128,9 @@ fn integer(fd: RawFd, level: i32, number: i32) -> Option<i32> {
 fn option(fd: RawFd, level: i32, number: i32) -> Option<Vec<u8>> {
     let mut bytes = vec![0_u8; 256];
     let mut length = bytes.len() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes.
-    let result =
-        unsafe { libc::getsockopt(fd, level, number, bytes.as_mut_ptr().cast(), &raw mut length) };
+    let to = bytes.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `length` bytes, which is how long `bytes` is.
+    let result = unsafe { libc::getsockopt(fd, level, number, to, &raw mut length) };
     bytes.truncate(length as usize);
     (result == 0).then_some(bytes)
 }
