@@ -26,3 +26,4 @@ pub mod notification;
 pub mod peer;
 pub mod stage2;
 pub mod variables;
+pub mod wire;

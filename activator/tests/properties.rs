@@ -1,7 +1,7 @@
 //! What must hold for any input: no panic, no lie, no unbounded memory. Inputs come from a small
 //! generator with fixed seeds, so that a failure names the one that found it.
-//!
-//! ROUSE_TEST_CASES multiplies the number of inputs (default 1).
+
+mod random;
 
 use activator::address::AddressError;
 use activator::client::printable;
@@ -13,23 +13,10 @@ use activator::manifest::{
 };
 use activator::stage2::template::Fill;
 use activator::stage2::{Listen, template};
+use random::{Random, cases};
 use std::io::ErrorKind;
 
-/// xorshift64*, Vigna 2016.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() >> 16).unwrap() % bound
-    }
-
     fn bytes(&mut self, most: usize) -> Vec<u8> {
         (0..self.below(most + 1)).map(|_| self.next().to_be_bytes()[0]).collect()
     }
@@ -38,11 +25,6 @@ impl Random {
     fn text(&mut self, pieces: &[&str], most: usize) -> String {
         (0..self.below(most + 1)).map(|_| pieces[self.below(pieces.len())]).collect()
     }
-}
-
-fn cases(count: u64) -> impl Iterator<Item = (u64, Random)> {
-    let factor = std::env::var("ROUSE_TEST_CASES").ok().and_then(|text| text.parse().ok());
-    (1..=count * factor.unwrap_or(1_u64)).map(|seed| (seed, Random(seed)))
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! `activator stage2` checks them in a child, as PID 1 must not wait for a file system.
 
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Condition {
     /// What a false one does.
     pub group: Group,
@@ -18,7 +19,7 @@ pub struct Condition {
 }
 
 /// Whether a false one skips or fails the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Group {
     /// `Condition*=`: the unit is not started, which is no failure.
     Condition,
@@ -27,7 +28,7 @@ pub enum Group {
 }
 
 /// What is asked; each is the key of that name, with its value after specifiers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.unit(5)
 pub enum Check {
     PathExists(String),
@@ -51,4 +52,17 @@ pub enum Check {
     Credential(String),
     FirstBoot(String),
     OsRelease(String),
+}
+
+wire! {
+    struct Condition { group, triggering, negate, check }
+    enum Group { Condition, Assert }
+    enum Check {
+        PathExists(value), PathExistsGlob(value), PathIsDirectory(value),
+        PathIsSymbolicLink(value), PathIsMountPoint(value), PathIsReadWrite(value),
+        PathIsSocket(socket), DirectoryNotEmpty(value), FileNotEmpty(value),
+        FileIsExecutable(value), KernelCommandLine(value), KernelModuleLoaded(value),
+        KernelVersion(value), Environment(value), Capability(value), Memory(value), Cpus(value),
+        ControlGroupController(value), Credential(value), FirstBoot(value), OsRelease(value),
+    }
 }

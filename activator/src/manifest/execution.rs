@@ -3,10 +3,11 @@
 //! `activator stage2` in the same process.
 
 use super::Sandbox;
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// How the commands of a unit run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Execution {
     /// Environment as `NAME=value`, complete, without what only the guest knows
     /// (LISTEN_*, NOTIFY_SOCKET, MAINPID, ...).
@@ -62,7 +63,7 @@ impl Default for Execution {
 }
 
 /// `User=` and what follows from it, resolved on the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct User {
     /// User id.
     pub uid: u32,
@@ -73,7 +74,7 @@ pub struct User {
 }
 
 /// `StandardInput=`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Input {
     /// /dev/null
     Null,
@@ -90,7 +91,7 @@ pub enum Input {
 }
 
 /// `StandardOutput=` and `StandardError=`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Output {
     /// /dev/null
     Null,
@@ -119,7 +120,7 @@ pub enum Output {
 
 /// What only a process that may allocate and wait can do, in the order in which systemd does it.
 /// PID 1 then leaves `user` and `no_new_privileges` to stage 2 as well.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Stage2 {
     /// `EnvironmentFile=`, in order; each overrides what comes before, `environment` too.
     pub environment_files: Vec<EnvironmentFile>,
@@ -155,7 +156,7 @@ pub struct Stage2 {
 }
 
 /// `EnvironmentFile=`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EnvironmentFile {
     /// Absolute path, may be a glob.
     pub path: String,
@@ -164,7 +165,7 @@ pub struct EnvironmentFile {
 }
 
 /// `DynamicUser=yes`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DynamicUser {
     /// Login name: `User=`, or the unit's name.
     pub name: String,
@@ -174,7 +175,7 @@ pub struct DynamicUser {
 }
 
 /// One directory that is made, and owned by the service's user, before its first command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Directory {
     /// From the key.
     pub kind: DirectoryKind,
@@ -189,7 +190,7 @@ pub struct Directory {
 }
 
 /// Base directory and variable of a [`Directory`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum DirectoryKind {
     /// /run, RUNTIME_DIRECTORY
     Runtime,
@@ -204,7 +205,7 @@ pub enum DirectoryKind {
 }
 
 /// One file below CREDENTIALS_DIRECTORY.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Credential {
     /// Its name there.
     pub name: String,
@@ -213,7 +214,7 @@ pub struct Credential {
 }
 
 /// Where a credential comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum CredentialSource {
     /// `LoadCredential=`: an absolute path, a file or a stream socket.
     Path(String),
@@ -222,7 +223,7 @@ pub enum CredentialSource {
 }
 
 /// `CPUSchedulingPolicy=` and its kin; None leaves what PID 1 has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Scheduling {
     /// SCHED_* number of `CPUSchedulingPolicy=`.
     pub policy: Option<u32>,
@@ -236,4 +237,28 @@ pub struct Scheduling {
     pub io_priority: Option<u32>,
     /// `TimerSlackNSec=`
     pub timer_slack_ns: Option<u64>,
+}
+
+wire! {
+    struct Execution {
+        environment, user, umask, working_directory, working_directory_optional, stdin, stdout,
+        stderr, limits, oom_score_adjust, nice, no_new_privileges, ignore_sigpipe, stage2,
+    }
+    struct User { uid, gid, groups }
+    enum Input { Null, Socket, File(path), Fd(name), Terminal, Data }
+    enum Output {
+        Null, Log, Inherit, Socket, Fd(name), Terminal, Kmsg, File { path, append, truncate },
+    }
+    struct Stage2 {
+        environment_files, pass_environment, unset_environment, dynamic_user, directories,
+        runtime_preserve, terminal, stdin_data, credentials, bounding, ambient, secure_bits,
+        scheduling, sandbox,
+    }
+    struct EnvironmentFile { path, optional }
+    struct DynamicUser { name, uid }
+    struct Directory { kind, path, links, mode, read_only }
+    enum DirectoryKind { Runtime, State, Cache, Logs, Configuration }
+    struct Credential { name, source }
+    enum CredentialSource { Path(path), Text(text) }
+    struct Scheduling { policy, priority, reset_on_fork, affinity, io_priority, timer_slack_ns }
 }

@@ -4,10 +4,11 @@
 //! They run in the service's cgroup, one at a time, while its main process runs.
 
 use super::Command;
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// `HealthCmd=` and its kin. Exit code 0 of the command is healthy, any other is not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HealthCheck {
     /// `HealthCmd=`, `HealthInterval=`, `HealthTimeout=`.
     pub probe: Probe,
@@ -24,7 +25,7 @@ pub struct HealthCheck {
 }
 
 /// One command and when it runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Probe {
     /// The command.
     pub command: Command,
@@ -35,7 +36,7 @@ pub struct Probe {
 }
 
 /// `HealthStartupCmd=` and its kin.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StartupCheck {
     /// `HealthStartupCmd=`, `HealthStartupInterval=`, `HealthStartupTimeout=`.
     pub probe: Probe,
@@ -46,7 +47,7 @@ pub struct StartupCheck {
 }
 
 /// `HealthOnFailure=`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub enum OnUnhealthy {
     /// Nothing but what the status says.
     #[default]
@@ -57,4 +58,11 @@ pub enum OnUnhealthy {
     Restart,
     /// It is stopped as it would be by order, but `Restart=` decides what then.
     Stop,
+}
+
+wire! {
+    struct HealthCheck { probe, retries, start_period_us, on_failure, startup, makes_ready }
+    struct Probe { command, interval_us, timeout_us }
+    struct StartupCheck { probe, retries, successes }
+    enum OnUnhealthy { None, Kill, Restart, Stop }
 }

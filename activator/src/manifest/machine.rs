@@ -1,11 +1,12 @@
 //! What PID 1 sets up of the machine: the disk that it boots from, a disk that keeps what is
 //! written, the network's interface.
 
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// The disk with the root, of an image whose initramfs holds no more than what it takes to mount
 /// that disk. The activator mounts it, makes it the root and executes the activator that lies there.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Root {
     /// The block device, `/dev/vda`.
     pub device: String,
@@ -16,7 +17,7 @@ pub struct Root {
 }
 
 /// A disk that keeps what is written to it, mounted before any unit starts.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Disk {
     /// The block device, `/dev/vda`.
     pub device: String,
@@ -29,7 +30,7 @@ pub struct Disk {
 }
 
 /// The interface of the one network device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Interface {
     /// Its name, `eth0`.
     pub name: String,
@@ -38,7 +39,7 @@ pub struct Interface {
 }
 
 /// An IPv4 address that does not change.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FixedAddress {
     /// In the order in which it is written.
     pub address: [u8; 4],
@@ -46,4 +47,11 @@ pub struct FixedAddress {
     pub prefix: u8,
     /// Where the default route leads.
     pub gateway: Option<[u8; 4]>,
+}
+
+wire! {
+    struct Root { device, kind, activator }
+    struct Disk { device, kind, path, owner }
+    struct Interface { name, fixed }
+    struct FixedAddress { address, prefix, gateway }
 }

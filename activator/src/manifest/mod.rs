@@ -5,9 +5,10 @@
 //! argv and environment, addresses, limits. Vectors have a meaning in their order, which is the
 //! same for the same input.
 //!
-//! On the wire: [`MAGIC`], [`VERSION`] (u32, little endian), then the postcard encoding of the
-//! manifest followed by its CRC-32 (ISO-HDLC). A manifest of another version, or with a wrong
-//! checksum, is refused and never half used.
+//! On the wire: [`MAGIC`], [`VERSION`] (u32, little endian), then the manifest ([`crate::wire`]),
+//! followed by its CRC-32 (ISO-HDLC, little endian). A manifest of another version, or with a wrong
+//! checksum, is refused and never half used. Each file of this module ends with the list of its
+//! types' fields in their order on the wire.
 
 mod condition;
 mod execution;
@@ -35,17 +36,18 @@ pub use service::{
 };
 pub use socket::{Accept, Address, ListenKind, Listener, Scope, Socket, SocketOption};
 
+use crate::wire;
 use serde::{Deserialize, Serialize};
 
 /// First bytes of an encoded manifest.
 pub const MAGIC: [u8; 8] = *b"rouse\0M\n";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where an image keeps its manifest.
 pub const PATH: &str = "/usr/lib/rouse/manifest";
 
 /// Everything that a guest will do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Manifest {
     /// The appliance's name; also its host name.
     pub name: String,
@@ -59,7 +61,7 @@ pub struct Manifest {
 }
 
 /// What PID 1 does before it listens.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Boot {
     /// Kernel modules (absolute paths of uncompressed .ko files), in load order.
     pub modules: Vec<Module>,
@@ -78,7 +80,7 @@ pub struct Boot {
 }
 
 /// One kernel module to load.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Module {
     /// Absolute path in the image.
     pub path: String,
@@ -89,7 +91,7 @@ pub struct Module {
 }
 
 /// One tmpfs over a directory of the read-only root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Writable {
     /// Absolute path; exists in the image.
     pub path: String,
@@ -114,7 +116,7 @@ impl UnitId {
 pub type Owner = Option<u16>;
 
 /// A lingering user, who has units of their own (`[[user]]` in appliance.toml).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Lingering {
     /// Login name.
     pub name: String,
@@ -127,7 +129,7 @@ pub struct Lingering {
 }
 
 /// One unit with its place in the graph.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Unit {
     /// Full name, `echo.socket`. A template that Accept=yes instantiates is `echo@.service`.
     pub name: String,
@@ -231,7 +233,7 @@ impl Unit {
 }
 
 /// What a unit is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[allow(clippy::large_enum_variant)]
 pub enum UnitKind {
     /// A `.socket`.
@@ -244,7 +246,7 @@ pub enum UnitKind {
 }
 
 /// At most `burst` events in `interval_us`; 0 in either switches the limit off.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RateLimit {
     /// Length of the window in microseconds.
     pub interval_us: u64,
@@ -294,8 +296,9 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(VERSION.to_le_bytes());
-        // Serialising plain data into memory has no way to fail.
-        bytes.extend(postcard::to_allocvec_crc32(self, CRC.digest()).unwrap_or_default());
+        let body = wire::to_vec(self);
+        bytes.extend_from_slice(&body);
+        bytes.extend(CRC.checksum(&body).to_le_bytes());
         bytes
     }
 
@@ -307,8 +310,11 @@ impl Manifest {
         if version != VERSION {
             return Err(DecodeError::Version(version));
         }
-        let manifest: Self =
-            postcard::from_bytes_crc32(body, CRC.digest()).map_err(|_| DecodeError::Damaged)?;
+        let (body, sum) = body.split_last_chunk::<4>().ok_or(DecodeError::Damaged)?;
+        if CRC.checksum(body) != u32::from_le_bytes(*sum) {
+            return Err(DecodeError::Damaged);
+        }
+        let manifest: Self = wire::from_bytes(body).map_err(|_| DecodeError::Damaged)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -392,6 +398,22 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+wire! {
+    struct Manifest { name, boot, users, units }
+    struct Boot { modules, writable, sysctls, root, disks, interface }
+    struct Module { path, parameters, required }
+    struct Writable { path, mode, owner }
+    tuple UnitId(index)
+    struct Lingering { name, ids, home, runtime_directory }
+    struct Unit {
+        name, owner, description, start_at_boot, requires, requisite, wants, binds_to, part_of,
+        upholds, after, conflicts, on_failure, on_success, reloads, stops, stop_when_unneeded,
+        conditions, kind,
+    }
+    enum UnitKind { Socket(socket), Service(service), Target }
+    struct RateLimit { interval_us, burst }
 }
 
 #[cfg(test)]

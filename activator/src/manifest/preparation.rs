@@ -1,10 +1,11 @@
 //! What only the guest can do for a container of engine crun before each start, beside filling in
 //! its config.json ([`super::Container`]).
 
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// All of it; nothing by default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Preparation {
     /// `EnvironmentFile=`, in order: absolute paths. A later one overrides an earlier one, and
     /// each what the image says.
@@ -29,7 +30,7 @@ pub struct Preparation {
 }
 
 /// One device of the guest, or all in a folder, made in the container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeviceNode {
     /// Absolute path in the guest.
     pub source: String,
@@ -42,7 +43,7 @@ pub struct DeviceNode {
 }
 
 /// A folder that is made if it is missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VolumeFolder {
     /// Absolute path in the guest.
     pub path: String,
@@ -56,7 +57,7 @@ pub struct VolumeFolder {
 }
 
 /// `Secret=`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Secret {
     /// Absolute path in the guest of its content, read at each start.
     pub source: String,
@@ -65,7 +66,7 @@ pub struct Secret {
 }
 
 /// Where a [`Secret`] goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum SecretTarget {
     /// A file of that name in the folder `secrets` of the bundle, which config.json binds into the
     /// container.
@@ -79,4 +80,15 @@ pub enum SecretTarget {
     },
     /// A variable of that name.
     Variable(String),
+}
+
+wire! {
+    struct Preparation {
+        environment_files, pass_environment, host_environment, fixed_environment, devices,
+        volumes, secrets, network_of, root,
+    }
+    struct DeviceNode { source, destination, permissions, optional }
+    struct VolumeFolder { path, copy_from, owner, fresh }
+    struct Secret { source, target }
+    enum SecretTarget { File { name, owner, mode }, Variable(name) }
 }

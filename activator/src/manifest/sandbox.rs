@@ -2,10 +2,11 @@
 //! prctl(2) and seccomp(2). Paths may begin with `-` (a missing one is no error); the host has
 //! taken the prefix off into [`PathRule::optional`].
 
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// What is taken from a process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sandbox {
     /// `ProtectSystem=`
     pub protect_system: ProtectSystem,
@@ -65,7 +66,7 @@ pub struct Sandbox {
 }
 
 /// `ProtectSystem=`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the values of systemd.exec(5)
 pub enum ProtectSystem {
     #[default]
@@ -76,7 +77,7 @@ pub enum ProtectSystem {
 }
 
 /// `ProtectHome=`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the values of systemd.exec(5)
 pub enum ProtectHome {
     #[default]
@@ -87,7 +88,7 @@ pub enum ProtectHome {
 }
 
 /// One rule about a path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PathRule {
     /// Absolute path.
     pub path: String,
@@ -96,7 +97,7 @@ pub struct PathRule {
 }
 
 /// One mount of the service's own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.exec(5)
 pub enum Mount {
     ReadWrite(PathRule),
@@ -110,7 +111,7 @@ pub enum Mount {
 }
 
 /// `BindPaths=`, `BindReadOnlyPaths=`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bind {
     /// What is bound.
     pub source: PathRule,
@@ -123,7 +124,7 @@ pub struct Bind {
 }
 
 /// `PrivateNetwork=`, `PrivateIPC=`, `PrivateUsers=`, `PrivateMounts=`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)]
 pub struct Namespaces {
     pub network: bool,
@@ -133,7 +134,7 @@ pub struct Namespaces {
 }
 
 /// `SystemCallFilter=`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SystemCallFilter {
     /// Whether `calls` are the only ones that are allowed, or the ones that are not.
     pub allow: bool,
@@ -147,4 +148,25 @@ pub struct SystemCallFilter {
 impl SystemCallFilter {
     /// Stands for `name:kill` where an errno would be.
     pub const KILL: u16 = u16::MAX;
+}
+
+wire! {
+    struct Sandbox {
+        protect_system, protect_home, private_tmp, private_devices, protect_kernel_tunables,
+        protect_kernel_modules, protect_kernel_logs, protect_control_groups, protect_clock,
+        protect_hostname, protect_proc, proc_subset_pid, mount_api_vfs, root_directory, mounts,
+        namespaces, network_namespace_path, address_families, restrict_namespaces,
+        restrict_realtime, restrict_suid_sgid, lock_personality, memory_deny_write_execute,
+        system_calls, native_only, private_keyring, remove_ipc,
+    }
+    enum ProtectSystem { No, Yes, Full, Strict }
+    enum ProtectHome { No, Yes, ReadOnly, Tmpfs }
+    struct PathRule { path, optional }
+    enum Mount {
+        ReadWrite(rule), ReadOnly(rule), Inaccessible(rule), Exec(rule), NoExec(rule),
+        Temporary(rule, options), Bind(bind),
+    }
+    struct Bind { source, target, read_only, recursive }
+    struct Namespaces { network, ipc, users, mounts }
+    struct SystemCallFilter { allow, calls, errno }
 }

@@ -1,10 +1,11 @@
 //! systemd.service(5) and systemd.kill(5): what to start, and how to stop it.
 
 use super::{Execution, HealthCheck, Preparation, RateLimit, UnitId};
-use serde::{Deserialize, Serialize};
+use crate::wire;
+use serde::Serialize;
 
 /// systemd.service(5), systemd.kill(5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Service {
     /// `Type=`: when a start has ended.
     pub kind: ServiceKind,
@@ -173,7 +174,7 @@ impl Default for Service {
 }
 
 /// Ends of a process that a key names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Statuses {
     /// Exit codes, sorted.
     pub codes: Vec<u8>,
@@ -182,7 +183,7 @@ pub struct Statuses {
 }
 
 /// `TimeoutStartFailureMode=`, `TimeoutStopFailureMode=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.service(5)
 pub enum FailureMode {
     Terminate,
@@ -191,7 +192,7 @@ pub enum FailureMode {
 }
 
 /// `NotifyAccess=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.service(5)
 pub enum NotifyAccess {
     None,
@@ -201,7 +202,7 @@ pub enum NotifyAccess {
 }
 
 /// `ExitType=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum ExitType {
     /// The service has ended when its main process has.
     Main,
@@ -210,7 +211,7 @@ pub enum ExitType {
 }
 
 /// `Type=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum ServiceKind {
     /// Started as soon as the child exists.
     Simple,
@@ -228,7 +229,7 @@ pub enum ServiceKind {
 }
 
 /// One command line.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Command {
     /// Absolute path of the program.
     pub program: String,
@@ -250,7 +251,7 @@ pub struct Command {
 }
 
 /// `Restart=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.service(5)
 pub enum Restart {
     No,
@@ -263,7 +264,7 @@ pub enum Restart {
 }
 
 /// `KillMode=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // the names of systemd.kill(5)
 pub enum KillMode {
     ControlGroup,
@@ -276,7 +277,7 @@ pub enum KillMode {
 /// `crun --root /run/crun run --bundle /run/rouse/bundles/ID ID`; before that, stage 2 makes the
 /// bundle directory, writes config.json there with the placeholders filled in, removes what a
 /// killed predecessor left in /run/crun, and mounts a root that may be written to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Container {
     /// crun's container id, the Quadlet's ContainerName.
     pub id: String,
@@ -314,4 +315,28 @@ impl Container {
     pub fn digest_of(template: &[u8]) -> u32 {
         super::CRC.checksum(template)
     }
+}
+
+wire! {
+    struct Service {
+        kind, sockets, condition, start_pre, start, start_post, reload, stop, stop_post,
+        execution, non_blocking, restart, restart_delay_us, start_limit, start_timeout_us,
+        stop_timeout_us, kill_mode, kill_signal, send_sigkill, remain_after_exit, success,
+        restart_prevent, restart_force, restart_steps, restart_max_delay_us, runtime_max_us,
+        runtime_extra_us, watchdog_us, watchdog_signal, abort_timeout_us, start_failure,
+        stop_failure, notify_access, fd_store_max, fd_store_preserve, pid_file, guess_main_pid,
+        exit_type, restart_kill_signal, final_kill_signal, reload_signal, send_sighup,
+        stop_when_idle_us, freeze_when_idle_us, relays, cgroup, delegate, container, health,
+    }
+    struct Statuses { codes, signals }
+    enum FailureMode { Terminate, Abort, Kill }
+    enum NotifyAccess { None, Main, Exec, All }
+    enum ExitType { Main, Cgroup }
+    enum ServiceKind { Simple, Exec, Oneshot, Notify, NotifyReload, Forking }
+    struct Command {
+        program, arguments, expand, shell, ignore_failure, privileged, privileged_user,
+    }
+    enum Restart { No, OnSuccess, OnFailure, OnAbnormal, OnAbort, OnWatchdog, Always }
+    enum KillMode { ControlGroup, Mixed, Process, None }
+    struct Container { id, template, digest, preparation, writable }
 }

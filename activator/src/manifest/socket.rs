@@ -1,10 +1,11 @@
 //! systemd.socket(5): what to listen on.
 
 use super::{Command, Execution, RateLimit, UnitId};
+use crate::wire;
 use serde::{Deserialize, Serialize};
 
 /// systemd.socket(5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Socket {
     /// In the order of the Listen lines: the order of the fds. Never empty.
     pub listeners: Vec<Listener>,
@@ -101,7 +102,7 @@ impl Default for Socket {
 }
 
 /// `Accept=yes`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Accept {
     /// `MaxConnections=`: instances at one time; never 0. The activator makes its tables for so
     /// many at start-up.
@@ -118,7 +119,7 @@ impl Accept {
 }
 
 /// One Listen line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Listener {
     /// From the directive's name.
     pub kind: ListenKind,
@@ -179,7 +180,7 @@ pub enum Scope {
 
 /// One setsockopt(2). A failure is logged and otherwise ignored, except for
 /// [`SocketOption::BindToDevice`], which fails the unit, as in systemd.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[allow(missing_docs)] // each is the directive of systemd.socket(5) of that name
 pub enum SocketOption {
     FreeBind,
@@ -207,4 +208,28 @@ pub enum SocketOption {
     PassPacketInfo,
     TimestampingMicroseconds,
     TimestampingNanoseconds,
+}
+
+wire! {
+    struct Socket {
+        listeners, service, accept, fd_name, mode, owner, directory_mode, symlinks,
+        remove_on_stop, flush_pending, backlog, ipv6_only, options, protocol, pipe_size, writable,
+        message_queue, pass_fds_to_exec, allow_cids, start_pre, start_post, stop_pre, stop_post,
+        timeout_us, execution, trigger_limit, poll_limit,
+    }
+    struct Accept { max_connections, max_per_source }
+    struct Listener { kind, address }
+    enum ListenKind { Stream, Datagram, SequentialPacket, Fifo, Special, Netlink, MessageQueue }
+    enum Address {
+        Path(path), Abstract(name), AnyPort(port), Inet(address, port),
+        Inet6(address, port, scope), Vsock(cid, port), Netlink(family, groups), Queue(name),
+    }
+    enum Scope { None, Index(index), Name(name) }
+    enum SocketOption {
+        FreeBind, Transparent, ReusePort, BindToDevice(value), KeepAlive, KeepAliveTimeSec(value),
+        KeepAliveIntervalSec(value), KeepAliveProbes(value), NoDelay, DeferAcceptSec(value),
+        Priority(value), Mark(value), ReceiveBuffer(value), SendBuffer(value), IpTos(value),
+        IpTtl(value), TcpCongestion(value), Broadcast, PassCredentials, PassSecurity, PassPidFd,
+        RefuseFileDescriptors, PassPacketInfo, TimestampingMicroseconds, TimestampingNanoseconds,
+    }
 }
