@@ -15,6 +15,8 @@
 mod disk;
 mod root;
 
+pub(crate) use disk::note as note_disks;
+
 use crate::engine::{Engine, Start, Vsock, now};
 use crate::populate;
 use crate::reload;
@@ -149,6 +151,7 @@ fn serve(
         files: Some(files),
         ..Place::default()
     };
+    note_disks(&manifest.boot.disks);
     let copy = reload::keep(bytes).map_err(Fatal::Read)?;
     let start = Start { manifest, copy, place, vsock: Vsock::Listen, console };
     let supervisor = Supervisor::new(manifest, began);
@@ -164,6 +167,7 @@ pub(crate) fn power_off() -> ! {
     // -1 is everybody but us.
     let _ = sys::kill(-1, libc::SIGKILL);
     fs::sync();
+    disk::settle();
     loop {
         // Returns only without the privilege, which PID 1 lacks nowhere but in a container; there
         // its end is the end of the container.

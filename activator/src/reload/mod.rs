@@ -145,6 +145,7 @@ fn begin(
     // An index that is wrong would be a bug of ours; better seen here than in the tables.
     let manifest = Manifest::decode(&bytes).map_err(|error| error.to_string())?;
     let manifest: &'static Manifest = Box::leak(Box::new(manifest));
+    boot::note_disks(&manifest.boot.disks);
     let copy = keep(&bytes).map_err(|errno| said("keep the manifest", errno))?;
     let mut place = arrived.place.clone().into_owned();
     let program = if turn == Turn::Forth { arrived.program } else { Program::Same };
