@@ -58,6 +58,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     let rouse = Arc::new(Rouse::new());
     let (server, forwarded) = (server(), free_port());
     let dynamic = appliance(&format!("forward = [\"127.0.0.1:{forwarded}=7\"]\n"));
+    the_command_is_shown_before_there_is_a_disk(&rouse, &dynamic);
     let vm = Vm::start_in(rouse.clone(), &dynamic, "first", &[]);
     println!("{}", vm.announced);
     the_root_is_a_read_only_disk(&vm, &rouse);
@@ -69,6 +70,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     let size = data_is_written(&vm);
     nobody_else_gets_the_disk(&rouse, &dynamic);
     assert_eq!(vm.poweroff(), 0);
+    the_disk_was_left_in_order(&rouse);
 
     let fixed = appliance(
         "address = \"10.0.2.20/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\"]\n\
@@ -81,6 +83,25 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     let answer = fetch(&vm, server);
     assert!(!answer.contains("from the host"), "{answer}");
     assert_eq!(vm.poweroff(), 0);
+}
+
+fn the_command_is_shown_before_there_is_a_disk(rouse: &Rouse, appliance: &Appliance) {
+    let mut command = rouse.command(["run", "--print-command", "--name", "first"]);
+    let line = rouse_tests::feed(command.arg(appliance.path()), b"").success().text();
+    let disk = rouse.data().join("first.ext4");
+    assert!(line.contains(disk.to_str().unwrap()), "{line}");
+    assert!(!disk.exists(), "nothing is made for it");
+}
+
+/// Nothing is left for the journal: ext4's superblock would say so in its incompatible features.
+fn the_disk_was_left_in_order(rouse: &Rouse) {
+    const NEEDS_RECOVERY: u32 = 4;
+    let mut head = [0; 2048];
+    let mut file = std::fs::File::open(rouse.data().join("first.ext4")).unwrap();
+    file.read_exact(&mut head).unwrap();
+    assert_eq!(head[1024 + 0x38..][..2], [0x53, 0xef], "ext4's magic");
+    let features = u32::from_le_bytes(head[1024 + 0x60..][..4].try_into().unwrap());
+    assert_eq!(features & NEEDS_RECOVERY, 0, "{features:#x}");
 }
 
 fn the_root_is_a_read_only_disk(vm: &Vm, rouse: &Rouse) {

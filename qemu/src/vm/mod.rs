@@ -134,7 +134,10 @@ fn lock_disks(hardware: &Hardware) -> Result<Vec<File>, VmError> {
 
 /// The command line that [`run`] would use if it were called now, for a person to read.
 pub fn command(spec: &Spec, registry: &Registry) -> Result<Vec<OsString>, VmError> {
-    spec.hardware.check()?;
+    let mut there = spec.hardware.clone();
+    // `rouse run` makes those that are kept.
+    there.disks.retain(|disk| disk.access != DiskAccess::ReadWrite);
+    there.check()?;
     let kind = vsock_kind();
     let (folder, cid) = registry.preview(&spec.name, spec.cid, kind)?;
     let choice = Memory::new(&spec.cache).choose(spec.hardware.arch);
