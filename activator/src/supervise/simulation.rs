@@ -243,6 +243,7 @@ fn health(dice: &mut Dice) -> HealthCheck {
             OnUnhealthy::Stop,
         ]),
         startup: dice.one_in(3).then_some(startup),
+        no_verdict: dice.one_in(2).then_some(1),
         makes_ready: dice.one_in(2),
     }
 }

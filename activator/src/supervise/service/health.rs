@@ -9,6 +9,7 @@
 //! | regular | success | healthy; with `Notify=healthy` the service is ready |
 //! | regular | failure within the start period | as before |
 //! | regular | so many failures in a row | unhealthy, and what `HealthOnFailure=` says |
+//! | any | it could not be asked how it is | as before; until there is a verdict, again soon |
 //! | any | the main process is gone, or a stop begins | off |
 //!
 //! A check that takes too long gets SIGTERM, which crun hands on to the command in the container,
@@ -148,7 +149,14 @@ impl Supervisor<'_> {
         let Some(spec) = spec.health.as_deref() else { return };
         let checkup = &mut service.checkup;
         checkup.pid = None;
-        let well = exit == Exit::Code(0) && !std::mem::take(&mut checkup.late);
+        let late = std::mem::take(&mut checkup.late);
+        let asked = late || !spec.no_verdict.is_some_and(|code| exit == Exit::Code(code));
+        if checkup.stage != Stage::Off && !asked {
+            // A container is made some time after its service's main process.
+            let unknown = checkup.verdict == Some(HealthState::Starting);
+            return checkup.wait(spec, turn.now, if unknown { FIRST_US } else { u64::MAX });
+        }
+        let well = exit == Exit::Code(0) && !late;
         match (checkup.stage, well) {
             (Stage::Off, _) => checkup.at = None,
             (Stage::Startup, true) => self.startup_went_well(turn, unit),

@@ -18,6 +18,7 @@ fn check(change: impl FnOnce(&mut HealthCheck)) -> Manifest {
         start_period_us: 0,
         on_failure: OnUnhealthy::None,
         startup: Some(StartupCheck { probe: probe(5), retries: 2, successes: 2 }),
+        no_verdict: Some(125),
         makes_ready: false,
     };
     change(&mut health);
@@ -171,4 +172,30 @@ fn notify_healthy_is_ready_with_the_first_success() {
     look(&mut it, hands, Step::Health, 0);
     assert_eq!(state(&it, 0), ServiceState::Running);
     assert_eq!(verdict(&it), Some(HealthState::Healthy));
+}
+
+#[test]
+fn a_check_that_found_no_container_counts_neither_way() {
+    let manifest = check(|health| (health.startup, health.retries) = (None, 1));
+    let hands = &mut Script::default();
+    let mut it = started(&manifest, hands);
+    // Nobody knows yet how it is: again soon, as often as it takes.
+    for _ in 0..3 {
+        let at = look(&mut it, hands, Step::Health, 125);
+        assert_eq!((verdict(&it), it.deadline()), (Some(HealthState::Starting), Some(at + SECOND)));
+    }
+    look(&mut it, hands, Step::Health, 0);
+    let at = look(&mut it, hands, Step::Health, 125);
+    assert_eq!((verdict(&it), it.deadline()), (Some(HealthState::Healthy), Some(at + 10 * SECOND)));
+    // The startup check is no other.
+    let manifest = check(|health| health.retries = 1);
+    let mut it = started(&manifest, hands);
+    for _ in 0..3 {
+        look(&mut it, hands, Step::HealthStartup, 125);
+    }
+    assert_eq!(verdict(&it), Some(HealthState::Starting));
+    look(&mut it, hands, Step::HealthStartup, 0);
+    look(&mut it, hands, Step::HealthStartup, 0);
+    look(&mut it, hands, Step::Health, 1);
+    assert_eq!(verdict(&it), Some(HealthState::Unhealthy));
 }

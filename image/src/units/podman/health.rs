@@ -10,6 +10,9 @@ use activator::manifest::{Command, HealthCheck, OnUnhealthy, Probe, StartupCheck
 
 /// `--health-interval` and `--health-timeout` by default, in seconds.
 const DEFAULT_US: u64 = 30_000_000;
+/// Exit code of Podman where it did not come to the check: there is no such container, or it does
+/// not run (podman-run(1), "Exit Status").
+const PODMAN_FAILED: u8 = 125;
 /// `--health-retries` by default.
 const RETRIES: u32 = 3;
 
@@ -66,6 +69,7 @@ pub(super) fn of(maker: &mut Maker<'_>) -> Option<HealthCheck> {
         start_period_us: time(maker, "HealthStartPeriod", 0).unwrap_or(0),
         on_failure: OnUnhealthy::None,
         startup,
+        no_verdict: Some(PODMAN_FAILED),
         makes_ready: ready.is_some_and(|text| text.text.eq_ignore_ascii_case("healthy")),
     })
 }

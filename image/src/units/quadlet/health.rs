@@ -37,6 +37,7 @@ pub(crate) fn compile(
         start_period_us: reader.time(&health.start_period, "HealthStartPeriod", 0),
         on_failure,
         startup: reader.startup(health, command),
+        no_verdict: None,
         makes_ready: container.notify == Notify::Healthy,
     }))
 }
