@@ -1,6 +1,7 @@
 //! The API as its manual recommends it from afar: through ssh, here over vsock.
 
-use rouse_tests::{Vm, debian, debian_command, feed};
+use crate::Pods;
+use rouse_tests::{debian, debian_command, feed};
 use std::path::PathBuf;
 
 /// A key of this test's own.
@@ -26,7 +27,7 @@ impl Keys {
     }
 }
 
-pub(crate) fn as_the_manual_recommends(vm: &Vm, keys: &Keys) {
+pub(crate) fn as_the_manual_recommends(Pods { vm, keys, .. }: &Pods) {
     // ssh(1) with `rouse connect` as its ProxyCommand, for docker to find first in its path.
     let rouse = vm.rouse.command([] as [&str; 0]);
     let environment: Vec<String> = rouse
@@ -75,15 +76,23 @@ pub(crate) fn as_the_manual_recommends(vm: &Vm, keys: &Keys) {
     let line = vm.announced.lines().find_map(|line| line.split_once("TCP:127.0.0.1:"));
     let port = line.unwrap().1.trim();
     let url = format!("ssh://root@127.0.0.1:{port}/run/podman/podman.sock");
-    let mut podman = debian("podman", "podman");
-    podman
-        .env("HOME", folder)
-        .env("XDG_CONFIG_HOME", folder)
-        .env("XDG_RUNTIME_DIR", folder)
-        .env("CONTAINERS_CONF", "/dev/null")
-        .args(["--remote", "--url", &url, "--identity"])
-        .arg(keys.key())
-        .args(["version", "--format", "{{.Server.Version}}"]);
-    let answer = feed(&mut podman, b"").success().text();
-    assert!(answer.starts_with("5."), "{answer}");
+    let podman = |words: &[&str]| {
+        let mut podman = debian("podman", "podman");
+        // Where it writes its connections down.
+        let places = ["HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"];
+        podman.envs(places.map(|place| (place, folder))).args(words);
+        feed(&mut podman, b"").success().text()
+    };
+    let identity = keys.key();
+    let identity = identity.to_str().unwrap();
+    let version = ["version", "--format", "{{.Server.Version}}"];
+    let direct =
+        podman(&[&["--remote", "--url", &url, "--identity", identity], &version[..]].concat());
+    assert!(direct.starts_with("5."), "{direct}");
+    podman(&["system", "connection", "add", "pods", "--identity", identity, &url]);
+    let list = ["system", "connection", "list", "--format", "{{.Name}} {{.URI}} {{.Default}}"];
+    assert_eq!(podman(&list), format!("pods {url} true\n"));
+    let named = podman(&[&["--connection", "pods"], &version[..]].concat());
+    assert_eq!(named, direct);
+    assert_eq!(podman(&[&["--remote"], &version[..]].concat()), direct, "the default connection");
 }
