@@ -64,7 +64,7 @@ pub enum OnUnhealthy {
 }
 
 wire! {
-    struct HealthCheck { probe, retries, start_period_us, on_failure, startup, makes_ready }
+    struct HealthCheck { probe, retries, start_period_us, on_failure, startup, no_verdict, makes_ready }
     struct Probe { command, interval_us, timeout_us }
     struct StartupCheck { probe, retries, successes }
     enum OnUnhealthy { None, Kill, Restart, Stop }
