@@ -12,9 +12,9 @@ use crate::supervise::Accepted;
 use crate::sys::{self, Name};
 use activator::manifest::Socket;
 use activator::peer::{Instance, Peer};
+use activator::wire;
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
-use serde::{Deserialize, Serialize};
 use std::ffi::c_char;
 use std::fmt::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,11 +34,15 @@ pub(crate) struct Connection {
 }
 
 /// What a reload hands over of one.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<F> {
     fd: F,
     peer: Peer,
     number: u64,
+}
+
+wire! {
+    struct Saved<F> { fd, peer, number }
 }
 
 impl Saved<Arriving> {

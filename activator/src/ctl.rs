@@ -13,6 +13,7 @@ use crate::control::{
     InstanceStatus, Line, Request, SOCKET, ServiceStatus, SocketStatus, Status, UnitName, Whose,
 };
 use crate::exit;
+use crate::json;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -111,7 +112,7 @@ fn carry_out(stream: UnixStream, call: &Call) -> Result<(), Error> {
     match &call.request {
         Request::Status => {
             let status = client::status(stream, "")?;
-            let text = if call.json { json(&status)? } else { describe(&status) };
+            let text = if call.json { json::status(&status) } else { describe(&status) };
             out.write_all(text.as_bytes())?;
             out.flush()?;
         }
@@ -124,11 +125,6 @@ fn carry_out(stream: UnixStream, call: &Call) -> Result<(), Error> {
         request => client::order(stream, "", request)?,
     }
     Ok(())
-}
-
-fn json(status: &Status) -> Result<String, Error> {
-    let text = serde_json::to_string_pretty(status).map_err(io::Error::from)?;
-    Ok(text + "\n")
 }
 
 /// One line of a log as people read it: time in UTC, unit, text; with a newline.
@@ -333,8 +329,15 @@ mod tests {
 
     #[test]
     fn json_is_the_status_as_it_stands() {
-        let text = json(&status()).unwrap();
-        let value: Status = serde_json::from_str(&text).unwrap();
-        assert_eq!(value, status());
+        let mut status = status();
+        status.services[0].text = "a \"b\" \\ \u{1}\n\u{e9}".into();
+        status.sockets[0].addresses.clear();
+        let as_serde = |status: &Status| serde_json::to_string_pretty(status).unwrap() + "\n";
+        // serde has short forms of some control characters.
+        let shown = json::status(&status).replace("\\u000a", "\\n");
+        assert_eq!(shown, as_serde(&status));
+        status.sockets.clear();
+        status.services[0].text.clear();
+        assert_eq!(json::status(&status), as_serde(&status));
     }
 }

@@ -19,6 +19,7 @@ pub mod ctl;
 pub mod exit;
 pub mod inherit;
 pub mod interface;
+mod json;
 pub mod logd;
 pub mod manifest;
 pub mod needs;

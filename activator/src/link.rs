@@ -9,12 +9,12 @@ use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Supervisor;
 use activator::control::{Event, Order, Report};
 use activator::manifest::UnitId;
+use activator::wire;
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use serde::{Deserialize, Serialize};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -38,12 +38,15 @@ pub(crate) struct Link {
 }
 
 /// What a reload hands over. No order is under way then but the one to reload.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<F> {
     ours: F,
     theirs: F,
-    #[serde(default)]
     lost: u32,
+}
+
+wire! {
+    struct Saved<F> { ours, theirs, lost }
 }
 
 /// What is to be sent next of an answer.
@@ -171,7 +174,7 @@ impl Link {
             let buffers = &mut [IoSliceMut::new(&mut packet)];
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
             match net::recvmsg(&self.ours, buffers, &mut control, flags) {
-                Ok(message) => match postcard::from_bytes(&packet[..message.bytes]) {
+                Ok(message) => match wire::from_bytes(&packet[..message.bytes]) {
                     Ok(Order::Status) => self.answer = Some(Answer::Machine),
                     Ok(order) => {
                         let fds = control.drain().filter_map(|message| match message {
@@ -259,7 +262,7 @@ impl Link {
 
     fn send_with(&self, report: &Report, fd: Option<&OwnedFd>) -> Result<(), Errno> {
         let mut packet = [0; Report::MAX];
-        let packet = postcard::to_slice(report, &mut packet).map_err(|_| Errno::MSGSIZE)?;
+        let packet = wire::to_slice(report, &mut packet).ok_or(Errno::MSGSIZE)?;
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let Some(fd) = fd else { return net::send(&self.ours, packet, flags).map(drop) };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -292,7 +295,7 @@ impl Events {
     /// False if it does not fit.
     fn push(&mut self, report: &Report, worth: u32) -> bool {
         let Some(room) = self.packet.get_mut(self.length..) else { return false };
-        let Ok(encoded) = postcard::to_slice(report, room) else { return false };
+        let Some(encoded) = wire::to_slice(report, room) else { return false };
         self.length += encoded.len();
         self.worth = self.worth.saturating_add(worth);
         true

@@ -7,10 +7,10 @@ use crate::spawn::{Plan, Stream};
 use crate::sys;
 use crate::world::{LogPipe, World};
 use activator::control::{PORT, SOCKET};
+use activator::wire;
 use rustix::fs::{self, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The first delay of a restart in microseconds; doubled each time.
@@ -37,7 +37,7 @@ pub(crate) struct Logger {
 }
 
 /// What a reload hands over.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<F> {
     vsock: Option<F>,
     control: F,
@@ -46,6 +46,10 @@ pub(crate) struct Saved<F> {
     started: u64,
     again: Option<u64>,
     delay: u64,
+}
+
+wire! {
+    struct Saved<F> { vsock, control, console, pid, started, again, delay }
 }
 
 impl Logger {

@@ -11,7 +11,7 @@
 use crate::control::Unfit;
 use crate::exit;
 use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
-use crate::stage2::List;
+use crate::stage2::{List, template};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
@@ -20,8 +20,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Version of the state that one activator hands to the next on a reload; raised only when its
-/// fields no longer mean what they meant.
-pub const STATE_VERSION: u32 = 1;
+/// fields no longer mean what they meant, or stand no longer where they stood.
+pub const STATE_VERSION: u32 = 2;
 
 /// What [`verify`] prints, so that no other program is taken for an activator.
 pub const FIT: &str = "rouse activator: fit";
@@ -165,12 +165,11 @@ fn lacking_container(root: &Path, name: &str, container: &Container) -> Option<S
     if container.digest.is_some_and(|digest| Container::digest_of(&text) != digest) {
         return Some(format!("the new {template} ({name})"));
     }
-    let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let path = match &container.writable {
-        Some(image) => image.clone(),
-        None => config.pointer("/root/path")?.as_str()?.to_owned(),
+        Some(image) => image,
+        None => template::root(std::str::from_utf8(&text).ok()?)?,
     };
-    let there = !path.starts_with('/') || below(root, &path).is_dir();
+    let there = !path.starts_with('/') || below(root, path).is_dir();
     (!there).then(|| format!("{path} ({name})"))
 }
 

@@ -1,7 +1,7 @@
 //! What a service says of itself with sd_notify(3). PID 1 reads it: nothing here allocates.
 
 use crate::control::Text;
-use serde::{Deserialize, Serialize};
+use crate::wire;
 
 /// Longest name of a stored fd.
 pub const NAME: usize = 255;
@@ -49,7 +49,7 @@ pub enum Keep {
 }
 
 /// Whether a stored fd is closed when its other end is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
     /// It is.
     HangUps,
@@ -131,6 +131,10 @@ fn stored() -> Name {
 
 fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+wire! {
+    enum Watch { HangUps, Nothing }
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@
 //! N counts the connections of the socket unit from 0. (Since v258 systemd puts the socket's
 //! cookie behind it.) An IPv4 address that is mapped into IPv6 is written, and counted, as IPv4.
 
-use serde::{Deserialize, Serialize};
+use crate::wire;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The two ends, ours first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// IPv4 addresses and ports.
     Inet([([u8; 4], u16); 2]),
@@ -130,6 +130,10 @@ pub fn instance_unit(template: &str, instance: Instance<'_>) -> String {
         Some((prefix, suffix)) => format!("{prefix}@{instance}.{suffix}"),
         None => format!("{template} {instance}"),
     }
+}
+
+wire! {
+    enum Peer { Inet(ends), Inet6(ends), Vsock(ends), Unix { pid, uid }, Other }
 }
 
 #[cfg(test)]

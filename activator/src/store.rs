@@ -9,10 +9,11 @@ use crate::sys;
 use crate::token::Token;
 use activator::manifest::{Service, UnitId};
 use activator::notification::{Name, Watch};
+use activator::wire;
+use activator::wire::{Put, Writer};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::{Deserialize, Serialize, Serializer};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// `FileDescriptorStoreMax=` counts up to this.
@@ -32,23 +33,27 @@ struct Entry {
 }
 
 /// What a reload hands over of one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Saved<F> {
     pub(crate) fd: F,
     name: Name,
     watch: Watch,
 }
 
+wire! {
+    struct Saved<F> { fd, name, watch }
+}
+
 /// All of a service, for the next process.
 pub(crate) struct Leave<'a>(&'a Store);
 
-impl Serialize for Leave<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.entries.iter().map(|entry| Saved {
+impl Put for Leave<'_> {
+    fn put(&self, to: &mut Writer<'_>) {
+        to.list(self.0.entries.iter().map(|entry| Saved {
             fd: Leaving(entry.fd.as_fd()),
             name: entry.name.clone(),
             watch: entry.watch,
-        }))
+        }));
     }
 }
 

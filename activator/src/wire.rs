@@ -130,11 +130,25 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends it.
-    #[inline(never)]
     pub fn close(&mut self, start: usize) {
-        let used = self.used;
-        self.used = start.saturating_sub(4);
-        self.count(used - start);
+        self.set_count(start, self.used - start);
+    }
+
+    /// Appends a list whose length is known when it has ended.
+    pub fn list<T: Put>(&mut self, values: impl Iterator<Item = T>) {
+        let start = self.open();
+        let mut count = 0;
+        for value in values {
+            value.put(self);
+            count += 1;
+        }
+        self.set_count(start, count);
+    }
+
+    #[inline(never)]
+    fn set_count(&mut self, start: usize, count: usize) {
+        let used = std::mem::replace(&mut self.used, start.saturating_sub(4));
+        self.count(count);
         self.used = used;
     }
 }
@@ -218,6 +232,16 @@ impl<'a> Reader<'a> {
         tag
     }
 
+    /// A text, where it stands.
+    #[inline(never)]
+    pub fn text(&mut self) -> &'a str {
+        let length = self.count(1);
+        core::str::from_utf8(self.bytes(length)).unwrap_or_else(|_| {
+            self.fail();
+            ""
+        })
+    }
+
     fn flag(&mut self) -> bool {
         self.tag(2) != 0
     }
@@ -248,27 +272,38 @@ impl<'a> Reader<'a> {
 ///     struct Module { path, parameters, required }
 ///     tuple UnitId(index)
 ///     enum Scope { None, Index(index), Name(name) }
+///     struct Limiter { count, since; without limit }
 /// }
 /// ```
+///
+/// What stands behind `without` is not written, and its type's `Default` where it is read.
 #[macro_export]
 macro_rules! wire {
     () => {};
-    (struct $name:ident { $($field:ident),* $(,)? } $($rest:tt)*) => {
-        impl $crate::wire::Put for $name {
+    (
+        struct $name:ident $(<$($kind:ident),*>)? {
+            $($field:ident),* $(,)? $(; without $($skipped:ident),*)?
+        }
+        $($rest:tt)*
+    ) => {
+        impl$(<$($kind: $crate::wire::Put),*>)? $crate::wire::Put for $name$(<$($kind),*>)? {
             #[inline(never)]
             fn put(&self, to: &mut $crate::wire::Writer<'_>) {
-                let Self { $($field),* } = self;
+                let Self { $($field,)* $($($skipped: _),*)? } = self;
                 let start = to.open();
                 $($crate::wire::Put::put($field, to);)*
                 to.close(start);
             }
         }
-        impl $crate::wire::Take for $name {
+        impl$(<$($kind: $crate::wire::Take),*>)? $crate::wire::Take for $name$(<$($kind),*>)? {
             const LEAST: usize = 4;
             #[inline(never)]
             fn take(from: &mut $crate::wire::Reader<'_>) -> Self {
                 let behind = from.open();
-                let value = Self { $($field: $crate::wire::Take::take(from)),* };
+                let value = Self {
+                    $($field: $crate::wire::Take::take(from),)*
+                    $($($skipped: Default::default()),*)?
+                };
                 from.close(behind);
                 value
             }
@@ -390,12 +425,7 @@ impl Take for String {
 
     #[inline(never)]
     fn take(from: &mut Reader<'_>) -> Self {
-        let length = from.count(1);
-        let Ok(text) = core::str::from_utf8(from.bytes(length)) else {
-            from.fail();
-            return Self::new();
-        };
-        text.to_owned()
+        from.text().to_owned()
     }
 }
 
@@ -453,6 +483,68 @@ impl<T: Take> Take for Box<T> {
 
     fn take(from: &mut Reader<'_>) -> Self {
         Self::new(T::take(from))
+    }
+}
+
+impl<T: Take> Take for Box<[T]> {
+    const LEAST: usize = 4;
+
+    fn take(from: &mut Reader<'_>) -> Self {
+        Vec::take(from).into()
+    }
+}
+
+impl<const N: usize> Put for heapless::Vec<u8, N> {
+    fn put(&self, to: &mut Writer<'_>) {
+        to.count(self.len());
+        to.bytes(self);
+    }
+}
+
+impl<const N: usize> Take for heapless::Vec<u8, N> {
+    const LEAST: usize = 4;
+
+    fn take(from: &mut Reader<'_>) -> Self {
+        let length = from.count(1);
+        let bytes = Self::from_slice(from.bytes(length));
+        bytes.unwrap_or_else(|_| {
+            from.fail();
+            Self::new()
+        })
+    }
+}
+
+/// A struct whose meaning is read later, so that a fault in it is its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Raw(Vec<u8>);
+
+impl Raw {
+    /// Of that value.
+    pub fn of(value: &dyn Put) -> Self {
+        Self(to_vec(value))
+    }
+
+    /// The value.
+    pub fn read<T: Take>(&self) -> Result<T, Fault> {
+        from_bytes(&self.0)
+    }
+}
+
+impl Put for Raw {
+    fn put(&self, to: &mut Writer<'_>) {
+        to.bytes(&self.0);
+    }
+}
+
+impl Take for Raw {
+    const LEAST: usize = 4;
+
+    fn take(from: &mut Reader<'_>) -> Self {
+        let all = from.rest;
+        let behind = from.open();
+        let length = all.len() - behind.len();
+        from.close(behind);
+        Self(all.get(..length).unwrap_or_default().to_owned())
     }
 }
 

@@ -8,6 +8,7 @@ use activator::control::{self, Hello, Order, Reply, Report, Request, Status};
 use activator::manifest::{Address, MAGIC, Manifest, Unit, VERSION};
 use activator::notification::Notification;
 use activator::stage2::environment_file;
+use activator::wire::{self, Put, Take};
 use rouse::config::Config;
 use rouse::units::{Architecture, Compiled, Input, compile};
 use std::sync::OnceLock;
@@ -36,9 +37,7 @@ pub fn address(bytes: &[u8]) {
 
 /// Frames of both directions, and the packets between PID 1 and the log process.
 pub fn control(bytes: &[u8]) {
-    fn frame<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(
-        bytes: &[u8],
-    ) {
+    fn frame<T: Put + Take + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
         let Ok(value) = control::read_frame::<T>(bytes) else { return };
         let mut wire = vec![];
         control::write_frame(&mut wire, &value).unwrap();
@@ -52,16 +51,14 @@ pub fn control(bytes: &[u8]) {
         frame::<Reply>(&wire);
         frame::<Status>(&wire);
     }
-    if let Ok(order) = postcard::from_bytes::<Order>(bytes) {
+    fn packet<T: Put + Take + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+        let Ok(value) = wire::from_bytes::<T>(bytes) else { return };
         let mut space = [0; Report::MAX];
-        let packet = postcard::to_slice(&order, &mut space).unwrap();
-        assert_eq!(postcard::from_bytes(packet), Ok(order));
+        let packet = wire::to_slice(&value, &mut space).unwrap();
+        assert_eq!(wire::from_bytes(packet), Ok(value));
     }
-    if let Ok(report) = postcard::from_bytes::<Report>(bytes) {
-        let mut space = [0; Report::MAX];
-        let packet = postcard::to_slice(&report, &mut space).unwrap();
-        assert_eq!(postcard::from_bytes(packet), Ok(report));
-    }
+    packet::<Order>(bytes);
+    packet::<Report>(bytes);
 }
 
 /// An `EnvironmentFile=`: every assignment has a name, and no more of them than lines.

@@ -19,6 +19,7 @@
 use super::upload::Goods;
 use crate::control::{Event, MachineState, Order, Report};
 use crate::manifest::UnitId;
+use crate::wire::{self, Reader};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, IoSlice, IoSliceMut};
 use rustix::net::{
@@ -202,7 +203,7 @@ impl Pid1 {
             Asked::Order(order, _) => order,
         };
         let mut packet = [0; 16];
-        let Ok(packet) = postcard::to_slice(&order, &mut packet) else { return false };
+        let Some(packet) = wire::to_slice(&order, &mut packet) else { return false };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let fds: Vec<BorrowedFd> = match (&self.goods, order) {
             (Some(Goods { manifest, activator }), Order::Replace { .. }) => {
@@ -254,14 +255,13 @@ impl Pid1 {
                     break;
                 }
             };
-            let mut packet = packet.get(..length).unwrap_or_default();
+            let mut packet = Reader::new(packet.get(..length).unwrap_or_default());
             let mut fd = control.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
                 _ => None,
             });
-            while let Ok((report, rest)) = postcard::take_from_bytes::<Report>(packet) {
+            while let Some(report) = packet.value() {
                 heard.extend(self.take(report, fd.take()));
-                packet = rest;
             }
         }
         heard
@@ -346,12 +346,12 @@ mod tests {
     fn ordered(pid1: &OwnedFd) -> Option<Order> {
         let mut packet = [0; 64];
         let received = rustix::net::recv(pid1, &mut packet[..], RecvFlags::DONTWAIT);
-        Some(postcard::from_bytes(&packet[..received.ok()?.1]).unwrap())
+        Some(wire::from_bytes(&packet[..received.ok()?.1]).unwrap())
     }
 
     fn report(pid1: &OwnedFd, report: Report) {
         let mut packet = [0; Report::MAX];
-        let packet = postcard::to_slice(&report, &mut packet).unwrap();
+        let packet = wire::to_slice(&report, &mut packet).unwrap();
         rustix::net::send(pid1, packet, SendFlags::empty()).unwrap();
     }
 

@@ -8,16 +8,20 @@ use super::token::Token;
 use super::upload::Receiving;
 use crate::control::{Failure, Hello, Order, Request, UnitName, VERSION, Whose};
 use crate::manifest::{Manifest, Owner, ServiceKind, UnitId, UnitKind};
+use crate::wire;
+use crate::wire::Reader;
 
 /// Whether a Hello lets its client in.
 pub fn greet(token: Option<&Token>, trust: Trust, hello: &[u8]) -> Result<(), Failure> {
     // The version first: what follows it may look different in another one.
-    match postcard::take_from_bytes::<u32>(hello) {
-        Ok((VERSION, _)) => {}
-        Ok(_) => return Err(Failure::Version(VERSION)),
-        Err(_) => return Err(Failure::BadRequest),
+    let mut reader = Reader::new(hello);
+    reader.open();
+    match reader.value::<u32>() {
+        Some(VERSION) => {}
+        Some(_) => return Err(Failure::Version(VERSION)),
+        None => return Err(Failure::BadRequest),
     }
-    let hello: Hello = postcard::from_bytes(hello).map_err(|_| Failure::BadRequest)?;
+    let hello: Hello = wire::from_bytes(hello).map_err(|_| Failure::BadRequest)?;
     match trust {
         Trust::Given => Ok(()),
         Trust::ByToken if token.is_some_and(|token| token.matches(&hello.token)) => Ok(()),

@@ -16,6 +16,7 @@ use super::token::Token;
 use super::{peer, request, words};
 use crate::control::{Event, Failure, Order, Reply, Request};
 use crate::manifest::{Manifest, UnitId, UnitKind};
+use crate::wire;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -458,7 +459,7 @@ impl Logd {
                         Err(failure) => client.reply(&Reply::Failed(failure), now),
                     }
                 }
-                Frame::Body(body) => match postcard::from_bytes::<Request>(&body) {
+                Frame::Body(body) => match wire::from_bytes::<Request>(&body) {
                     Ok(request) if !client.surplus() || matches!(request, Request::Replace(_)) => {
                         let (manifest, journal) = (&self.manifest, &self.journal);
                         match request::begin(manifest, journal, &mut self.pid1, id, &request) {

@@ -11,6 +11,7 @@ use crate::control::{
 use crate::manifest::{
     Address, Command, ListenKind, Listener, Manifest, Service, Socket, Unit, UnitId, UnitKind,
 };
+use crate::wire;
 
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
@@ -103,12 +104,12 @@ impl Room {
         rustix::net::sockopt::set_socket_timeout(pid1, timeout, Some(HANG)).unwrap();
         let mut packet = [0; 64];
         let (_, length) = rustix::net::recv(pid1, &mut packet[..], RecvFlags::empty()).unwrap();
-        postcard::from_bytes(&packet[..length]).unwrap()
+        wire::from_bytes(&packet[..length]).unwrap()
     }
 
     fn report(&self, report: Report) {
         let mut packet = [0; Report::MAX];
-        let packet = postcard::to_slice(&report, &mut packet).unwrap();
+        let packet = wire::to_slice(&report, &mut packet).unwrap();
         rustix::net::send(self.pid1.as_ref().unwrap(), packet, SendFlags::empty()).unwrap();
     }
 

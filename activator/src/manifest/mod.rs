@@ -37,7 +37,7 @@ pub use service::{
 pub use socket::{Accept, Address, ListenKind, Listener, Scope, Socket, SocketOption};
 
 use crate::wire;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// First bytes of an encoded manifest.
 pub const MAGIC: [u8; 8] = *b"rouse\0M\n";
@@ -102,7 +102,7 @@ pub struct Writable {
 }
 
 /// Index into [`Manifest::units`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UnitId(pub u16);
 
 impl UnitId {

@@ -2,7 +2,7 @@
 
 use super::{Command, Execution, RateLimit, UnitId};
 use crate::wire;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// systemd.socket(5).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -128,7 +128,7 @@ pub struct Listener {
 }
 
 /// What a Listen directive makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum ListenKind {
     /// `ListenStream=`
     Stream,
@@ -147,7 +147,7 @@ pub enum ListenKind {
 }
 
 /// Where to listen.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub enum Address {
     /// A Unix socket or FIFO in the file system; at most 107 bytes.
     Path(String),
@@ -168,7 +168,7 @@ pub enum Address {
 }
 
 /// The zone of a link-local IPv6 address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub enum Scope {
     /// None given.
     None,

@@ -6,26 +6,31 @@
 //! handed to somebody else.
 #![allow(unsafe_code)]
 
+use activator::wire;
+use activator::wire::{Put, Writer};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use serde::{Deserialize, Serialize, Serializer};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// An fd on its way out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leaving<'a>(pub(crate) BorrowedFd<'a>);
 
-impl Serialize for Leaving<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Put for Leaving<'_> {
+    fn put(&self, to: &mut Writer<'_>) {
         // It cannot fail for an fd that is open.
         let _ = fcntl_setfd(self.0, FdFlags::empty());
-        serializer.serialize_i32(self.0.as_raw_fd())
+        self.0.as_raw_fd().put(to);
     }
 }
 
 /// An fd that has come with a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arriving(RawFd);
+
+// One that lacks is a standard stream, which nobody can take.
+wire! {
+    tuple Arriving(number)
+}
 
 impl Arriving {
     /// As it came on the command line.
@@ -70,9 +75,9 @@ mod tests {
     #[test]
     fn an_fd_is_taken_once() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let text = serde_json::to_string(&Leaving(file.as_fd())).unwrap();
+        let bytes = wire::to_vec(&Leaving(file.as_fd()));
         assert!(!fcntl_getfd(&file).unwrap().contains(FdFlags::CLOEXEC));
-        let arriving: Arriving = serde_json::from_str(&text).unwrap();
+        let arriving: Arriving = wire::from_bytes(&bytes).unwrap();
         let number = file.into_raw_fd();
         let taken = arriving.take().unwrap();
         assert_eq!(taken.as_raw_fd(), number);

@@ -9,10 +9,9 @@ use crate::store::Store;
 use crate::{supervise, sys};
 use activator::control::Event;
 use activator::manifest::{Address, UnitId, UnitKind};
+use activator::wire::{Put, Writer};
 use rustix::fs::{self, CWD, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Serialize, Serializer};
-use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The first fd that is not a standard stream.
@@ -40,7 +39,7 @@ impl Engine {
             Err(errno) => return errno,
         };
         let state = State {
-            place: Cow::Borrowed(&self.place),
+            place: &self.place,
             machine: self.supervisor.machine(),
             manifest: Leaving(self.copy.as_fd()),
             new: Some(Leaving(manifest)),
@@ -84,6 +83,7 @@ impl Engine {
             sessions: world.sessions.get(index).copied().unwrap_or_default(),
             connection: world.connections.of(index).map(Connection::leave),
             store: world.stores.get(index).and_then(Option::as_ref).map(Store::leave),
+            main: state.and_then(supervise::Unit::main),
             state,
         })
     }
@@ -92,18 +92,18 @@ impl Engine {
 /// All units, in the manifest's order, and then the instances.
 struct Units<'a>(&'a Engine);
 
-impl Serialize for Units<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Put for Units<'_> {
+    fn put(&self, to: &mut Writer<'_>) {
         let units = 0..self.0.world.slots.len();
-        serializer.collect_seq(units.filter_map(|index| self.0.out(index)))
+        to.list(units.filter_map(|index| self.0.out(index)));
     }
 }
 
 /// The open listeners of a unit.
 struct Listeners<'a>(&'a Engine, UnitId);
 
-impl Serialize for Listeners<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Put for Listeners<'_> {
+    fn put(&self, to: &mut Writer<'_>) {
         let (world, unit) = (&self.0.world, self.1);
         let socket = match world.manifest.unit(unit).map(|unit| &unit.kind) {
             Some(UnitKind::Socket(socket)) => Some(socket),
@@ -114,6 +114,6 @@ impl Serialize for Listeners<'_> {
             let (kind, address): (_, &Address) = (listener.kind, &listener.address);
             Some(Listener { index: index as u16, kind, address, fd: Leaving(fd) })
         });
-        serializer.collect_seq(open)
+        to.list(open);
     }
 }

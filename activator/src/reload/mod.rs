@@ -147,7 +147,7 @@ fn begin(
     let manifest: &'static Manifest = Box::leak(Box::new(manifest));
     boot::note_disks(&manifest.boot.disks);
     let copy = keep(&bytes).map_err(|errno| said("keep the manifest", errno))?;
-    let mut place = arrived.place.clone().into_owned();
+    let mut place = arrived.place.clone();
     let program = if turn == Turn::Forth { arrived.program } else { Program::Same };
     if taken {
         renew(&mut place, program, &bytes, &copy, log)?;

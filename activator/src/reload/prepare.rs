@@ -37,7 +37,7 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
         .enumerate()
         .map(|(index, unit)| {
             let arrived = arrived.units.get(index).filter(|arrived| arrived.name == unit.name)?;
-            supervise::Unit::take_over(&arrived.state, &unit.kind)
+            supervise::Unit::take_over(arrived.state.as_ref()?, arrived.main, &unit.kind)
         })
         .collect();
     let has_instances = |index: usize| {
@@ -92,7 +92,7 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
             ..KeptUnit::default()
         }));
         units.push(instance.zip(template).and_then(|(instance, template)| {
-            supervise::Unit::take_over(&instance.state, template)
+            supervise::Unit::take_over(instance.state.as_ref()?, instance.main, template)
         }));
         fates.push(Fate::Stays);
     }

@@ -1,17 +1,18 @@
-//! The state as bytes: a header, then JSON.
+//! The state as bytes: a header, then a [`State`] ([`activator::wire`]).
 //!
-//! JSON, since the reader may be another version of the activator: it skips fields that it does
-//! not know, and takes the default for those that lack. It is no input from anybody: we wrote it
-//! a moment ago into a memfd that nobody else has.
+//! The reader may be another version of the activator: it skips fields that it does not know, and
+//! takes zeros for those that lack. It is no input from anybody: we wrote it a moment ago into a
+//! memfd that nobody else has.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | [`MAGIC`] |
 //! | 4 | [`VERSION`], little endian |
-//! | 4 | CRC-32 (ISO-HDLC) of the JSON, little endian |
-//! | rest | JSON of [`State`] |
+//! | 4 | CRC-32 (ISO-HDLC) of the rest, little endian |
+//! | rest | [`State`] |
 //!
-//! Writing allocates nothing: JSON goes through a buffer on the stack into the memfd.
+//! Writing allocates nothing: the memfd gets its size and is mapped.
+#![allow(unsafe_code)]
 
 use super::fd::{Arriving, Leaving};
 use crate::connection;
@@ -20,12 +21,12 @@ use crate::logger;
 use crate::store;
 use crate::supervise::{self, Machine};
 use activator::manifest::{Address, ListenKind};
-use rustix::fs::{MemfdFlags, memfd_create};
+use activator::wire;
+use activator::wire::{Put, Raw, Writer};
+use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 use rustix::io::{self, Errno};
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// First bytes of a state.
 const MAGIC: [u8; 8] = *b"rouse\0S\n";
@@ -67,7 +68,7 @@ impl core::fmt::Display for StateError {
 }
 
 /// How the activator runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Role {
     /// PID 1 of an appliance.
     Init,
@@ -77,8 +78,7 @@ pub(crate) enum Role {
 }
 
 /// Where the activator has its things; the same over all reloads, but for the paths.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) role: Role,
     /// argv\[0\], which it keeps.
@@ -100,18 +100,17 @@ pub(crate) struct Place {
     pub(crate) retired: Vec<String>,
 }
 
-/// All that is handed over. `F` is [`Leaving`] or [`Arriving`], `U` the units in either form.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct State<'a, F, U> {
-    pub(crate) place: Cow<'a, Place>,
-    #[serde(default)]
+/// All that is handed over. `F` is [`Leaving`] or [`Arriving`], `P` the place and `U` the units in
+/// either form.
+#[derive(Debug)]
+pub(crate) struct State<P, F, U> {
+    pub(crate) place: P,
     pub(crate) machine: Machine,
     /// The manifest that was in force.
     pub(crate) manifest: F,
     /// The one to take.
     pub(crate) new: Option<F>,
     /// Whether another program than before is executed.
-    #[serde(default)]
     pub(crate) program: Program,
     /// The program of the process that leaves.
     pub(crate) way_back: F,
@@ -121,7 +120,7 @@ pub(crate) struct State<'a, F, U> {
 }
 
 /// What is executed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Program {
     /// The one that ran.
     #[default]
@@ -131,7 +130,6 @@ pub(crate) enum Program {
 }
 
 /// One unit, or instance, on its way out.
-#[derive(Serialize)]
 pub(crate) struct Out<'a, L> {
     /// The lingering user whose it is.
     pub(crate) owner: Option<&'a str>,
@@ -146,12 +144,13 @@ pub(crate) struct Out<'a, L> {
     pub(crate) sessions: [i32; 2],
     pub(crate) connection: Option<connection::Saved<Leaving<'a>>>,
     pub(crate) store: Option<store::Leave<'a>>,
+    /// The main process of a service.
+    pub(crate) main: Option<u32>,
     pub(crate) state: Option<&'a supervise::Unit>,
 }
 
 /// One that has come, as [`Out`].
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(crate) struct In {
     pub(crate) owner: Option<String>,
     pub(crate) name: String,
@@ -162,8 +161,10 @@ pub(crate) struct In {
     pub(crate) sessions: [i32; 2],
     pub(crate) connection: Option<connection::Saved<Arriving>>,
     pub(crate) store: Option<Vec<store::Saved<Arriving>>>,
-    /// Read on its own, so that what cannot be read of one unit is no trouble for the others.
-    pub(crate) state: serde_json::Value,
+    pub(crate) main: Option<u32>,
+    /// A [`supervise::Unit`], read on its own, so that what cannot be read of one unit is no
+    /// trouble for the others.
+    pub(crate) state: Option<Raw>,
 }
 
 impl In {
@@ -179,7 +180,7 @@ impl In {
 }
 
 /// One open listener.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Listener<A, F> {
     /// Its index among the Listen lines.
     pub(crate) index: u16,
@@ -189,32 +190,80 @@ pub(crate) struct Listener<A, F> {
 }
 
 /// What has come.
-pub(crate) type Arrived = State<'static, Arriving, Vec<In>>;
+pub(crate) type Arrived = State<Place, Arriving, Vec<In>>;
+
+wire! {
+    enum Role { Beside, Init }
+    struct Place {
+        role, name, path, source, activator, control, files, generation, retired
+    }
+    struct State<P, F, U> {
+        place, machine, manifest, new, program, way_back, link, logger, units
+    }
+    enum Program { Same, New }
+    struct In {
+        owner, name, slot, listeners, notify, log, sessions, connection, store, main, state
+    }
+    struct Listener<A, F> { index, kind, address, fd }
+}
+
+impl<L: Put> Put for Out<'_, L> {
+    fn put(&self, to: &mut Writer<'_>) {
+        // As `In` stands in the list.
+        let Self {
+            owner,
+            name,
+            slot,
+            listeners,
+            notify,
+            log,
+            sessions,
+            connection,
+            store,
+            main,
+            state,
+        } = self;
+        let start = to.open();
+        owner.put(to);
+        name.put(to);
+        slot.put(to);
+        listeners.put(to);
+        notify.put(to);
+        log.put(to);
+        sessions.put(to);
+        connection.put(to);
+        store.put(to);
+        main.put(to);
+        state.put(to);
+        to.close(start);
+    }
+}
 
 /// Writes a state into a memfd, which is not close-on-exec.
-pub(crate) fn write<U: Serialize>(state: &State<Leaving, U>) -> Result<OwnedFd, Errno> {
+pub(crate) fn write(state: &dyn Put) -> Result<OwnedFd, Errno> {
     let memory = memfd_create(c"rouse-state", MemfdFlags::empty())?;
-    io::write(&memory, &[0; HEADER])?;
-    let mut writer = Writer {
-        to: memory.as_fd(),
-        digest: CRC.digest(),
-        buffer: [0; 4096],
-        used: 0,
-        failed: None,
-    };
-    // The writer itself never fails, so nothing makes an error, which would allocate.
-    let written = serde_json::to_writer(&mut writer, state);
-    writer.drain();
-    if let Some(errno) = writer.failed {
-        return Err(errno);
-    }
-    written.map_err(|_| Errno::INVAL)?;
-    let mut header = [0; HEADER];
+    let length = HEADER + wire::length(state);
+    // With its pages: a write that finds no memory for one is no error, but a signal.
+    fallocate(&memory, FallocateFlags::empty(), 0, length as u64)?;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: a new mapping, wherever the kernel likes, takes nothing away from anybody.
+    let start =
+        unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &memory, 0)? };
+    // SAFETY: it is mapped for reading and writing in that length, and nobody else has the memfd
+    // that is behind it, so it neither changes nor shrinks while the slice is there.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), length) };
+    fill(bytes, state);
+    // SAFETY: the slice was used for the last time.
+    unsafe { munmap(start, length)? };
+    Ok(memory)
+}
+
+fn fill(bytes: &mut [u8], state: &dyn Put) {
+    let Some((header, body)) = bytes.split_first_chunk_mut::<HEADER>() else { return };
+    state.put(&mut Writer::new(body));
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    header[12..].copy_from_slice(&writer.digest.finalize().to_le_bytes());
-    io::pwrite(&memory, &header, 0)?;
-    Ok(memory)
+    header[12..].copy_from_slice(&CRC.checksum(body).to_le_bytes());
 }
 
 /// Reads one.
@@ -250,55 +299,13 @@ fn read_from(fd: BorrowedFd) -> Result<Vec<u8>, Errno> {
 fn parse(bytes: &[u8]) -> Result<Arrived, StateError> {
     let rest = bytes.strip_prefix(&MAGIC).ok_or(StateError::NotAState)?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
-    let (sum, json) = rest.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
+    let (sum, body) = rest.split_first_chunk::<4>().ok_or(StateError::Damaged)?;
     match u32::from_le_bytes(*version) {
         VERSION => {}
         other => return Err(StateError::Version(other)),
     }
-    if CRC.checksum(json) != u32::from_le_bytes(*sum) {
+    if CRC.checksum(body) != u32::from_le_bytes(*sum) {
         return Err(StateError::Damaged);
     }
-    serde_json::from_slice(json).map_err(|_| StateError::Damaged)
-}
-
-/// JSON on its way into the memfd.
-struct Writer<'a> {
-    to: BorrowedFd<'a>,
-    digest: crc::Digest<'static, u32>,
-    buffer: [u8; 4096],
-    used: usize,
-    /// The first failure; what comes after it is dropped.
-    failed: Option<Errno>,
-}
-
-impl Writer<'_> {
-    fn drain(&mut self) {
-        let mut rest = &self.buffer[..self.used];
-        self.digest.update(rest);
-        self.used = 0;
-        while !rest.is_empty() && self.failed.is_none() {
-            match io::write(self.to, rest) {
-                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(errno) => self.failed = Some(errno),
-            }
-        }
-    }
-}
-
-impl Write for Writer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.used == self.buffer.len() {
-            self.drain();
-        }
-        let room = self.buffer.get_mut(self.used..).unwrap_or_default();
-        let length = room.len().min(bytes.len());
-        room[..length].copy_from_slice(&bytes[..length]);
-        self.used += length;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    wire::from_bytes(body).map_err(|_| StateError::Damaged)
 }

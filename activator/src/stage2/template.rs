@@ -126,8 +126,25 @@ fn variables(inside: &str, listen: Option<&Listen>, fill: &Fill) -> Result<Strin
 const _: () = assert!(Container::LISTEN_FDS.len() == "@LISTEN_FDS@".len());
 const _: () = assert!(Container::LISTEN_FDNAMES.len() == "@LISTEN_FDNAMES@".len());
 
+/// `root.path`, the folder that a container has as its root; None if there is no such text.
+pub fn root(template: &str) -> Option<&str> {
+    let start = value(template, &["root", "path"]).ok()??;
+    let end = string_end(template.as_bytes(), start).ok()?;
+    template.get(start..end)?.strip_prefix('"')?.strip_suffix('"')
+}
+
 /// What stands between the brackets of the array at a path of keys; None if there is none.
 fn array(text: &str, path: &[&str]) -> Result<Option<Range<usize>>, TemplateError> {
+    match value(text, path)? {
+        Some(start) if text.as_bytes().get(start) == Some(&b'[') => {
+            Ok(Some(start + 1..array_end(text.as_bytes(), start + 1)?))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Where the value at a path of keys begins; None if there is none.
+fn value(text: &str, path: &[&str]) -> Result<Option<usize>, TemplateError> {
     struct Level<'a> {
         object: bool,
         /// The key last read, if this is an object.
@@ -140,21 +157,22 @@ fn array(text: &str, path: &[&str]) -> Result<Option<Range<usize>>, TemplateErro
         match byte {
             b'"' => {
                 let end = string_end(bytes, at)?;
-                let colon = bytes[end..].iter().find(|byte| !byte.is_ascii_whitespace());
-                if let (Some(b':'), Some(level)) = (colon, open.last_mut()) {
+                let next = |at: usize| {
+                    let rest = bytes.get(at..)?;
+                    Some(at + rest.iter().position(|byte| !byte.is_ascii_whitespace())?)
+                };
+                let colon = next(end).filter(|colon| bytes[*colon] == b':');
+                if let (Some(colon), Some(level)) = (colon, open.last_mut()) {
                     level.key = &text[at + 1..end - 1];
+                    let keys = open.iter().map(|level| level.key);
+                    if open.iter().all(|level| level.object) && keys.eq(path.iter().copied()) {
+                        return next(colon + 1).map(Some).ok_or(TemplateError::Truncated);
+                    }
                 }
                 at = end;
                 continue;
             }
-            b'[' => {
-                let keys = open.iter().map(|level| level.key);
-                if open.iter().all(|level| level.object) && keys.eq(path.iter().copied()) {
-                    let start = at + 1;
-                    return Ok(Some(start..array_end(bytes, start)?));
-                }
-                open.push(Level { object: false, key: "" });
-            }
+            b'[' => open.push(Level { object: false, key: "" }),
             b'{' => open.push(Level { object: true, key: "" }),
             b'}' | b']' => {
                 open.pop();
@@ -218,7 +236,7 @@ fn string_end(bytes: &[u8], start: usize) -> Result<usize, TemplateError> {
 }
 
 /// RFC 8259, section 7, without the quotes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -19,7 +19,7 @@ use super::service::KILL_AGAIN_US;
 use super::{Job, JobKind, Supervisor, Turn};
 use activator::control::{Event, Exit, JobResult};
 use activator::manifest::UnitId;
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// How long the first skip holds.
 const FIRST_HOLD_US: u64 = 100_000;
@@ -29,7 +29,7 @@ const PATIENCE_US: u64 = 90_000_000;
 const AGAIN_US: u64 = 1_000_000;
 
 /// Where the look at a unit's conditions has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
     /// The child looks; it is killed at that time.
     Runs { pid: u32, until: u64 },
@@ -37,6 +37,11 @@ pub(super) enum Check {
     Again(u64),
     /// They hold: the job may begin.
     Passed,
+}
+
+wire! {
+    enum Check { Passed, Runs { pid, until }, Again(time) }
+    struct Hold { skipped, skips, until }
 }
 
 impl Check {
@@ -49,8 +54,7 @@ impl Check {
 }
 
 /// What skipped starts lead to.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hold {
     /// The last start was skipped, which counts as success for those that require the unit.
     pub(super) skipped: bool,

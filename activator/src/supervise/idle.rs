@@ -31,7 +31,7 @@ use super::socket::Socket;
 use super::{JobKind, Supervisor, Turn, id};
 use activator::control::{Event, MachineState};
 use activator::manifest::{Service, UnitId, UnitKind};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// Looks come not closer than that; the idle time is that much longer at most.
 const CLOSEST_US: u64 = 10_000;
@@ -41,8 +41,7 @@ const FARTHEST_US: u64 = 5_000_000;
 const FREEZING_US: u64 = 1_000_000;
 
 /// What changes of a service's idleness. Handed over by a reload.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Idle {
     state: Stage,
     /// When a connection was last open or waited.
@@ -53,7 +52,7 @@ pub(super) struct Idle {
     next: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Stage {
     /// Not up, or no business of ours.
     #[default]
@@ -61,6 +60,11 @@ enum Stage {
     Open,
     Freezing,
     Frozen,
+}
+
+wire! {
+    struct Idle { state, since, seen, next }
+    enum Stage { Off, Open, Freezing, Frozen }
 }
 
 /// Whether a cgroup can be frozen.

@@ -18,7 +18,7 @@ use super::{Cause, Job, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, Refusal, Report};
 use activator::manifest::{Socket, UnitId, UnitKind};
 use activator::peer::Peer;
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// Connections that one listener gets in one round; then it is the others' turn. What waits
 /// still is found by the new watch.
@@ -38,11 +38,15 @@ pub(crate) enum Accepted {
 }
 
 /// The connection that a slot is taken by. Handed over by a reload.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Visitor {
     /// Its number among those of the socket unit, from 0.
     number: u64,
     peer: Peer,
+}
+
+wire! {
+    struct Visitor { number, peer }
 }
 
 impl Supervisor<'_> {

@@ -8,7 +8,7 @@
 //! window without a refusal forgives all.
 
 use activator::manifest::RateLimit;
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// No client waits longer than that for the next try, unless the unit's own window is longer.
 pub(super) const LONGEST_HOLD_US: u64 = 60_000_000;
@@ -24,10 +24,8 @@ pub(super) enum Health {
 
 /// One limit and what was counted against it. A reload keeps the count; the limit is the
 /// manifest's ([`Limiter::relimit`]).
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub(super) struct Limiter {
-    #[serde(skip)]
     limit: RateLimit,
     /// Begin of the window; means something only if `count` is not 0.
     since: u64,
@@ -37,6 +35,10 @@ pub(super) struct Limiter {
     strikes: u8,
     /// Refused until then.
     held_until: u64,
+}
+
+wire! {
+    struct Limiter { since, count, strikes, held_until; without limit }
 }
 
 impl Limiter {

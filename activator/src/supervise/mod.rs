@@ -66,12 +66,13 @@
 //!
 //! # Reload
 //!
-//! A reload executes the activator anew, and [`Unit`] is handed over as it stands, as JSON: by
-//! the names of fields and variants, so that another version of the activator understands what it
-//! knows. So a new field needs nothing but a sensible `Default`; times are CLOCK_BOOTTIME and
-//! stay right. What is the manifest's (limits, sizes of tables) is `#[serde(skip)]` and set by
-//! `resume` of its struct, and so is what ends with the process (what epoll watches). Maps and
-//! borrowed fields have no place there, and no field may hold an fd: those are the hands'.
+//! A reload executes the activator anew, and [`Unit`] is handed over as it stands
+//! ([`activator::wire`]), so that another version of the activator understands what it knows. So a
+//! new field stands last in its struct's list, and is zero where nothing else is known; times are
+//! CLOCK_BOOTTIME and stay right. What is the manifest's (limits, sizes of tables) stands in the
+//! list behind `without`, and is set by `resume` of its struct, and so is what ends with the process
+//! (what epoll watches). Maps and borrowed fields have no place there, and no field may hold an fd:
+//! those are the hands'.
 
 mod check;
 mod graph;
@@ -101,8 +102,8 @@ use crate::slots::Slots;
 use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
 use activator::notification::Notification;
+use activator::wire;
 pub(crate) use hands::{Ended, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
-use serde::{Deserialize, Serialize};
 
 /// Why somebody asks for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +115,7 @@ enum Cause {
 }
 
 /// What is wanted of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Job {
     kind: JobKind,
     /// Whether the unit has begun to do it. A start that has not begun survives the end of the
@@ -122,7 +123,7 @@ struct Job {
     begun: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JobKind {
     Start,
     Stop,
@@ -130,29 +131,22 @@ enum JobKind {
 }
 
 /// What changes of a unit. Handed over by a reload.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct Unit {
     job: Option<Job>,
     /// How the last start or reload went.
-    #[serde(default)]
     result: JobResult,
     /// Was started by the boot; `listening_us` waits for those that are sockets.
-    #[serde(default)]
     boot: bool,
     /// Of an instance: the connection that it is for, while the slot is taken.
-    #[serde(default)]
     visitor: Option<instance::Visitor>,
     /// The look at its conditions, while a start job waits for it.
-    #[serde(default)]
     check: Option<check::Check>,
     /// Starts that conditions have skipped.
-    #[serde(default)]
     hold: check::Hold,
     /// What others have reacted to last.
-    #[serde(skip)]
     standing: relations::Standing,
     /// Of a service that is stopped or frozen when idle.
-    #[serde(default)]
     idle: idle::Idle,
     state: State,
 }
@@ -173,12 +167,19 @@ impl Unit {
     }
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // most units are services, and a box would be one more allocation
 enum State {
     Socket(socket::Socket),
     Service(service::Service),
     Target { active: bool },
+}
+
+wire! {
+    struct Job { kind, begun }
+    enum JobKind { Start, Stop, Restart }
+    struct Unit { job, result, boot, visitor, check, hold, idle, state; without standing }
+    enum State { Target { active }, Socket(socket), Service(service) }
 }
 
 /// The time and the hands, for the length of one event.

@@ -12,21 +12,19 @@
 use super::{Cause, Hands, Job, JobKind, State, Supervisor, Turn, Unit, id, service};
 use activator::control::MachineState;
 use activator::manifest::{Manifest, UnitId, UnitKind};
-use serde::{Deserialize, Serialize};
+use activator::wire;
+use activator::wire::Raw;
 
 /// What is handed over beside the units.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Machine {
     state: MachineState,
     started_us: u64,
     listening_us: u64,
 }
 
-impl Default for Machine {
-    fn default() -> Self {
-        Self { state: MachineState::Running, started_us: 0, listening_us: 0 }
-    }
+wire! {
+    struct Machine { state, started_us, listening_us }
 }
 
 /// What becomes of a unit of the manifest that is in force after a reload.
@@ -45,8 +43,8 @@ pub(crate) enum Fate {
 impl Unit {
     /// What another process has handed over for a unit of that kind; None if that is nothing to
     /// go on with. A service of which only the main process is understood counts as running.
-    pub(crate) fn take_over(saved: &serde_json::Value, kind: &UnitKind) -> Option<Self> {
-        if let Ok(unit) = Self::deserialize(saved) {
+    pub(crate) fn take_over(saved: &Raw, main: Option<u32>, kind: &UnitKind) -> Option<Self> {
+        if let Ok(unit) = saved.read::<Self>() {
             let fits = matches!(
                 (&unit.state, kind),
                 (State::Socket(_), UnitKind::Socket(_))
@@ -56,9 +54,15 @@ impl Unit {
             return fits.then_some(unit);
         }
         let UnitKind::Service(spec) = kind else { return None };
-        let main = saved.pointer("/state/Service/main")?.as_u64()?;
-        let state = State::Service(service::Service::running(spec, u32::try_from(main).ok()?));
-        Some(Self::new(state))
+        Some(Self::new(State::Service(service::Service::running(spec, main?))))
+    }
+
+    /// The main process of a service.
+    pub(crate) fn main(&self) -> Option<u32> {
+        match &self.state {
+            State::Service(service) => service.main(),
+            _ => None,
+        }
     }
 
     /// Whether nothing of it is left, and nobody wants it.

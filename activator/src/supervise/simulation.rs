@@ -27,6 +27,7 @@ use activator::control::{Event, Exit, Report, ServiceState, SocketState, Text};
 use activator::manifest::*;
 use activator::notification::{Notification, Watchdog};
 use activator::peer::Peer;
+use activator::wire::Raw;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -488,8 +489,8 @@ impl<'m> World<'m> {
         self.doors.iter_mut().flatten().for_each(|door| door.watched = false);
         let units = (0..self.slots.len()).map(|index| UnitId(index as u16));
         let saved = units.map(|unit| {
-            let saved = serde_json::to_value(it.unit(unit).unwrap()).unwrap();
-            Some(super::Unit::take_over(&saved, &self.spec(unit).kind).unwrap())
+            let saved = Raw::of(it.unit(unit).unwrap());
+            Some(super::Unit::take_over(&saved, None, &self.spec(unit).kind).unwrap())
         });
         let saved: Vec<_> = saved.collect();
         let mut next = Supervisor::resume(self.manifest, self.now, it.machine(), saved.into_iter());

@@ -5,7 +5,7 @@ use super::socket_command::{Phase, Running};
 use super::{Cause, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState, SocketState};
 use activator::manifest::{self, UnitId, UnitKind};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// The first delay before a listener that could not be opened is tried again.
 const FIRST_RETRY_US: u64 = 100_000;
@@ -19,8 +19,7 @@ const ACCEPT_AGAIN_US: u64 = 500_000;
 const TRIES_OF_A_JOB: u32 = 5;
 
 /// What a reload hands over as it stands: see "Reload" in the module above before you add a field.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug)]
 pub(super) struct Socket {
     pub(super) state: SocketState,
     pub(super) triggered: u64,
@@ -43,16 +42,22 @@ pub(super) struct Socket {
     listeners: Box<[Listener]>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Listener {
     /// Whether the engine watches it. Written with every call of watch and unwatch, nowhere else.
     /// Nothing is watched any more after a reload.
-    #[serde(skip)]
     watched: bool,
     /// Not watched before that time, by its poll limit.
     until: u64,
     poll_limit: Limiter,
+}
+
+wire! {
+    struct Socket {
+        state, triggered, refused, accepted, until, tries, command, prepared, posted, failed,
+        trigger_limit, listeners
+    }
+    struct Listener { until, poll_limit; without watched }
 }
 
 impl Default for Socket {

@@ -16,13 +16,13 @@
 use super::{State, Step, Supervisor, Told, Turn, Whom};
 use activator::control::{Event, Exit, MachineState, SocketState};
 use activator::manifest::{Command, UnitId, UnitKind};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// `TimeoutSec=infinity` while the machine goes down.
 const TIMEOUT_AT_SHUTDOWN_US: u64 = 90_000_000;
 
 /// The command that runs, by its index in the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     StartPre(u16),
     StartPost(u16),
@@ -73,7 +73,7 @@ impl Phase {
 }
 
 /// A command that runs.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Running {
     phase: Phase,
     pid: u32,
@@ -81,6 +81,11 @@ pub(super) struct Running {
     pub(super) deadline: Option<u64>,
     /// What it was sent last; 0 is nothing.
     signalled: i32,
+}
+
+wire! {
+    enum Phase { StartPre(index), StartPost(index), StopPre(index), StopPost(index) }
+    struct Running { phase, pid, deadline, signalled }
 }
 
 impl Supervisor<'_> {

@@ -63,7 +63,7 @@ impl Logd {
 
     fn report(&self, report: Report) {
         let mut packet = [0; Report::MAX];
-        let packet = postcard::to_slice(&report, &mut packet).unwrap();
+        let packet = activator::wire::to_slice(&report, &mut packet).unwrap();
         rustix::net::send(&self.pid1, packet, SendFlags::empty()).unwrap();
     }
 
@@ -71,7 +71,7 @@ impl Logd {
         let mut packet = [0; 64];
         let (_, length) =
             rustix::net::recv(&self.pid1, &mut packet[..], RecvFlags::empty()).unwrap();
-        postcard::from_bytes(&packet[..length]).unwrap()
+        activator::wire::from_bytes(&packet[..length]).unwrap()
     }
 }
 

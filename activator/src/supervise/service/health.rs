@@ -19,7 +19,7 @@ use crate::supervise::hands::{Step, Whom};
 use crate::supervise::{Cause, JobKind, Supervisor, Turn};
 use activator::control::{Event, Exit, HealthState};
 use activator::manifest::{HealthCheck, OnUnhealthy, Probe, UnitId};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// The first check comes so soon after the start, or after the interval if that is shorter.
 const FIRST_US: u64 = 1_000_000;
@@ -27,8 +27,7 @@ const FIRST_US: u64 = 1_000_000;
 const GRACE_US: u64 = 2_000_000;
 
 /// Where the checks of a service are. Handed over by a reload.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Checkup {
     stage: Stage,
     /// What they have come to; None while they are off.
@@ -47,12 +46,17 @@ pub(super) struct Checkup {
     successes: u32,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
     Off,
     Startup,
     Regular,
+}
+
+wire! {
+    struct Checkup { stage, verdict, began, pid, late, at, failures, successes }
+    enum Stage { Off, Startup, Regular }
 }
 
 impl Checkup {

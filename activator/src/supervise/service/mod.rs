@@ -18,14 +18,14 @@ use super::limit::{Health, Limiter};
 use super::{Job, JobKind, State, Supervisor, Told};
 use activator::control::{Exit, JobResult, Report, ServiceState, Text};
 use activator::manifest::{self, ServiceKind, UnitId, UnitKind};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// While the machine goes down, `TimeoutStopSec=infinity` means this, and nothing extends it.
 const STOP_AT_SHUTDOWN_US: u64 = 90_000_000;
 /// How often SIGKILL is sent again to what does not die.
 pub(super) const KILL_AGAIN_US: u64 = 10_000_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Dead,
     Failed,
@@ -49,8 +49,7 @@ enum Phase {
 }
 
 /// What a reload hands over as it stands: see "Reload" in the module above before you add a field.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Debug)]
 pub(super) struct Service {
     phase: Phase,
     /// When it came to be; bounds what `EXTEND_TIMEOUT_USEC=` can do at the end.
@@ -98,8 +97,21 @@ pub(super) struct Service {
     /// Its health checks.
     checkup: health::Checkup,
     /// Whose `OnFailure=` or `OnSuccess=` the coming start is. An index is no good after a reload.
-    #[serde(skip)]
     monitor: Option<(UnitId, Ended)>,
+}
+
+wire! {
+    enum Phase {
+        Dead, Failed, Waiting, Condition(index), StartPre(index), Start(index), Adopting,
+        StartPost(index), Running, Reload(index), Reloading, Exited, Stop(index), Aborting,
+        Terminating, Killing, StopPost(index), Sweeping, Cleaning,
+    }
+    struct Service {
+        phase, since, main, adopted, mainless, control, deadline, watchdog_at, watchdog_us,
+        runtime_at, look_at, look_delay, polite, reload_at, reload_heard, outcome, unwanted,
+        restarting, start_limit, starts, restarts, restarts_in_row, main_exit, last_exit, status,
+        checkup; without monitor
+    }
 }
 
 impl Default for Service {
@@ -139,6 +151,11 @@ impl Service {
             checkup: health::Checkup::default(),
             monitor: None,
         }
+    }
+
+    /// The main process.
+    pub(super) fn main(&self) -> Option<u32> {
+        self.main
     }
 
     /// One whose main process is all that is known: it counts as up.

@@ -3,14 +3,14 @@
 use super::Service;
 use activator::control::Exit;
 use activator::manifest::{self, Restart, ServiceKind, Statuses};
-use serde::{Deserialize, Serialize};
+use activator::wire;
 
 /// `RestartSec=` is at least that long, so that a service that cannot even be cloned does not
 /// keep PID 1 busy.
 const SHORTEST_RESTART_US: u64 = 10_000;
 
 /// How a run went. The first trouble of a run stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
     /// An exit code that is no success.
@@ -28,6 +28,12 @@ pub(crate) enum Outcome {
     Resources,
     /// `ExecCondition=` says no, which is no failure.
     Skipped,
+}
+
+wire! {
+    enum Outcome {
+        Success, Code, Signal, Dump, Timeout, Watchdog, Protocol, Resources, Skipped,
+    }
 }
 
 impl Outcome {
