@@ -25,6 +25,7 @@ mod check;
 mod files;
 mod filter;
 mod mount_key;
+mod pattern;
 mod specification;
 mod storage;
 mod unsupported;
@@ -32,7 +33,7 @@ mod unsupported;
 pub use check::check;
 pub use image::{ContainerImage, HealthCheck, folder};
 
-pub use storage::{folder as volume_folder, overlay_folder, root_ids, secret, volumes};
+pub use storage::{folder as volume_folder, mounted, overlay_folder, root_ids, secret, volumes};
 
 use crate::container::Container;
 use crate::finding::{Finding, Span};

@@ -124,12 +124,12 @@ fn rule_json(rule: &Rule) -> Value {
         json.insert("errnoRet".into(), json!(errno));
     }
     let argument = |argument: &Argument| {
-        json!({
-            "index": argument.index,
-            "value": argument.value,
-            "valueTwo": argument.value_two,
-            "op": argument.op,
-        })
+        let mut json =
+            json!({ "index": argument.index, "value": argument.value, "op": argument.op });
+        if argument.value_two != 0 {
+            json["valueTwo"] = argument.value_two.into();
+        }
+        json
     };
     if let Some(arguments) = rule.args.as_ref().filter(|arguments| !arguments.is_empty()) {
         json.insert("args".into(), arguments.iter().map(argument).collect());

@@ -1,7 +1,7 @@
 //! config.json, OCI runtime specification 1.2, as Podman 5.4 makes it.
 
 use super::mount::{Mount, Point, mounts};
-use super::{Activation, Bundle, Context, capability, files, storage, user, wrong};
+use super::{Activation, Bundle, Context, capability, files, pattern, storage, user, wrong};
 use crate::container::{CgroupsMode, Container, Network, Space};
 use crate::finding::Finding;
 use activator::manifest;
@@ -33,10 +33,15 @@ const READ_ONLY: [&str; 6] =
 
 pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bundle, Finding> {
     let image = context.image;
-    let identity = user::resolve(&image.files, container.user.as_deref().or(image.user.as_deref()))
-        .map_err(|error| {
-            wrong(&container.span, error.to_string()).help("give the user and group as numbers")
-        })?;
+    let maps = storage::maps(container);
+    let has_group = |id| match &maps {
+        Some((_, gids)) => storage::is_mapped(gids, id),
+        None => true,
+    };
+    let user = container.user.as_deref().or(image.user.as_deref());
+    let identity = user::resolve(&image.files, user, has_group).map_err(|error| {
+        wrong(&container.span, error.to_string()).help("give the user and group as numbers")
+    })?;
     let host_name = container.host_name.clone().unwrap_or_else(|| container.name.clone());
     let environment = environment(container, context, &identity.home, &host_name);
     let arguments = arguments(container, context, &environment)?;
@@ -65,7 +70,6 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     if let Some(process) = process.as_object_mut() {
         process.retain(|_, value| *value != Value::Bool(false) && !value.is_null());
     }
-    let maps = storage::maps(container);
     let mut linux = json!({
         "namespaces": namespaces(container),
         "uidMappings": maps.as_ref().map(|(uids, _)| storage::mapping(uids)),
@@ -381,18 +385,15 @@ fn hidden(container: &Container, defaults: &[&str], add: &[String]) -> Option<Ve
     (!paths.is_empty()).then_some(paths)
 }
 
-/// The defaults and what is added, without what is unmasked: a path, one that ends in `*`, or
-/// ALL.
+/// The defaults and what is added, without what is unmasked: paths, patterns (`*` and `?`, which
+/// stand for no slash), or ALL.
 fn paths(defaults: &[&str], add: &[String], unmask: &[String]) -> Vec<String> {
     let split = |paths: &[String]| -> Vec<String> {
         paths.iter().flat_map(|paths| paths.split(':')).map(str::to_owned).collect()
     };
     let unmask = split(unmask);
     let is_unmasked = |path: &&str| {
-        unmask.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => path.starts_with(prefix),
-            None => pattern.eq_ignore_ascii_case("all") || pattern == path,
-        })
+        unmask.iter().any(|it| it.eq_ignore_ascii_case("all") || pattern::is_match(it, path))
     };
     let kept = defaults.iter().filter(|path| !is_unmasked(path)).map(|path| (*path).to_owned());
     kept.chain(split(add)).collect()

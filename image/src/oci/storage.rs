@@ -22,6 +22,13 @@ pub fn volumes(container: &Container) -> Vec<Volume> {
     all
 }
 
+/// The places in the container of its volumes, and of `Mount=`.
+pub fn mounted(container: &Container) -> Vec<String> {
+    let of_mounts = container.mounts.iter().filter_map(|it| mount_key::parse(&it.text).ok());
+    let of_volumes = container.volumes.iter().map(|volume| volume.destination.clone());
+    of_mounts.map(|parsed| parsed.destination().to_owned()).chain(of_volumes).collect()
+}
+
 /// The folder of a volume in the guest; None is one that only Podman knows.
 pub fn folder(container: &Container, source: &VolumeSource, destination: &str) -> Option<String> {
     let place = match &container.owner {
@@ -83,6 +90,11 @@ pub(super) fn range(text: &str) -> Option<Range> {
 pub(super) fn outside(ranges: &[Range], id: u32) -> u32 {
     let fits = ranges.iter().find(|(inner, _, count)| id >= *inner && id - inner < *count);
     fits.map_or(id, |(inner, outer, _)| outer + (id - inner))
+}
+
+/// Whether the container has that id.
+pub(super) fn is_mapped(ranges: &[Range], id: u32) -> bool {
+    ranges.iter().any(|(inner, _, count)| id >= *inner && id - inner < *count)
 }
 
 /// User and group in the guest that are root in the container.

@@ -12,7 +12,8 @@ pub struct Identity {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Groups, the primary one among them, sorted.
+    /// Further groups, sorted. The primary one is among them where a user was asked for, as with
+    /// Podman.
     pub groups: Vec<u32>,
     /// Home directory: / where the image does not say.
     pub home: String,
@@ -29,8 +30,14 @@ pub enum UserError {
     NoGroup(String),
 }
 
-/// Resolves `user`, `user:group`, with numbers for either; nothing is root.
-pub fn resolve(image: &Tree, user: Option<&str>) -> Result<Identity, UserError> {
+/// Resolves `user`, `user:group`, with numbers for either; nothing is root. `has` says which group
+/// ids there are in the container's user namespace: a user is in no others.
+pub fn resolve(
+    image: &Tree,
+    user: Option<&str>,
+    has: impl Fn(u32) -> bool,
+) -> Result<Identity, UserError> {
+    let is_given = user.is_some_and(|user| !user.is_empty());
     let (user, group) = match user.unwrap_or_default().split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (user.unwrap_or_default(), None),
@@ -54,12 +61,13 @@ pub fn resolve(image: &Tree, user: Option<&str>) -> Result<Identity, UserError> 
         }
         None => entry.and_then(|line| number(line.get(3))).unwrap_or(0),
     };
-    let mut all = BTreeSet::from([gid]);
+    let mut all: BTreeSet<u32> = is_given.then_some(gid).into_iter().collect();
     // A group in words replaces the ones that the user is a member of.
     if let (None, Some(name)) = (group, entry.and_then(|line| line.first())) {
         let is_member =
             |line: &&Vec<String>| line.get(3).is_some_and(|m| m.split(',').any(|m| m == name));
-        all.extend(groups.iter().filter(is_member).filter_map(|line| number(line.get(2))));
+        let ids = groups.iter().filter(is_member).filter_map(|line| number(line.get(2)));
+        all.extend(ids.filter(|id| has(*id)));
     }
     let home = entry.and_then(|line| line.get(5)).filter(|home| home.starts_with('/'));
     let home = home.map_or("/", String::as_str).to_owned();
@@ -103,7 +111,8 @@ mod tests {
     #[test]
     fn names_and_numbers_are_looked_up_in_the_image() {
         let cases = [
-            (None, identity(0, 0, &[0, 50], "/root")),
+            (None, identity(0, 0, &[50], "/root")),
+            (Some("root"), identity(0, 0, &[0, 50], "/root")),
             (Some("web"), identity(33, 34, &[34, 50], "/srv")),
             (Some("33"), identity(33, 34, &[34, 50], "/srv")),
             (Some("web:tls"), identity(33, 50, &[50], "/srv")),
@@ -112,15 +121,19 @@ mod tests {
             (Some("1000"), identity(1000, 0, &[0], "/")),
         ];
         for (user, expected) in cases {
-            assert_eq!(resolve(&image(), user), Ok(expected), "{user:?}");
+            assert_eq!(resolve(&image(), user, |_| true), Ok(expected), "{user:?}");
         }
-        assert_eq!(resolve(&Tree::plain(), None), Ok(identity(0, 0, &[0], "/")));
+        assert_eq!(resolve(&Tree::plain(), None, |_| true), Ok(identity(0, 0, &[], "/")));
+        // In a user namespace without group 50.
+        let web = identity(33, 34, &[34], "/srv");
+        assert_eq!(resolve(&image(), Some("web"), |id| id < 40), Ok(web));
     }
 
     #[test]
     fn an_unknown_name_is_refused() {
-        assert_eq!(resolve(&image(), Some("nobody")), Err(UserError::NoUser("nobody".into())));
-        assert_eq!(resolve(&image(), Some("web:x")), Err(UserError::NoGroup("x".into())));
-        assert_eq!(resolve(&image(), Some("-1")), Err(UserError::NoUser("-1".into())));
+        let of = |user| resolve(&image(), Some(user), |_| true);
+        assert_eq!(of("nobody"), Err(UserError::NoUser("nobody".into())));
+        assert_eq!(of("web:x"), Err(UserError::NoGroup("x".into())));
+        assert_eq!(of("-1"), Err(UserError::NoUser("-1".into())));
     }
 }
