@@ -20,7 +20,7 @@ use std::collections::btree_map::Entry;
 pub(super) fn put_into(
     tree: &mut Tree,
     appliance: &Appliance,
-    compiled: &Compiled,
+    compiled: &mut Compiled,
     arch: Arch,
     section: &Section,
     sources: &Images<'_>,
@@ -32,7 +32,8 @@ pub(super) fn put_into(
     let mut images: BTreeMap<String, ContainerImage> = BTreeMap::new();
     // What a Rootfs= has instead: its folder is the guest's.
     let nothing = ContainerImage::new("", Tree::plain());
-    for (service, container) in &compiled.containers {
+    for index in 0..compiled.containers.len() {
+        let (_, container) = &compiled.containers[index];
         for reference in oci::references(container) {
             if let Entry::Vacant(place) = images.entry(reference) {
                 let image = sources.image(place.key(), section)?;
@@ -41,6 +42,8 @@ pub(super) fn put_into(
             }
         }
         let image = images.get(&container.image).unwrap_or(&nothing);
+        inherit(compiled, index, image)?;
+        let (service, container) = &compiled.containers[index];
         let folder = oci::root_folder(container);
         if let Some(files) = oci::shifted(container, image).map_err(super::conflict)?
             && tree.node(&folder).is_none()
@@ -115,15 +118,34 @@ fn into_store(
     Ok(references.into_iter().map(|name| (name.to_owned(), STORE.to_owned())).collect())
 }
 
-fn activation(compiled: &Compiled, container: &Container) -> Activation {
+/// The service of a container has what the image says of it.
+fn inherit(compiled: &mut Compiled, index: usize, image: &ContainerImage) -> Result<(), Failure> {
+    let place = place(compiled, &compiled.containers[index].1);
+    let (_, container) = &mut compiled.containers[index];
+    let Some(UnitKind::Service(service)) = place.map(|it| &mut compiled.units[it].kind) else {
+        return Ok(());
+    };
+    let findings = crate::units::inherit(container, service, image);
+    if crate::finding::forbids(&findings, false) {
+        return Err(Failure::findings(BAD_INPUT, findings));
+    }
+    print_findings(&findings);
+    Ok(())
+}
+
+/// Where the unit of a container is.
+fn place(compiled: &Compiled, container: &Container) -> Option<usize> {
     let owner = |unit: &Unit| {
         let user = compiled.users.get(usize::from(unit.owner?))?;
         Some(user.name.as_str())
     };
     let whose = container.owner.as_ref().map(|owner| owner.name.as_str());
     let mut units = compiled.units.iter();
-    let unit = units.find(|unit| unit.name == container.service && owner(unit) == whose);
-    match unit.map(|unit| &unit.kind) {
+    units.position(|unit| unit.name == container.service && owner(unit) == whose)
+}
+
+fn activation(compiled: &Compiled, container: &Container) -> Activation {
+    match place(compiled, container).map(|place| &compiled.units[place].kind) {
         Some(UnitKind::Service(service)) if !service.sockets.is_empty() => Activation::Sockets,
         _ => Activation::None,
     }

@@ -125,7 +125,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     }
 
     let packages = Packages::read(appliance, &debian, &section)?;
-    let compiled = appliance.accept(packages.compile(appliance, arch))?;
+    let mut compiled = appliance.accept(packages.compile(appliance, arch))?;
     if Description::is_current(&folder, &fingerprint) {
         return Ok(Built { folder, compiled });
     }
@@ -155,7 +155,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     let images = containers::put_into(
         &mut tree,
         appliance,
-        &compiled,
+        &mut compiled,
         arch,
         &section,
         &Images::new(appliance, &debian, arch),

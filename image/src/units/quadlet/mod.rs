@@ -4,6 +4,7 @@ pub(crate) mod arguments;
 mod capability;
 pub(crate) mod container;
 pub(crate) mod health;
+mod inherit;
 mod limits;
 mod network;
 mod preparation;
@@ -11,6 +12,8 @@ mod reader;
 pub(crate) mod service;
 mod storage;
 mod table;
+
+pub use inherit::inherit;
 
 use super::suggest;
 use super::syntax::{Assignment, shorten};

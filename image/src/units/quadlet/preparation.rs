@@ -68,7 +68,7 @@ fn environment_files(keys: &mut Keys<'_>, container: &Container) -> Vec<String> 
 }
 
 /// Folders that have to be there, whoever made them.
-fn volumes(container: &Container) -> Vec<VolumeFolder> {
+pub(super) fn volumes(container: &Container) -> Vec<VolumeFolder> {
     let image = oci::root_folder(container);
     let mut folders = vec![];
     for (number, volume) in oci::volumes(container).into_iter().enumerate() {
@@ -90,8 +90,10 @@ fn volumes(container: &Container) -> Vec<VolumeFolder> {
             source => {
                 let copies = !given("nocopy") && !container.image.is_empty();
                 let copy_from = copies.then(|| format!("{image}{}", volume.destination));
+                // One without a name goes with the container, as with `podman run --rm`.
+                let fresh = *source == VolumeSource::Anonymous;
                 if let Some(path) = oci::volume_folder(container, source, &volume.destination) {
-                    folders.push(VolumeFolder { path, copy_from, owner, fresh: false });
+                    folders.push(VolumeFolder { path, copy_from, owner, fresh });
                 }
             }
         }

@@ -10,6 +10,7 @@ use crate::finding::Finding;
 use crate::oci;
 use crate::units::keys::Keys;
 use crate::units::service::ServiceUnit;
+use crate::units::syntax::shorten;
 use crate::units::value::{Expected, signal};
 use activator::manifest::{self, Command, KillMode, NotifyAccess, Output, ServiceKind};
 
@@ -88,14 +89,10 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
         start.arguments[3] = "--cgroup-manager=disabled".into();
     }
     service.start = vec![start];
-    if container.log_driver.as_ref().is_some_and(|driver| driver.text == "none") {
-        service.execution.stdout = Output::Null;
-        service.execution.stderr = Output::Null;
-    }
+    log(service, container, keys.findings);
     service.stop.clear();
     service.reload = reload(keys, container).into_iter().collect();
-    let command = |words: &[String]| exec(&id, words);
-    service.health = health::compile(container, &command, keys.findings);
+    service.health = health(container, keys.findings);
     if service.kind == ServiceKind::Notify {
         service.notify_access = NotifyAccess::All;
     }
@@ -112,6 +109,51 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
         preparation: preparation::of(keys, container),
         ..manifest::Container::default()
     });
+}
+
+/// Where what the container writes goes: `LogDriver=`, `LogOpt=`.
+fn log(service: &mut manifest::Service, container: &Container, findings: &mut Vec<Finding>) {
+    let mut output = match &container.log_driver {
+        Some(driver) if driver.text == "none" => Some(Output::Null),
+        _ => None,
+    };
+    for option in &container.log_options {
+        let (name, value) = option.text.split_once('=').unwrap_or((&option.text, ""));
+        let wrong = |message: String| Finding::error(option.span.clone(), message);
+        match name {
+            "path" if !value.starts_with('/') => findings.push(
+                wrong(format!("`LogOpt=path={}` is not an absolute path", shorten(value)))
+                    .label("expected a path of the guest"),
+            ),
+            "path" if output.is_none() => {
+                let (append, truncate) = (true, false);
+                output = Some(Output::File { path: value.into(), append, truncate });
+            }
+            "path" => {}
+            "max-size" | "max-file" | "tag" | "label" | "labels" | "env" => {
+                let message = format!("`LogOpt={name}` has no effect: the unit's log is bounded");
+                findings.push(Finding::note(option.span.clone(), message));
+            }
+            _ => findings.push(
+                wrong(format!("`LogOpt=` does not take `{}`", shorten(name)))
+                    .label("expected path=, max-size= or tag=")
+                    .help("see podman-run(1), --log-opt"),
+            ),
+        }
+    }
+    if let Some(output) = output {
+        service.execution.stderr = output.clone();
+        service.execution.stdout = output;
+    }
+}
+
+/// Its health checks, which run in it.
+pub(super) fn health(
+    container: &Container,
+    findings: &mut Vec<Finding>,
+) -> Option<Box<manifest::HealthCheck>> {
+    let id = container.id();
+    health::compile(container, &|words| exec(&id, words), findings)
 }
 
 /// `ReloadCmd=`, `ReloadSignal=`
