@@ -26,7 +26,7 @@ use crate::world::World;
 use activator::control::{Event, Exit, Order};
 use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
 use activator::notification::{Keep, Notification};
-use activator::stage2::{self, Next};
+use activator::stage2::{self, Need, Next};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -189,12 +189,12 @@ impl Engine {
             _ => None,
         };
         let stores = manifest.units.iter().enumerate().map(store).collect();
-        let cleaner = |unit: &Unit| match stage2::is_cleaning_needed(unit) {
-            true => {
+        let cleaner = |unit: &Unit| match stage2::need_of_cleaning(unit) {
+            Need::Killed | Need::Always => {
                 let program = |next| OwnProgram::clean(&setting, unit, next);
                 Ok(Some([program(Next::Restart)?, program(Next::Stop)?]))
             }
-            false => Ok(None),
+            Need::Never => Ok(None),
         };
         let cleaners = manifest.units.iter().map(cleaner).collect::<Result<_, _>>();
         let cleaners = cleaners.or_else(|_: std::ffi::NulError| {

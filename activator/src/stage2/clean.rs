@@ -4,8 +4,8 @@
 
 use super::call::Subject;
 use super::error::Error;
-use super::{credentials, directories, mounts, say, sys};
-use crate::manifest::{Execution, Unit, UnitKind};
+use super::{container, credentials, directories, mounts, say, sys};
+use crate::manifest::{Unit, UnitKind};
 use std::ffi::OsString;
 use std::io;
 
@@ -28,21 +28,38 @@ impl Next {
     }
 }
 
-/// Whether there is anything to remove after a unit; no child is needed for one that has nothing.
-pub fn is_needed(unit: &Unit) -> bool {
+/// Whether there is anything to remove after a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: no child is needed.
+    Never,
+    /// If a signal ended its main process: a crun that was killed leaves its record.
+    Killed,
+    /// Each time.
+    Always,
+}
+
+/// See [`Need`].
+pub fn need(unit: &Unit) -> Need {
     if pid_file(&unit.kind).is_some() {
-        return true;
+        return Need::Always;
     }
-    let execution = match &unit.kind {
-        UnitKind::Service(service) => &service.execution,
-        UnitKind::Socket(socket) => &socket.execution,
-        UnitKind::Target => return false,
+    let (execution, container) = match &unit.kind {
+        UnitKind::Service(service) => (&service.execution, service.container.is_some()),
+        UnitKind::Socket(socket) => (&socket.execution, false),
+        UnitKind::Target => return Need::Never,
     };
-    let Execution { stage2: Some(stage2), .. } = execution else { return false };
-    !stage2.directories.is_empty()
-        || !stage2.credentials.is_empty()
-        || stage2.sandbox.private_tmp
-        || stage2.sandbox.remove_ipc
+    let leaves = execution.stage2.as_deref().is_some_and(|stage2| {
+        !stage2.directories.is_empty()
+            || !stage2.credentials.is_empty()
+            || stage2.sandbox.private_tmp
+            || stage2.sandbox.remove_ipc
+    });
+    match (leaves, container) {
+        (true, _) => Need::Always,
+        (false, true) => Need::Killed,
+        (false, false) => Need::Never,
+    }
 }
 
 fn pid_file(kind: &UnitKind) -> Option<&str> {
@@ -62,6 +79,11 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Error> {
     if let Some(path) = pid_file(&subject.unit.kind) {
         // A stale one must not be taken for the next run's.
         troubles.extend(sys::not_found_is_fine(std::fs::remove_file(path)).err());
+    }
+    if let UnitKind::Service(service) = &subject.unit.kind
+        && let (Some(container), Some(start)) = (&service.container, service.start.first())
+    {
+        container::forget(&container.id, start.program.as_ref())?;
     }
     clean_up_stage2(&subject, next, &mut troubles);
     troubles.iter().for_each(|error| say(&format!("cannot clean up: {error}")));

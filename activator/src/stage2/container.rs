@@ -90,6 +90,11 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     io::Write::write_all(&mut file, text.as_bytes())
 }
 
+/// Removes crun's record of a container whose processes are gone.
+pub(super) fn forget(id: &str, crun: &OsStr) -> Result<(), Error> {
+    clear_state(id, crun, &Places::default().state)
+}
+
 /// A crun that was killed leaves its state directory, and a container that may still run.
 fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Error> {
     let state = root.join(id);

@@ -43,7 +43,7 @@ pub mod template;
 mod version;
 
 pub use call::{INSTANCE_VARIABLE, List, unit_argument};
-pub use clean::{Next, is_needed as is_cleaning_needed};
+pub use clean::{Need, Next, need as need_of_cleaning};
 pub use container::Listen;
 
 use crate::exit;

@@ -9,6 +9,7 @@ use std::os::unix::fs::{
     DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown,
 };
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the folder of secrets in a bundle's directory.
 pub const SECRETS: &str = "secrets";
@@ -29,7 +30,7 @@ pub(super) fn prepare(
         add_device(device, &mut fill)?;
     }
     if let Some(other) = &preparation.network_of {
-        let pid = pid_of(state, other)?;
+        let pid = wait_for(state, other)?;
         fill.namespace = Some(format!(r#"{{"type":"network","path":"/proc/{pid}/ns/net"}}"#));
     }
     Ok(fill)
@@ -221,6 +222,21 @@ fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Error> {
         r#"{{"allow":true,"type":"{kind}","major":{major},"minor":{minor},"access":"{access}"}}"#
     ));
     Ok(())
+}
+
+/// The same of a container that may still be on its way: its service is up when crun runs, which
+/// takes a while to make it. Half a minute is more than that takes on any machine.
+fn wait_for(state: &Path, id: &str) -> Result<u32, Error> {
+    const TRIES: usize = 600;
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 1..TRIES {
+        match pid_of(state, id) {
+            // A record may be of one that was killed.
+            Ok(pid) if Path::new("/proc").join(pid.to_string()).exists() => return Ok(pid),
+            _ => std::thread::sleep(PAUSE),
+        }
+    }
+    pid_of(state, id)
 }
 
 /// The first process of a container that runs, by crun's own note of it.

@@ -3,9 +3,9 @@
 use super::{KILL_AGAIN_US, Outcome, Phase, STOP_AT_SHUTDOWN_US};
 use crate::supervise::hands::{Step, Told, Whom};
 use crate::supervise::{JobKind, State, Supervisor, Turn};
-use activator::control::{Event, JobResult, MachineState};
+use activator::control::{Event, Exit, JobResult, MachineState};
 use activator::manifest::{KillMode, UnitId};
-use activator::stage2::{self, Next};
+use activator::stage2::{self, Need, Next};
 
 impl Supervisor<'_> {
     /// A stop job has begun.
@@ -175,7 +175,11 @@ impl Supervisor<'_> {
     /// Removes what must not outlive the run, where there is something. What an instance has is
     /// its own, and nobody comes after it.
     fn clean(&mut self, turn: &mut Turn, unit: UnitId) {
-        let needed = self.manifest.unit(unit).is_some_and(stage2::is_cleaning_needed);
+        let need = self.manifest.unit(unit).map_or(Need::Never, stage2::need_of_cleaning);
+        let by_signal = self.service(unit).is_some_and(|service| {
+            matches!(service.main_exit, Some(Exit::Signal(_) | Exit::Dumped(_)))
+        });
+        let needed = need == Need::Always || (need == Need::Killed && by_signal);
         if !needed || self.slots.owner(unit).is_some() {
             return self.end(turn, unit);
         }

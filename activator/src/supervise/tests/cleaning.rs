@@ -1,7 +1,7 @@
 //! What is removed behind the last process of a service.
 
 use super::*;
-use activator::manifest::Stage2;
+use activator::manifest::{Container, Stage2};
 use activator::stage2::Next;
 
 fn untidy() -> Manifest {
@@ -43,4 +43,20 @@ fn what_takes_too_long_is_not_waited_for() {
     it.tick(late, hands);
     assert!(hands.calls.contains(&Kill(0, Whom::Process(102), libc::SIGKILL)), "{:?}", hands.calls);
     assert_eq!(state(&it, 0), ServiceState::Dead);
+}
+
+#[test]
+fn a_container_is_cleaned_up_after_when_its_runtime_was_killed() {
+    for (exit, cleans) in [(Exit::Code(0), false), (Exit::Code(7), false), (Exit::Signal(9), true)]
+    {
+        let manifest = pair(|spec| spec.container = Some(Container::default()));
+        let hands = &mut Script::default();
+        let mut it = Supervisor::new(&manifest, 0);
+        it.boot(0, hands);
+        it.triggered(1, hands, S, 0);
+        hands.take();
+        it.reaped(2, hands, 101, exit);
+        let cleaner = Spawn(0, Step::Clean(Next::Stop));
+        assert_eq!(hands.take().contains(&cleaner), cleans, "{exit:?}");
+    }
 }
