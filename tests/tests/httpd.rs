@@ -1,5 +1,5 @@
-//! configs/httpd in a VM: one server that takes its socket and one that cannot, fetched with curl
-//! from inside and over vsock from the host; both asleep before and after.
+//! configs/httpd in a VM: a container that takes its socket and one that cannot and has no network,
+//! fetched with curl from inside and over vsock from the host; both asleep before and after.
 
 use rouse_tests::{Appliance, Vm};
 use std::io::{Read, Write};
@@ -16,6 +16,7 @@ fn two_web_servers() {
     lighttpd_takes_its_socket(&vm);
     apache_is_told_who_asks(&vm);
     both_answer_the_host(&vm);
+    nothing_is_published(&vm);
     both_sleep(&vm, 1);
     the_tutorials_second_example(&vm);
 
@@ -24,15 +25,15 @@ fn two_web_servers() {
 
 /// With a shell, and curl to ask from inside.
 fn appliance() -> Appliance {
-    let tools = "\"apache2-bin\", \"socat\", \"dash\", \"busybox\", \"curl\"";
+    let tools = "name = \"httpd\"\npackages = [\"socat\", \"dash\", \"busybox\", \"curl\"]\n";
     Appliance::of_config("httpd")
-        .replace("appliance.toml", "\"apache2-bin\"", tools)
+        .replace("appliance.toml", "name = \"httpd\"\n", tools)
         .with("shell.service", include_str!("../appliances/guest/shell.service"))
         .with("shell.socket", include_str!("../appliances/guest/shell.socket"))
 }
 
 fn both_sleep(vm: &Vm, at_least: u64) {
-    for name in ["httpd.service", "apache.service", "apache-relay.service"] {
+    for name in ["httpd.service", "apache.service", "apache-relay.service", "httpd-host.service"] {
         let sleeps = |vm: &Vm| ["dead", "failed"].contains(&vm.service(name).state.as_str());
         vm.wait_until(&format!("{name} sleeps"), sleeps);
         let starts = vm.service(name).starts;
@@ -78,11 +79,26 @@ fn both_answer_the_host(vm: &Vm) {
     assert!(answer.contains(PAGE) && answer.contains("X-Client: 127.0.0.1"), "{answer}");
 }
 
-/// `systemd-socket-activate -l 8080 ...` with the activator's own tool.
+/// `systemd-socket-activate -l 8080 podman run ...`, with the activator's own tool and crun: the
+/// bundle is the one that httpd.service was started with.
 fn the_tutorials_second_example(vm: &Vm) {
     let answer = vm.shell(
-        "activator activate -l 8082 /usr/sbin/lighttpd -D -f /etc/httpd/lighttpd.conf & \
-         pid=$!; curl -s --retry 20 --retry-connrefused --retry-delay 1 localhost:8082 | busybox head -6; kill $pid; wait",
+        "activator activate -l 8082 crun --root /run/tutorial --cgroup-manager=cgroupfs \
+         run --bundle /run/rouse/bundles/systemd-httpd tutorial & \
+         pid=$!; ls /run/tutorial; \
+         curl -s --retry 20 --retry-connrefused --retry-delay 1 localhost:8082 | busybox head -6; \
+         crun --root /run/tutorial list -q; kill $pid; wait",
     );
     assert!(answer.contains(PAGE), "{answer}");
+    assert!(answer.contains("tutorial"), "{answer}");
+}
+
+/// What the appliance has is in containers: no web server in the guest, no device to reach it by.
+fn nothing_is_published(vm: &Vm) {
+    let found = vm.shell("ls /usr/sbin /sys/class/net");
+    assert!(!found.contains("lighttpd") && !found.contains("apache2"), "{found}");
+    assert!(!found.contains("eth0"), "{found}");
+    // Apache listens on its own loopback, and nowhere else.
+    let guest = vm.shell("curl -s -m 60 localhost:8081 >/dev/null; cat /proc/net/tcp");
+    assert!(!guest.contains(":0050 "), "{guest}");
 }
