@@ -42,6 +42,13 @@ impl Appliance {
         guest
     }
 
+    /// Containers that say what they see, with the guest's shell.
+    pub fn containers() -> Self {
+        let containers = Self::empty();
+        copy(&Self::repository().join("tests/appliances/containers"), containers.path());
+        containers.with_shell()
+    }
+
     /// The podman appliances, with the guest's shell, a user with a Podman of his own, and API
     /// services of other kinds.
     pub fn podman() -> Self {
@@ -49,11 +56,16 @@ impl Appliance {
         for folder in ["configs/podman-ssh", "tests/appliances/podman"] {
             copy(&Self::repository().join(folder), podman.folder.path());
         }
+        podman.with_shell()
+    }
+
+    /// Adds the guest's shell.
+    fn with_shell(self) -> Self {
         for unit in ["shell.socket", "shell.service"] {
             let from = Self::repository().join("tests/appliances/guest").join(unit);
-            std::fs::copy(from, podman.path().join(unit)).unwrap();
+            std::fs::copy(from, self.path().join(unit)).unwrap();
         }
-        podman
+        self
     }
 
     /// One socket, one service, no container: quick to build.
