@@ -3,9 +3,7 @@
 use crate::client::Address;
 use crate::props::Props;
 use crate::room::{Needs, PROGRAMS, Room, SHARED};
-use rouse::config::Config;
-use rouse::finding::Severity;
-use rouse::units::{Architecture, Input, compile};
+use rouse_tests::Units;
 use std::time::Duration;
 
 /// The floor's name in all tables.
@@ -215,31 +213,20 @@ pub(crate) fn manifest(units: &[(String, String)]) -> Vec<u8> {
     for (name, text) in units {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
-    let compiled = compile(&Input {
+    let units = Units {
         folder: folder.path(),
-        packaged: &[],
-        links: &[],
         name: "bench",
-        config: &Config::default(),
-        config_source: None,
         passwd: "root:x:0:0:root:/root:/bin/sh\n",
         group: "root:x:0:\n",
-        architecture: match std::env::consts::ARCH {
-            "aarch64" => Architecture::Aarch64,
-            _ => Architecture::X86_64,
-        },
-        has_file: Some(&|_| true),
-        generator: None,
-    });
-    let errors = compiled.findings.iter().filter(|it| it.severity == Severity::Error);
-    let errors: Vec<_> = errors.map(|it| &it.message).collect();
-    assert!(errors.is_empty(), "{errors:?}");
-    let manifest = activator::manifest::Manifest {
-        name: "bench".into(),
-        units: compiled.units,
-        ..Default::default()
+        packaged: &[],
+        links: &[],
+        enable: &[],
+        has_file: &|_| true,
     };
-    manifest.encode()
+    match units.compile() {
+        Ok(manifest) => manifest.encode(),
+        Err(errors) => panic!("{:?}", errors.iter().map(|it| &it.message).collect::<Vec<_>>()),
+    }
 }
 
 fn systemd(room: &Room, at: &Address, accept: Accept) -> Vec<String> {

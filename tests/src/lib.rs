@@ -18,6 +18,7 @@ pub mod podman;
 mod programs;
 mod skipped;
 mod tools;
+mod units;
 mod vm;
 
 pub use architecture::{foreign, sizes};
@@ -28,4 +29,5 @@ pub use mirror::{Fault, Mirror, packages};
 pub use programs::{build_activator, programs};
 pub use skipped::skipped;
 pub use tools::{debian, debian_command, debian_path, socat};
+pub use units::Units;
 pub use vm::{Appliance, Vm, feed};

@@ -1,15 +1,13 @@
 //! Packages as a file tree, and a daemon's units compiled with those that lie in it.
 
 use super::daemon::{Daemon, Group};
-use crate::command;
+use crate::{Units, command};
 use activator::manifest::Manifest;
 use rouse::cache::Cache;
-use rouse::config::Config;
 use rouse::debian::architecture::Architecture as Debians;
 use rouse::debian::tools::{self, Freshness};
 use rouse::debian::{Debian, Error};
-use rouse::finding::Severity;
-use rouse::units::{Architecture, Input, compile};
+use rouse::finding::Finding;
 use std::path::{Path, PathBuf};
 
 /// Accounts of all daemons, with the numbers that their packages' scripts might give them.
@@ -60,33 +58,20 @@ pub fn compiled(daemon: &Daemon, tree: &Path) -> Result<Manifest, String> {
         tree.join(path.trim_start_matches('/')).symlink_metadata().is_ok()
             || daemon.files.iter().any(|(file, ..)| file == path)
     };
-    let config = Config { enable: daemon.enable.clone(), ..Config::default() };
-    let compiled = compile(&Input {
+    let units = Units {
         folder: folder.path(),
-        packaged: &packaged,
-        links: &links,
         name: HOST_NAME,
-        config: &config,
-        config_source: None,
         passwd: PASSWD,
         group: GROUP,
-        architecture: match std::env::consts::ARCH {
-            "aarch64" => Architecture::Aarch64,
-            _ => Architecture::X86_64,
-        },
-        has_file: Some(&has_file),
-        generator: None,
-    });
-    let errors = compiled.findings.iter().filter(|it| it.severity == Severity::Error);
-    let errors: Vec<String> = errors
-        .map(|it| format!("{} ({})", it.message, it.help.as_deref().unwrap_or_default()))
-        .collect();
-    match errors.is_empty() {
-        true => {
-            Ok(Manifest { name: HOST_NAME.into(), units: compiled.units, ..Manifest::default() })
-        }
-        false => Err(errors.join("\n")),
-    }
+        packaged: &packaged,
+        links: &links,
+        enable: &daemon.enable,
+        has_file: &has_file,
+    };
+    units.compile().map_err(|errors| {
+        let text = |it: &Finding| format!("{} ({})", it.message, it.help.as_deref().unwrap_or(""));
+        errors.iter().map(text).collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// Unit files below a folder of a tree, and links among them: paths without the first `/`.

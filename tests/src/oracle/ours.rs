@@ -2,10 +2,8 @@
 
 use super::case::{Case, PROBE};
 use super::stage::{GROUP, HOST_NAME, PASSWD};
+use crate::Units;
 use activator::manifest::Manifest;
-use rouse::config::Config;
-use rouse::finding::Severity;
-use rouse::units::{Architecture, Compiled, Input, compile};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -24,46 +22,33 @@ pub fn compile_all(cases: &[Case]) -> Ours {
     for case in cases {
         let own = tempfile::tempdir().unwrap();
         case.write_units(own.path());
-        let wrong = errors(&compile_folder(own.path()));
-        match wrong.is_empty() {
-            true => case.write_units(all.path()),
-            false => drop(refused.insert(case.name.clone(), wrong)),
+        match compile_folder(own.path()) {
+            Ok(_) => case.write_units(all.path()),
+            Err(wrong) => drop(refused.insert(case.name.clone(), wrong)),
         }
     }
-    let compiled = compile_folder(all.path());
-    let wrong = errors(&compiled);
-    assert!(wrong.is_empty(), "each by itself is right, but all together: {wrong:#?}");
-    let manifest =
-        Manifest { name: HOST_NAME.into(), units: compiled.units, ..Manifest::default() };
+    let manifest = compile_folder(all.path())
+        .unwrap_or_else(|wrong| panic!("each by itself is right, but all together: {wrong:#?}"));
     Ours { manifest, refused }
 }
 
-fn errors(compiled: &Compiled) -> Vec<String> {
-    let errors = compiled.findings.iter().filter(|it| it.severity == Severity::Error);
-    errors.map(|finding| finding.message.clone()).collect()
-}
-
-fn compile_folder(folder: &Path) -> Compiled {
+/// The error is what the compiler says.
+fn compile_folder(folder: &Path) -> Result<Manifest, Vec<String>> {
     // The namespaces have this machine's /usr, and nothing else of it.
     let has_file = |path: &str| {
         path == PROBE
             || ["/usr/", "/bin/", "/sbin/"].iter().any(|below| path.starts_with(below))
                 && Path::new(path).exists()
     };
-    compile(&Input {
+    let units = Units {
         folder,
-        packaged: &[],
-        links: &[],
         name: HOST_NAME,
-        config: &Config::default(),
-        config_source: None,
         passwd: PASSWD,
         group: GROUP,
-        architecture: match std::env::consts::ARCH {
-            "aarch64" => Architecture::Aarch64,
-            _ => Architecture::X86_64,
-        },
-        has_file: Some(&has_file),
-        generator: None,
-    })
+        packaged: &[],
+        links: &[],
+        enable: &[],
+        has_file: &has_file,
+    };
+    units.compile().map_err(|errors| errors.into_iter().map(|it| it.message).collect())
 }

@@ -5,7 +5,7 @@
 use super::command::PODMAN;
 use super::container::Maker;
 use super::lines::Text;
-use crate::units::value::{self, Expected};
+use crate::units::value::{self, Expected, duration};
 use activator::manifest::{Command, HealthCheck, OnUnhealthy, Probe, StartupCheck};
 
 /// `--health-interval` and `--health-timeout` by default, in seconds.
@@ -34,7 +34,7 @@ pub(super) fn of(maker: &mut Maker<'_>) -> Option<HealthCheck> {
     };
     let time = |maker: &mut Maker<'_>, key: &str, default: u64| {
         let text = maker.lines.last(key)?;
-        match duration(&text.text) {
+        match duration::microseconds(&text.text) {
             Some(time) => Some(time),
             None => {
                 wrong(maker, key, &text);
@@ -77,52 +77,4 @@ pub(super) fn of(maker: &mut Maker<'_>) -> Option<HealthCheck> {
 fn wrong(maker: &mut Maker<'_>, key: &str, text: &Text) {
     let expected = "a time such as `30s` or `1m30s`, or `disable`";
     maker.lines.wrong(key, text, &Expected::Other(expected));
-}
-
-/// A time as Go writes it, in microseconds; `disable` is 0, which is never.
-fn duration(text: &str) -> Option<u64> {
-    if text == "disable" || text == "0" {
-        return Some(0);
-    }
-    let mut sum = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "us" | "µs" => 1.0,
-            "ms" => 1e3,
-            "s" => 1e6,
-            "m" => 60e6,
-            "h" => 3600e6,
-            _ => return None,
-        };
-        sum += number * unit;
-        rest = &rest[end..];
-    }
-    (1.0..1e18).contains(&sum).then_some(sum as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_gos() {
-        for (text, time) in [
-            ("30s", Some(30_000_000)),
-            ("1m30s", Some(90_000_000)),
-            ("1.5h", Some(5_400_000_000)),
-            ("500ms", Some(500_000)),
-            ("disable", Some(0)),
-            ("30", None),
-            ("", None),
-            ("5 s", None),
-            ("s", None),
-        ] {
-            assert_eq!(duration(text), time, "{text}");
-        }
-    }
 }

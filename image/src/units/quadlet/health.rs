@@ -3,6 +3,7 @@
 use crate::container::{Container, Health, Notify, Written};
 use crate::finding::Finding;
 use crate::units::syntax::shorten;
+use crate::units::value::duration;
 use activator::manifest::{Command, HealthCheck, OnUnhealthy, Probe, StartupCheck};
 
 /// Between two checks, and how long one may take: 30 s.
@@ -71,10 +72,7 @@ impl Reader<'_> {
     /// A time as Go writes it, in microseconds; `disable` is 0.
     fn time(&mut self, written: &Option<Written>, key: &str, default: u64) -> u64 {
         let Some(written) = written else { return default };
-        if written.text == "disable" {
-            return 0;
-        }
-        duration(&written.text).unwrap_or_else(|| {
+        duration::microseconds(&written.text).unwrap_or_else(|| {
             self.wrong(written, key, "a time such as `30s`, `1m30s` or `500ms`");
             default
         })
@@ -161,55 +159,9 @@ fn words(text: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Go's `time.ParseDuration` in microseconds: `1h30m`, `1.5s`, `500ms`, `0`.
-fn duration(text: &str) -> Option<u64> {
-    const UNITS: [(&str, f64); 7] = [
-        ("ns", 1e-3),
-        ("us", 1.0),
-        ("µs", 1.0),
-        ("ms", 1e3),
-        ("s", 1e6),
-        ("m", 60e6),
-        ("h", 3600e6),
-    ];
-    if text == "0" {
-        return Some(0);
-    }
-    let mut rest = text;
-    let mut sum = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let (_, unit) = UNITS.iter().find(|(name, _)| *name == &rest[..end])?;
-        sum += number * unit;
-        rest = &rest[end..];
-    }
-    // A time beyond centuries is none.
-    (!text.is_empty() && sum < 1e16).then_some(sum as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_gos() {
-        for (text, expected) in [
-            ("30s", Some(30_000_000)),
-            ("1m30s", Some(90_000_000)),
-            ("1.5s", Some(1_500_000)),
-            ("500ms", Some(500_000)),
-            ("0", Some(0)),
-            ("30", None),
-            ("", None),
-            ("s", None),
-            ("-1s", None),
-        ] {
-            assert_eq!(duration(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn commands_are_podmans() {

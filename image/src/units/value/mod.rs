@@ -2,6 +2,7 @@
 
 pub(crate) mod base64;
 pub(crate) mod capability;
+pub(crate) mod duration;
 pub(crate) mod errno;
 pub(crate) mod exit;
 pub(crate) mod signal;
