@@ -115,6 +115,8 @@ pub struct Vm {
     pub memory: u32,
     /// Virtual processors, 1 to 64.
     pub cpus: u32,
+    /// The main board.
+    pub machine: Machine,
     /// Has the guest's kernel unpack itself to a random address. Without, QEMU starts the unpacked
     /// kernel, and the boot takes a quarter to a third less processor time where no KVM is. x86_64 only:
     /// Debian's arm64 kernel has nothing to unpack, and goes to a random address either way.
@@ -123,8 +125,20 @@ pub struct Vm {
 
 impl Default for Vm {
     fn default() -> Self {
-        Self { memory: 256, cpus: 1, kaslr: false }
+        Self { memory: 256, cpus: 1, machine: Machine::Standard, kaslr: false }
     }
+}
+
+/// The virtual machine's main board.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Machine {
+    /// QEMU's q35 on x86_64, its virt on aarch64.
+    #[default]
+    Standard,
+    /// QEMU's microvm on x86_64, a board without a PC's old parts, whose kernel unpacks itself as with
+    /// `kaslr`; on aarch64 virt, which has none.
+    Microvm,
 }
 
 /// Where packages come from.

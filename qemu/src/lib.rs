@@ -22,6 +22,7 @@ pub mod process;
 pub mod publish;
 pub mod registry;
 pub mod splice;
+mod tsc;
 pub mod vhost;
 pub mod vm;
 pub mod vsock;

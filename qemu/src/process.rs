@@ -202,7 +202,7 @@ impl std::fmt::Display for Failure {
 mod tests {
     use super::*;
     use crate::emulator::{Emulator, Version};
-    use crate::machine::{Arch, Hardware};
+    use crate::machine::{Arch, Board, Hardware};
     use crate::publish::Publish;
 
     #[test]
@@ -213,6 +213,7 @@ mod tests {
             appliance: "configs/echo".into(),
             hardware: Hardware {
                 arch: Arch::X86_64,
+                board: Board::Standard,
                 memory: 256,
                 cpus: 1,
                 kernel: "/boot/vmlinuz".into(),

@@ -4,7 +4,7 @@
 //! test, the VM's process, and QEMU.
 
 use rouse_qemu::emulator::{Emulator, Version};
-use rouse_qemu::machine::{Arch, Hardware};
+use rouse_qemu::machine::{Arch, Board, Hardware};
 use rouse_qemu::process;
 use rouse_qemu::publish::{HostAddress, Publish};
 use rouse_qemu::registry::{Entry, Registry, Stage};
@@ -103,6 +103,7 @@ impl Test {
             appliance: self.folder.path().into(),
             hardware: Hardware {
                 arch: Arch::X86_64,
+                board: Board::Standard,
                 memory: 256,
                 cpus: 1,
                 kernel: self.folder.path().join("vmlinuz"),

@@ -81,6 +81,12 @@ impl Appliance {
             )
     }
 
+    /// The same on QEMU's microvm.
+    pub fn on_a_microvm(self) -> Self {
+        let config = std::fs::read_to_string(self.path().join("appliance.toml")).unwrap();
+        self.with("appliance.toml", &(config + "\n[vm]\nmachine = \"microvm\"\n"))
+    }
+
     /// An empty folder.
     pub fn empty() -> Self {
         Self { folder: tempfile::Builder::new().prefix("appliance").tempdir().unwrap() }

@@ -30,23 +30,31 @@ enum Extent {
 
 #[test]
 fn the_echo_appliance() {
-    echo_appliance(std::env::consts::ARCH, Extent::Whole);
+    echo_appliance(&Appliance::guest(), std::env::consts::ARCH, Extent::Whole);
+}
+
+/// The same guest on QEMU's smallest board, which only x86_64 has.
+#[test]
+fn the_echo_appliance_on_a_microvm() {
+    let whole = count("ROUSE_TEST_MICROVM_WHOLE", 0) > 0;
+    let extent = if whole { Extent::Whole } else { Extent::Core };
+    echo_appliance(&Appliance::guest().on_a_microvm(), "x86_64", extent);
 }
 
 #[test]
 fn the_echo_appliance_of_the_other_architecture() {
     let Some(architecture) = foreign() else { return };
     let whole = count("ROUSE_TEST_FOREIGN_WHOLE", 0) > 0;
-    echo_appliance(architecture, if whole { Extent::Whole } else { Extent::Core });
+    let extent = if whole { Extent::Whole } else { Extent::Core };
+    echo_appliance(&Appliance::guest(), architecture, extent);
 }
 
-fn echo_appliance(architecture: &str, extent: Extent) {
+fn echo_appliance(appliance: &Appliance, architecture: &str, extent: Extent) {
     let sockets = tempfile::Builder::new().prefix("pub").tempdir_in("/tmp").unwrap();
     let published = sockets.path().join("echo.sock");
-    let appliance = Appliance::guest();
     let publish = format!("{}=3000", published.display());
     let more = ["--arch", architecture, "--publish", &publish, "--publish", "127.0.0.1:0=3000"];
-    let vm = Vm::start(&appliance, "guest", &more);
+    let vm = Vm::start(appliance, "guest", &more);
     println!("{}", vm.announced);
     assert_eq!(vm.shell("busybox uname -m").trim(), architecture);
 
@@ -70,9 +78,9 @@ fn echo_appliance(architecture: &str, extent: Extent) {
         units_can_be_started_stopped_and_restarted(&vm);
         logs_are_kept_and_followed(&vm);
     }
-    a_users_units_are_the_users(&vm, &appliance);
+    a_users_units_are_the_users(&vm, appliance);
     nobody_gets_in_without_the_token(&vm);
-    it_takes_its_units_anew_without_a_boot(&vm, &appliance, &published);
+    it_takes_its_units_anew_without_a_boot(&vm, appliance, &published);
     chores(&vm);
 
     assert_eq!(vm.poweroff(), 0, "rouse run ends with the guest");

@@ -7,6 +7,7 @@ use crate::appliance::Appliance;
 use crate::build;
 use crate::cache::Cache;
 use crate::command_line::{Arch, Run};
+use crate::config;
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
 use crate::output::description::Description;
 use crate::vmlinux::{self, VmlinuxError};
@@ -110,6 +111,10 @@ fn spec(
         appliance: std::path::absolute(&appliance.folder).unwrap_or(appliance.folder.clone()),
         hardware: Hardware {
             arch: machine,
+            board: match appliance.config.vm.machine {
+                config::Machine::Standard => machine::Board::Standard,
+                config::Machine::Microvm => machine::Board::Microvm,
+            },
             memory: appliance.config.vm.memory,
             cpus: appliance.config.vm.cpus,
             kernel: kernel(appliance, arch, built, &cache)?,
@@ -138,7 +143,10 @@ fn kernel(
     cache: &Cache,
 ) -> Result<PathBuf, Failure> {
     let packed = built.folder.join(output::KERNEL);
-    if appliance.config.vm.kaslr || arch != Arch::X86_64 {
+    // QEMU loads the initramfs of an unpacked kernel to the end of memory, and keeps clear of the
+    // firmware's ACPI tables there on other boards than this one.
+    let is_microvm = appliance.config.vm.machine == config::Machine::Microvm;
+    if appliance.config.vm.kaslr || is_microvm || arch != Arch::X86_64 {
         return Ok(packed);
     }
     let image = Description::read(&built.folder);

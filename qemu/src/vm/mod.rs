@@ -22,11 +22,13 @@ pub use event::{Blame, Event, Failure, Outcome};
 use crate::accelerator::{Accelerator, Choice, Memory};
 use crate::connect::Route;
 use crate::emulator::Emulator;
-use crate::machine::{Arch, Disk, DiskAccess, FwCfg, FwCfgContent, Hardware, Machine, VsockDevice};
+use crate::machine::{
+    Arch, Board, Disk, DiskAccess, FwCfg, FwCfgContent, Hardware, Machine, VsockDevice,
+};
 use crate::publish::{self, HostAddress, Publish};
 use crate::registry::{Claim, Entry, Folder, Registry, Stage, VsockKind, Wanted, replace_file};
 use crate::watch::{End, Fallback, Watch};
-use crate::{vhost, vsock};
+use crate::{tsc, vhost, vsock};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -337,6 +339,7 @@ fn machine(spec: &Spec, folder: &Folder, cid: u32, vsock: VsockKind) -> Machine 
         },
         console: folder.console(),
         monitor: folder.monitor(),
+        tsc_khz: (spec.hardware.board == Board::Microvm).then(tsc::frequency),
     }
 }
 
