@@ -14,7 +14,6 @@ use crate::control::{
 };
 use crate::exit;
 use crate::json;
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -143,7 +142,10 @@ pub fn describe(status: &Status) -> String {
     let mut text = format!("{}: {}, up {up}, activator {memory}\n", status.name, status.state);
     let sockets = status.sockets.iter().map(|socket| &socket.user);
     let services = status.services.iter().map(|service| &service.user);
-    for user in sockets.chain(services).collect::<BTreeSet<_>>() {
+    let mut users: Vec<&Option<String>> = sockets.chain(services).collect();
+    users.sort();
+    users.dedup();
+    for user in users {
         if let Some(user) = user {
             let _ = write!(text, "\nuser {user}\n");
         }

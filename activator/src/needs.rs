@@ -12,7 +12,6 @@ use crate::control::Unfit;
 use crate::exit;
 use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
 use crate::stage2::{List, template};
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -69,10 +68,14 @@ pub fn check(root: &Path, old: Option<&Manifest>, new: &Manifest) -> Result<(), 
     if !chores.is_empty() {
         return Err(Unfit::NeedsBoot(chores));
     }
-    let lacking: BTreeSet<String> =
-        new.units.iter().flat_map(|unit| lacking(root, new, unit)).collect();
-    if !lacking.is_empty() {
-        return Err(Unfit::Lacks(lacking.into_iter().collect()));
+    let mut all = vec![];
+    for unit in &new.units {
+        all.extend(lacking(root, new, unit));
+    }
+    all.sort();
+    all.dedup();
+    if !all.is_empty() {
+        return Err(Unfit::Lacks(all));
     }
     Ok(())
 }

@@ -73,6 +73,11 @@ pub fn from_bytes<T: Take>(bytes: &[u8]) -> Result<T, Fault> {
     reader.end().map(|()| value)
 }
 
+/// Another one of the value, without the code that a `Clone` of a large type takes.
+pub fn copy<T: Put + Take>(value: &T) -> T {
+    T::take(&mut Reader::new(&to_vec(value)))
+}
+
 /// The bytes are not what the type says: they end too early, or there are more, or a length, an
 /// enum or a text makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

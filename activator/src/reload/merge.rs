@@ -8,7 +8,7 @@
 //! in it any more: its fd goes over to that unit ([`super::listeners`]), and so does the node.
 
 use activator::manifest::{Lingering, Manifest, Owner, Unit, UnitId, UnitKind};
-use std::collections::{BTreeMap, BTreeSet};
+use activator::wire;
 
 /// The manifest that is in force after a reload.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,19 +39,21 @@ pub(crate) fn merge(old: &Manifest, new: Manifest, alive: impl Fn(usize) -> bool
     let leaving = leaving(old, &new, alive);
     let users = users(old, &new, &leaving);
     // All units by their keys, which is the order of a manifest: no user comes first.
-    let mut units: BTreeMap<(Option<String>, String), Indices> = BTreeMap::new();
-    let owned = |(user, name): Key| (user.map(str::to_owned), name.to_owned());
-    for (index, unit) in new.units.iter().enumerate() {
-        units.entry(owned(key(&new, unit))).or_default().1 = Some(index);
-    }
+    let news = new.units.iter().enumerate();
+    let mut units: Vec<(Key, Indices)> =
+        news.map(|(index, unit)| (key(&new, unit), (None, Some(index)))).collect();
     for (index, unit) in old.units.iter().enumerate() {
-        let key = owned(key(old, unit));
-        if leaving.contains_key(&index) || units.contains_key(&key) {
-            units.entry(key).or_default().0 = Some(index);
+        let key = key(old, unit);
+        match units.binary_search_by(|(other, _)| other.cmp(&key)) {
+            Ok(at) => units[at].1.0 = Some(index),
+            Err(at) if place(&leaving, index).is_ok() => {
+                units.insert(at, (key, (Some(index), None)));
+            }
+            Err(_) => {}
         }
     }
     let (mut from_old, mut from_new) = (vec![None; old.units.len()], vec![None; new.units.len()]);
-    for (at, (before, after)) in units.values().enumerate() {
+    for (at, (_, (before, after))) in units.iter().enumerate() {
         let id = u16::try_from(at).ok().map(UnitId);
         if let Some(entry) = before.and_then(|index| from_old.get_mut(index)) {
             *entry = id;
@@ -67,20 +69,20 @@ pub(crate) fn merge(old: &Manifest, new: Manifest, alive: impl Fn(usize) -> bool
         };
         let mut unit = match (after, before) {
             (Some(index), _) => {
-                let mut unit = new.units[*index].clone();
+                let mut unit = wire::copy(&new.units[*index]);
                 renumber(&mut unit, &from_new);
                 unit
             }
             (None, Some(index)) => {
-                let mut unit = leaving[index].clone();
+                let Ok(at) = place(&leaving, *index) else { continue };
+                let mut unit = wire::copy(&leaving[at].1);
                 renumber(&mut unit, &from_old);
                 unit.start_at_boot = false;
                 unit
             }
             (None, None) => continue,
         };
-        let at = |name: &String| users.binary_search_by(|user| user.name.cmp(name)).ok();
-        unit.owner = user.as_ref().and_then(at).and_then(|at| u16::try_from(at).ok());
+        unit.owner = user.and_then(|name| owner(&users, name));
         merged.manifest.units.push(unit);
         merged.before.push(*before);
         merged.leaves.push(after.is_none());
@@ -89,20 +91,44 @@ pub(crate) fn merge(old: &Manifest, new: Manifest, alive: impl Fn(usize) -> bool
     merged
 }
 
-/// The units of the old manifest that stay for a while, by their index, as far as they stay.
-fn leaving(old: &Manifest, new: &Manifest, alive: impl Fn(usize) -> bool) -> BTreeMap<usize, Unit> {
-    let names: BTreeSet<Key> = new.units.iter().map(|unit| key(new, unit)).collect();
+fn owner(users: &[Lingering], name: &str) -> Option<u16> {
+    let at = users.binary_search_by(|user| user.name.as_str().cmp(name)).ok()?;
+    u16::try_from(at).ok()
+}
+
+/// Whether a manifest has the unit of another one.
+fn has(manifest: &Manifest, (user, name): Key) -> bool {
+    let owner = match user {
+        Some(user) => match owner(&manifest.users, user) {
+            Some(owner) => Some(owner),
+            None => return false,
+        },
+        None => None,
+    };
+    manifest.find_of(owner, name).is_some()
+}
+
+/// Units by their index in the old manifest, which is their order.
+type Leaving = Vec<(usize, Unit)>;
+
+/// Where a unit is among them, or where it would be.
+fn place(leaving: &Leaving, index: usize) -> Result<usize, usize> {
+    leaving.binary_search_by(|(other, _)| other.cmp(&index))
+}
+
+/// The units of the old manifest that stay for a while, as far as they stay.
+fn leaving(old: &Manifest, new: &Manifest, alive: impl Fn(usize) -> bool) -> Leaving {
     let addresses = new.units.iter().flat_map(|unit| match &unit.kind {
         UnitKind::Socket(socket) => &socket.listeners[..],
         _ => &[],
     });
     let addresses: Vec<_> = addresses.collect();
-    let mut leaving = BTreeMap::new();
+    let mut leaving = vec![];
     for (index, unit) in old.units.iter().enumerate() {
-        if names.contains(&key(old, unit)) || !alive(index) {
+        if has(new, key(old, unit)) || !alive(index) {
             continue;
         }
-        let mut unit = unit.clone();
+        let mut unit = wire::copy(unit);
         if let UnitKind::Socket(socket) = &mut unit.kind {
             socket.listeners.retain(|listener| !addresses.contains(&listener));
             if socket.listeners.is_empty() {
@@ -111,28 +137,31 @@ fn leaving(old: &Manifest, new: &Manifest, alive: impl Fn(usize) -> bool) -> BTr
             // Its service stays too, even if it is down: a socket without one there is not.
             let service = socket.service.index();
             if let Some(spec) = old.units.get(service)
-                && !names.contains(&key(old, spec))
+                && !has(new, key(old, spec))
+                && let Err(at) = place(&leaving, service)
             {
-                leaving.entry(service).or_insert_with(|| spec.clone());
+                leaving.insert(at, (service, wire::copy(spec)));
             }
         }
-        leaving.insert(index, unit);
+        match place(&leaving, index) {
+            Ok(at) => leaving[at].1 = unit,
+            Err(at) => leaving.insert(at, (index, unit)),
+        }
     }
     leaving
 }
 
 /// The users of both, as far as they have units; sorted by name, the new ones' entries first.
-fn users(old: &Manifest, new: &Manifest, leaving: &BTreeMap<usize, Unit>) -> Vec<Lingering> {
-    let mut users = new.users.clone();
-    for unit in leaving.values() {
+fn users(old: &Manifest, new: &Manifest, leaving: &Leaving) -> Vec<Lingering> {
+    let mut users = wire::copy(&new.users);
+    for (_, unit) in leaving {
         let user = unit.owner.and_then(|owner| old.users.get(usize::from(owner)));
         if let Some(user) = user
-            && !users.iter().any(|other| other.name == user.name)
+            && let Err(at) = users.binary_search_by(|other| other.name.cmp(&user.name))
         {
-            users.push(user.clone());
+            users.insert(at, wire::copy(user));
         }
     }
-    users.sort_by(|a, b| a.name.cmp(&b.name));
     users
 }
 

@@ -51,6 +51,7 @@ use crate::sys;
 use activator::control::Report;
 use activator::exit;
 use activator::manifest::{Manifest, UnitId};
+use activator::wire;
 pub(crate) use exec::TAKE_OVER;
 use exec::{Errand, Turn, execute};
 use fd::Arriving;
@@ -140,14 +141,14 @@ fn begin(
     let taken = new.is_some();
     let said = |what: &str, errno: Errno| format!("failed to {what}: {errno}");
     let known = if known { listeners::Known::Fully } else { listeners::Known::Not };
-    let mut prepared = prepare(arrived, old, known, new.unwrap_or_else(|| old.clone()));
+    let mut prepared = prepare(arrived, old, known, new.unwrap_or_else(|| wire::copy(old)));
     let bytes = prepared.manifest.encode();
     // An index that is wrong would be a bug of ours; better seen here than in the tables.
     let manifest = Manifest::decode(&bytes).map_err(|error| error.to_string())?;
     let manifest: &'static Manifest = Box::leak(Box::new(manifest));
     boot::note_disks(&manifest.boot.disks);
     let copy = keep(&bytes).map_err(|errno| said("keep the manifest", errno))?;
-    let mut place = arrived.place.clone();
+    let mut place = wire::copy(&arrived.place);
     let program = if turn == Turn::Forth { arrived.program } else { Program::Same };
     if taken {
         renew(&mut place, program, &bytes, &copy, log)?;

@@ -13,7 +13,7 @@ use crate::supervise::{self, Fate};
 use activator::manifest::{
     Address, Lingering, Listener, Manifest, Service, ServiceKind, Socket, Unit, UnitId, UnitKind,
 };
-use std::collections::BTreeMap;
+use activator::wire;
 
 /// What goes on.
 pub(crate) struct Prepared {
@@ -83,7 +83,8 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
     let slots = Slots::new(&merged.manifest);
     for (unit, slot) in slots.iter() {
         let position = unit.index() - slots.of(slot.socket).start;
-        let instance = instances.get(&(slot.socket, position)).copied();
+        let here = |(place, _): &&(_, _)| *place == (slot.socket, position);
+        let instance = instances.iter().find(here).map(|(_, instance)| *instance);
         let template = merged.manifest.unit(slot.template).map(|unit| &unit.kind);
         kept.units.push(instance.map_or_else(KeptUnit::default, |instance| KeptUnit {
             notify: instance.notify,
@@ -102,11 +103,8 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
 
 /// The instances that run, by socket unit and position. They keep their positions, so a limit
 /// that is lower than before is in force when the highest have gone.
-fn instances<'a>(
-    arrived: &'a Arrived,
-    manifest: &mut Manifest,
-) -> BTreeMap<(UnitId, usize), &'a In> {
-    let mut instances = BTreeMap::new();
+fn instances<'a>(arrived: &'a Arrived, manifest: &mut Manifest) -> Vec<((UnitId, usize), &'a In)> {
+    let mut instances = vec![];
     for instance in &arrived.units {
         let Some(position) = instance.slot else { continue };
         let owner = instance.owner.as_deref();
@@ -120,7 +118,7 @@ fn instances<'a>(
         {
             let least = u32::try_from(position.saturating_add(1)).unwrap_or(u32::MAX);
             accept.max_connections = accept.max_connections.max(least);
-            instances.insert((id(index), position), instance);
+            instances.push(((id(index), position), instance));
         }
     }
     instances
@@ -171,7 +169,7 @@ pub(crate) fn sketch(arrived: &Arrived) -> Manifest {
     let unit = |unit: &In| {
         let listener = |open: &Open<Address, Arriving>| Listener {
             kind: open.kind,
-            address: open.address.clone(),
+            address: wire::copy(&open.address),
         };
         let kind = match unit.name.rsplit('.').next() {
             Some("service") => {

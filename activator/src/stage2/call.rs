@@ -1,8 +1,9 @@
 //! How PID 1 calls stage 2: which command of which unit of which manifest.
 
 use super::MANIFEST_VARIABLE;
-use super::error::Error;
+use super::error::{Error, Failed};
 use crate::manifest::{Command, Execution, Lingering, Manifest, Unit, UnitId, UnitKind};
+use crate::wire;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -106,10 +107,10 @@ pub(super) fn find_unit(manifest: &Manifest, argument: &str) -> Option<UnitId> {
 }
 
 /// The manifest that [`MANIFEST_VARIABLE`] names.
-pub(super) fn read_manifest() -> Result<Manifest, Error> {
-    let path = PathBuf::from(std::env::var_os(MANIFEST_VARIABLE).ok_or(Error::Usage)?);
-    let bytes = std::fs::read(&path).map_err(|error| Error::File("read", path.clone(), error))?;
-    Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error))
+pub(super) fn read_manifest() -> Result<Manifest, Failed> {
+    let path = PathBuf::from(std::env::var_os(MANIFEST_VARIABLE).ok_or_else(Failed::usage)?);
+    let bytes = std::fs::read(&path).map_err(|error| Failed::file("read", &path, error))?;
+    Manifest::decode(&bytes).map_err(|error| Error::Manifest(path, error).into())
 }
 
 /// A unit of the manifest, with the instance's name filled in.
@@ -122,15 +123,15 @@ pub(super) struct Subject {
 
 impl Subject {
     /// Finds it. The instance is that of [`INSTANCE_VARIABLE`].
-    pub(super) fn find(argument: &str) -> Result<Self, Error> {
+    pub(super) fn find(argument: &str) -> Result<Self, Failed> {
         let instance = std::env::var(INSTANCE_VARIABLE).ok();
         Self::of(read_manifest()?, argument, instance.as_deref())
     }
 
-    fn of(manifest: Manifest, argument: &str, instance: Option<&str>) -> Result<Self, Error> {
+    fn of(manifest: Manifest, argument: &str, instance: Option<&str>) -> Result<Self, Failed> {
         let missing = || Error::NoCommand(argument.to_owned());
         let id = find_unit(&manifest, argument).ok_or_else(missing)?;
-        let mut unit = manifest.unit(id).ok_or_else(missing)?.clone();
+        let mut unit = wire::copy(manifest.unit(id).ok_or_else(missing)?);
         if let Some(instance) = instance {
             super::instance::fill(&mut unit, instance);
         }
@@ -174,14 +175,15 @@ pub(super) struct Call {
 
 impl Call {
     /// Of the arguments behind `exec`.
-    pub(super) fn parse(arguments: &[OsString]) -> Result<Self, Error> {
-        let [unit, list, index] = arguments else { return Err(Error::Usage) };
-        let text = |argument: &OsString| argument.to_str().map(str::to_owned).ok_or(Error::Usage);
+    pub(super) fn parse(arguments: &[OsString]) -> Result<Self, Failed> {
+        let [unit, list, index] = arguments else { return Err(Failed::usage()) };
+        let text =
+            |argument: &OsString| argument.to_str().map(str::to_owned).ok_or_else(Failed::usage);
         let (unit, list, index) = (text(unit)?, text(list)?, text(index)?);
-        let list = List::ALL.into_iter().find(|it| it.name() == list).ok_or(Error::Usage)?;
-        let index: usize = index.parse().map_err(|_| Error::Usage)?;
+        let list = List::ALL.into_iter().find(|it| it.name() == list).ok_or_else(Failed::usage)?;
+        let index: usize = index.parse().map_err(|_| Failed::usage())?;
         let subject = Subject::find(&unit)?;
-        let command = list.of(&subject.unit).get(index).cloned();
+        let command = list.of(&subject.unit).get(index).map(wire::copy);
         let command = command.ok_or(Error::NoCommand(unit))?;
         Ok(Self { subject, list, index, command })
     }

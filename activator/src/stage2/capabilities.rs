@@ -1,7 +1,7 @@
 //! Capabilities and secure bits, capabilities(7): the bounding set before the change of user,
 //! ambient capabilities kept over it.
 
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use crate::manifest::{Sandbox, Stage2};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities_secure_bits,
@@ -36,7 +36,7 @@ impl Capabilities {
     }
 
     /// Before the change of user.
-    pub(super) fn begin(&self) -> Result<(), Error> {
+    pub(super) fn begin(&self) -> Result<(), Failed> {
         if let Some(keep) = self.bounding {
             drop_from_bounding(keep).at(Stage::Capabilities, || "drop capabilities".into())?;
         }
@@ -48,7 +48,7 @@ impl Capabilities {
     }
 
     /// After it.
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    pub(super) fn finish(&self) -> Result<(), Failed> {
         if !self.needs_any() {
             return Ok(());
         }

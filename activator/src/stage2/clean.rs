@@ -3,7 +3,7 @@
 //! service is to find (`RuntimeDirectoryPreserve=`, `PrivateTmp=`).
 
 use super::call::Subject;
-use super::error::Error;
+use super::error::Failed;
 use super::{container, credentials, directories, mounts, say, sys};
 use crate::manifest::{Unit, UnitKind};
 use std::ffi::OsString;
@@ -70,10 +70,10 @@ fn pid_file(kind: &UnitKind) -> Option<&str> {
 }
 
 /// Goes on over what cannot be removed, with a line for each.
-pub(super) fn run(arguments: &[OsString]) -> Result<(), Error> {
-    let [unit, next] = arguments else { return Err(Error::Usage) };
+pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
+    let [unit, next] = arguments else { return Err(Failed::usage()) };
     let next = [Next::Stop, Next::Restart].into_iter().find(|it| next == it.name());
-    let (Some(unit), Some(next)) = (unit.to_str(), next) else { return Err(Error::Usage) };
+    let (Some(unit), Some(next)) = (unit.to_str(), next) else { return Err(Failed::usage()) };
     let subject = Subject::find(unit)?;
     let mut troubles = vec![];
     if let Some(path) = pid_file(&subject.unit.kind) {

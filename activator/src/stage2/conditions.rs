@@ -5,7 +5,7 @@
 //! Of each group all must hold, but of those with the prefix `|` one is enough.
 
 use super::call::Subject;
-use super::error::Error;
+use super::error::Failed;
 use super::say;
 use super::version;
 use crate::manifest::{Check, Condition, Group};
@@ -21,9 +21,9 @@ const SKIP: u8 = 1;
 const FAIL: u8 = 255;
 
 /// The exit code.
-pub(super) fn run(arguments: &[OsString]) -> Result<u8, Error> {
-    let [unit] = arguments else { return Err(Error::Usage) };
-    let subject = Subject::find(unit.to_str().ok_or(Error::Usage)?)?;
+pub(super) fn run(arguments: &[OsString]) -> Result<u8, Failed> {
+    let [unit] = arguments else { return Err(Failed::usage()) };
+    let subject = Subject::find(unit.to_str().ok_or_else(Failed::usage)?)?;
     let conditions = &subject.unit.conditions;
     let machine = Machine::here();
     // A skip is no failure, so what would be one is looked at only behind it, as in systemd.

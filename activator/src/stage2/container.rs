@@ -5,7 +5,7 @@
 //! 2. removes what a predecessor left in crun's state directory: crun that was killed could not;
 //! 3. mounts the root of a container that may write to it ([`overlay`](super::overlay)).
 
-use super::error::Error;
+use super::error::{Error, Failed};
 use super::{overlay, prepare, template};
 use crate::manifest::Container;
 use std::ffi::OsStr;
@@ -54,29 +54,29 @@ pub fn make(
     listen: Option<&Listen>,
     crun: &OsStr,
     places: &Places,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     let id = &container.id;
     if matches!(id.as_str(), "" | "." | "..") || id.contains(['/', '\0']) {
-        return Err(Error::Id(id.clone()));
+        return Err(Error::Id(id.clone()).into());
     }
     let bundle = places.bundles.join(id);
     std::fs::DirBuilder::new()
         .recursive(true)
         .create(&bundle)
-        .map_err(|error| Error::File("make", bundle.clone(), error))?;
+        .map_err(|error| Failed::file("make", &bundle, error))?;
     // In the user namespace of a user's container crun is no longer root, and goes there. Whatever
     // UMask= says; what is in it is root's alone.
     for path in [&places.bundles, &bundle] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
-            .map_err(|error| Error::File("open", path.clone(), error))?;
+            .map_err(|error| Failed::file("open", path, error))?;
     }
     let fill = prepare::prepare(&container.preparation, &bundle, &places.state)?;
     let text = std::fs::read_to_string(&container.template)
-        .map_err(|error| Error::File("read", container.template.clone().into(), error))?;
+        .map_err(|error| Failed::file("read", &container.template, error))?;
     let text = template::fill(&text, listen, &fill)
         .map_err(|error| Error::Template(container.template.clone(), error))?;
     let config = bundle.join("config.json");
-    write_private(&config, &text).map_err(|error| Error::File("write", config, error))?;
+    write_private(&config, &text).map_err(|error| Failed::file("write", config, error))?;
     clear_state(id, crun, &places.state)?;
     match &container.writable {
         Some(image) => overlay::mount_root(Path::new(image), &bundle),
@@ -91,12 +91,12 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Removes crun's record of a container whose processes are gone.
-pub(super) fn forget(id: &str, crun: &OsStr) -> Result<(), Error> {
+pub(super) fn forget(id: &str, crun: &OsStr) -> Result<(), Failed> {
     clear_state(id, crun, &Places::default().state)
 }
 
 /// A crun that was killed leaves its state directory, and a container that may still run.
-fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Error> {
+fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Failed> {
     let state = root.join(id);
     if !state.exists() {
         return Ok(());
@@ -108,7 +108,7 @@ fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Error> {
     command.status().map_err(|error| Error::Exec(crun.to_owned(), error))?;
     match std::fs::remove_dir_all(&state) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::File("remove", state, error))
+            Err(Failed::file("remove", state, error))
         }
         _ => Ok(()),
     }
@@ -163,7 +163,7 @@ mod tests {
             path.into()
         }
 
-        fn prepare(&self, crun: &OsStr) -> Result<(), Error> {
+        fn prepare(&self, crun: &OsStr) -> Result<(), Failed> {
             let listen = Listen { count: 2, names: "a:b".into() };
             make(&self.container, Some(&listen), crun, &self.places)
         }
@@ -204,7 +204,7 @@ mod tests {
         for id in ["", ".", "..", "../x", "a/b"] {
             room.container.id = id.into();
             let error = room.prepare(OsStr::new("/bin/true")).unwrap_err();
-            assert!(matches!(&error, Error::Id(found) if found == id), "{error}");
+            assert!(matches!(&*error, Error::Id(found) if found == id), "{}", *error);
             assert_eq!(error.exit_code(), exit::DATA);
         }
     }
@@ -215,6 +215,10 @@ mod tests {
         room.container.template = "/nonexistent/config.json".into();
         let error = room.prepare(OsStr::new("/bin/true")).unwrap_err();
         assert_eq!(error.exit_code(), exit::SYSTEM);
-        assert!(error.to_string().starts_with("cannot read /nonexistent/config.json"), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot read /nonexistent/config.json"),
+            "{}",
+            *error
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! nobody to write, which all commands of a start share.
 
 use super::call::Subject;
-use super::error::{At, Error, Stage};
+use super::error::{At, Error, Failed, Stage};
 use super::sys;
 use crate::manifest::{Credential, CredentialSource, User};
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ pub(super) fn make(
     subject: &Subject,
     credentials: &[Credential],
     user: Option<&User>,
-) -> Result<Option<PathBuf>, Error> {
+) -> Result<Option<PathBuf>, Failed> {
     if credentials.is_empty() {
         return Ok(None);
     }
@@ -39,7 +39,7 @@ pub(super) fn make(
 }
 
 /// Makes the directory under another name, so that it is whole or not there.
-fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<(), Error> {
+fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<(), Failed> {
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     let made = (|| {
         if let Some(parent) = path.parent() {
@@ -53,7 +53,9 @@ fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<
         let name = &credential.name;
         if name.contains('/') || matches!(name.as_str(), "" | "." | "..") {
             let error = io::Error::from(io::ErrorKind::InvalidFilename);
-            return Err(Error::Stage(Stage::Credentials, format!("name one {name:?}"), error));
+            return Err(
+                Error::Stage(Stage::Credentials, format!("name one {name:?}"), error).into()
+            );
         }
         let at = unfinished.join(name);
         let given = credentials

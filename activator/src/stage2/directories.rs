@@ -7,7 +7,7 @@
 
 use super::call::Subject;
 use super::environment::Environment;
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use super::sys;
 use crate::manifest::{Address, Directory, DirectoryKind, Manifest, Stage2, UnitKind, User};
 use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -108,7 +108,7 @@ pub(super) fn make(
     places: &[Place<'_>],
     user: Option<&User>,
     environment: &mut Environment,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     let _as_owner = AsOwner::of(subject);
     for place in places {
         make_one(place, user).at(stage(place.directory.kind), || {

@@ -3,16 +3,15 @@
 //! `PassEnvironment=` adds only what is not there yet, since `Environment=` is stronger.
 
 use super::environment_file;
-use super::error::Error;
+use super::error::{Error, Failed};
 use super::{INSTANCE_VARIABLE, MANIFEST_VARIABLE, glob, say};
 use crate::manifest::EnvironmentFile;
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-/// Variables by name.
+/// Variables, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Environment(BTreeMap<String, String>);
+pub(super) struct Environment(Vec<(String, String)>);
 
 impl Environment {
     /// What PID 1 gave us, without what is ours alone.
@@ -27,25 +26,39 @@ impl Environment {
         // crun reads LISTEN_FDS without a look at LISTEN_PID, so a stale one must not get far.
         if environment.value("LISTEN_PID") != Some(&std::process::id().to_string()) {
             for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
-                environment.0.remove(name);
+                environment.remove(name);
             }
         }
-        environment.0.remove(MANIFEST_VARIABLE);
-        environment.0.remove(INSTANCE_VARIABLE);
+        environment.remove(MANIFEST_VARIABLE);
+        environment.remove(INSTANCE_VARIABLE);
         environment
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.0.get(self.place(name).ok()?).map(|(_, value)| value.as_str())
+    }
+
+    /// Where a variable is, or where it would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| other.as_str().cmp(name))
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.place(name) {
+            self.0.remove(at);
+        }
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        self.0.insert(name.to_owned(), value.to_owned());
+        self.remove(name);
+        self.set_default(name, value);
     }
 
     /// Sets it unless it is set.
     pub(super) fn set_default(&mut self, name: &str, value: &str) {
-        self.0.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        if let Err(at) = self.place(name) {
+            self.0.insert(at, (name.to_owned(), value.to_owned()));
+        }
     }
 
     /// `PassEnvironment=`: from the environment that PID 1, our parent, was started with.
@@ -72,17 +85,17 @@ impl Environment {
     }
 
     /// `EnvironmentFile=`, in order.
-    pub(super) fn read_files(&mut self, files: &[EnvironmentFile]) -> Result<(), Error> {
+    pub(super) fn read_files(&mut self, files: &[EnvironmentFile]) -> Result<(), Failed> {
         for file in files {
             self.read_file(file)?;
         }
         Ok(())
     }
 
-    fn read_file(&mut self, file: &EnvironmentFile) -> Result<(), Error> {
+    fn read_file(&mut self, file: &EnvironmentFile) -> Result<(), Failed> {
         let failed = |path: &str, error| match file.optional {
             true => Ok(()),
-            false => Err(Error::EnvironmentFile(PathBuf::from(path), error)),
+            false => Err(Error::EnvironmentFile(PathBuf::from(path), error).into()),
         };
         let paths = glob::find(&file.path);
         if paths.is_empty() {
@@ -111,11 +124,11 @@ impl Environment {
         for text in what {
             match text.split_once('=') {
                 Some((name, value)) if self.value(name) == Some(value) => {
-                    self.0.remove(name);
+                    self.remove(name);
                 }
                 Some(_) => {}
                 None => {
-                    self.0.remove(text);
+                    self.remove(text);
                 }
             }
         }
@@ -162,9 +175,10 @@ mod tests {
             found.read_files(&[file(&path, true)]).unwrap();
             let error = found.read_files(&[file(&path, false)]).unwrap_err();
             assert!(
-                matches!(&error, Error::EnvironmentFile(at, why)
+                matches!(&*error, Error::EnvironmentFile(at, why)
                     if *at == path && why.kind() == io::ErrorKind::NotFound),
-                "{error}"
+                "{}",
+                *error
             );
         }
     }

@@ -6,7 +6,7 @@ use crate::manifest::DecodeError;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The stages of an exec that have an exit code of their own (systemd.exec(5), "Process Exit
 /// Codes"), which is the number of each.
@@ -63,6 +63,44 @@ pub enum Error {
     Stage(Stage, String, io::Error),
     /// The program could not be executed.
     Exec(OsString, io::Error),
+}
+
+/// An [`Error`] on its way to whoever says it: as small as it can be, since the way is taken at
+/// every second line of stage 2.
+#[derive(Debug)]
+pub struct Failed(Box<Error>);
+
+impl Failed {
+    #[cold]
+    #[inline(never)]
+    fn new(error: Error) -> Self {
+        Self(Box::new(error))
+    }
+
+    /// [`Error::Usage`]
+    pub(super) fn usage() -> Self {
+        Self::new(Error::Usage)
+    }
+
+    /// [`Error::File`]
+    #[cold]
+    pub(super) fn file(what: &'static str, path: impl AsRef<Path>, error: io::Error) -> Self {
+        Self::new(Error::File(what, path.as_ref().to_owned(), error))
+    }
+}
+
+impl std::ops::Deref for Failed {
+    type Target = Error;
+
+    fn deref(&self) -> &Error {
+        &self.0
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::new(error)
+    }
 }
 
 impl Error {
@@ -124,11 +162,11 @@ impl std::error::Error for Error {
 
 /// Says which stage failed, and at what.
 pub(super) trait At<T> {
-    fn at(self, stage: Stage, what: impl FnOnce() -> String) -> Result<T, Error>;
+    fn at(self, stage: Stage, what: impl FnOnce() -> String) -> Result<T, Failed>;
 }
 
 impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
-    fn at(self, stage: Stage, what: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|error| Error::Stage(stage, what(), error.into()))
+    fn at(self, stage: Stage, what: impl FnOnce() -> String) -> Result<T, Failed> {
+        self.map_err(|error| Failed::new(Error::Stage(stage, what(), error.into())))
     }
 }

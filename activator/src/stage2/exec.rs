@@ -8,13 +8,14 @@ use super::capabilities::Capabilities;
 use super::container::{self, Places};
 use super::directories::{self, Place};
 use super::environment::Environment;
-use super::error::{At, Error, Stage};
+use super::error::{At, Error, Failed, Stage};
 use super::mounts::{self, View};
 use super::seccomp::Filters;
 use super::streams::Streams;
 use super::sys::Standard;
 use super::{credentials, identity, namespaces, say, scheduling, sys};
 use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
+use crate::wire;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
@@ -25,9 +26,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Returns only what went wrong.
-pub(super) fn run(call: &Call) -> Result<Infallible, Error> {
+pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     let Call { subject, command, .. } = call;
-    let execution = subject.execution().ok_or(Error::Usage)?;
+    let execution = subject.execution().ok_or_else(Failed::usage)?;
     let nothing = Stage2::default();
     let stage2 = execution.stage2.as_deref().unwrap_or(&nothing);
     let user = identity::of(subject, execution, stage2);
@@ -87,7 +88,7 @@ fn confine(
     places: &[Place<'_>],
     environment: &Environment,
     credentials: Option<PathBuf>,
-) -> Result<(), Error> {
+) -> Result<(), Failed> {
     let sandbox = &stage2.sandbox;
     namespaces::enter(sandbox)?;
     if sandbox.private_tmp {
@@ -104,7 +105,7 @@ fn confine(
     }
 }
 
-fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Result<(), Error> {
+fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Result<(), Failed> {
     if let Some(user) = user {
         identity::take_groups(user)?;
     }
@@ -125,7 +126,11 @@ fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Resul
 }
 
 /// What no later step needs.
-fn give_up(execution: &Execution, stage2: &Stage2, filters: Option<&Filters>) -> Result<(), Error> {
+fn give_up(
+    execution: &Execution,
+    stage2: &Stage2,
+    filters: Option<&Filters>,
+) -> Result<(), Failed> {
     if stage2.sandbox.private_keyring {
         match sys::join_new_session_keyring() {
             // A kernel without keys, or a container's filter in the way: systemd goes on, too.
@@ -143,7 +148,7 @@ fn give_up(execution: &Execution, stage2: &Stage2, filters: Option<&Filters>) ->
 
 /// The filter is for older kernels.
 fn without_what_the_kernel_does(sandbox: &Sandbox) -> Sandbox {
-    let mut sandbox = sandbox.clone();
+    let mut sandbox = wire::copy(sandbox);
     if sandbox.memory_deny_write_execute && sys::refuse_executable_memory().is_ok() {
         sandbox.memory_deny_write_execute = false;
     }
@@ -203,7 +208,7 @@ fn fill_main_pid(argument: &str, environment: &Environment) -> String {
     argument.to_owned()
 }
 
-fn prepare_container(call: &Call) -> Result<(), Error> {
+fn prepare_container(call: &Call) -> Result<(), Failed> {
     let UnitKind::Service(Service { container: Some(container), .. }) = &call.subject.unit.kind
     else {
         return Ok(());
@@ -216,7 +221,7 @@ fn prepare_container(call: &Call) -> Result<(), Error> {
     container::make(container, listen.as_ref(), crun, &Places::default())
 }
 
-fn limits(execution: &Execution) -> Result<(), Error> {
+fn limits(execution: &Execution) -> Result<(), Failed> {
     for (resource, soft, hard) in &execution.limits {
         sys::set_limit(*resource, *soft, *hard)
             .at(Stage::Limits, || format!("set resource limit {resource}"))?;
@@ -224,7 +229,7 @@ fn limits(execution: &Execution) -> Result<(), Error> {
     Ok(())
 }
 
-fn change_directory(execution: &Execution) -> Result<(), Error> {
+fn change_directory(execution: &Execution) -> Result<(), Failed> {
     let path = execution.working_directory.as_str();
     match rustix::process::chdir(path) {
         Err(_) if execution.working_directory_optional => rustix::process::chdir("/"),
@@ -245,7 +250,7 @@ impl Ready {
         command: &Command,
         arguments: &[String],
         environment: &Environment,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Failed> {
         let program = match (command.shell, arguments.first()) {
             (true, Some(shell)) => shell,
             _ => &command.program,
@@ -262,7 +267,7 @@ impl Ready {
         execution: &Execution,
         filters: Option<&Filters>,
         stderr: Option<OwnedFd>,
-    ) -> Result<Infallible, Error> {
+    ) -> Result<Infallible, Failed> {
         // Goes with the exec. Should there be none, the unit's log is told why, not the program's
         // own stderr, which may be a client's connection.
         let log = sys::copy(io::stderr()).ok();
@@ -281,7 +286,7 @@ impl Ready {
             let _ = sys::put(log.as_fd(), Standard::Error);
         }
         let name = OsString::from(self.program.to_string_lossy().into_owned());
-        Err(Error::Exec(name, io::Error::from(errno)))
+        Err(Error::Exec(name, io::Error::from(errno)).into())
     }
 }
 

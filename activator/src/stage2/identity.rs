@@ -3,7 +3,7 @@
 
 use super::call::Subject;
 use super::environment::Environment;
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use crate::manifest::{Execution, Stage2, UnitKind, User};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -39,7 +39,7 @@ pub(super) fn describe(stage2: &Stage2, environment: &mut Environment) {
 }
 
 /// Takes the groups. There is one thread, so the calls for a thread are those for a process.
-pub(super) fn take_groups(user: &User) -> Result<(), Error> {
+pub(super) fn take_groups(user: &User) -> Result<(), Failed> {
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups).at(Stage::Group, || format!("take the groups {:?}", user.groups))?;
     let gid = Gid::from_raw(user.gid);
@@ -47,7 +47,7 @@ pub(super) fn take_groups(user: &User) -> Result<(), Error> {
 }
 
 /// Becomes the user.
-pub(super) fn take_user(user: &User) -> Result<(), Error> {
+pub(super) fn take_user(user: &User) -> Result<(), Failed> {
     let uid = Uid::from_raw(user.uid);
     set_thread_res_uid(uid, uid, uid).at(Stage::User, || format!("become user {}", user.uid))
 }

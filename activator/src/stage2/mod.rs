@@ -47,7 +47,7 @@ pub use clean::{Need, Next, need as need_of_cleaning};
 pub use container::Listen;
 
 use crate::exit;
-use error::Error;
+use error::Failed;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -65,12 +65,12 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(args: &[OsString]) -> Result<u8, Error> {
+fn run(args: &[OsString]) -> Result<u8, Failed> {
     match args.split_first() {
         Some((verb, rest)) if verb == "exec" => match exec::run(&call::Call::parse(rest)?)? {},
         Some((verb, rest)) if verb == "clean" => clean::run(rest).map(|()| exit::DONE),
         Some((verb, rest)) if verb == "conditions" => conditions::run(rest),
-        _ => Err(Error::Usage),
+        _ => Err(Failed::usage()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `PrivateNetwork=`, `PrivateIPC=`, `PrivateUsers=`, `ProtectHostname=`,
 //! `NetworkNamespacePath=`.
 
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use super::sys;
 use crate::manifest::{Sandbox, User};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 /// All but the user namespace and that of the mounts.
-pub(super) fn enter(sandbox: &Sandbox) -> Result<(), Error> {
+pub(super) fn enter(sandbox: &Sandbox) -> Result<(), Failed> {
     if let Some(path) = &sandbox.network_namespace_path {
         let joined = (|| {
             let namespace = fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -37,7 +37,7 @@ pub(super) fn enter(sandbox: &Sandbox) -> Result<(), Error> {
 
 /// A user namespace that knows root and the service's user only. A child outside of it writes
 /// the maps, which we could not: our rights end at its border.
-pub(super) fn enter_users(user: Option<&User>) -> Result<(), Error> {
+pub(super) fn enter_users(user: Option<&User>) -> Result<(), Failed> {
     let maps = |id: Option<u32>| match id {
         Some(id @ 1..) => format!("0 0 1\n{id} {id} 1\n"),
         _ => "0 0 1\n".to_owned(),

@@ -5,7 +5,7 @@
 //! written, with the last process that is in it, however that ended. What is written counts as
 //! memory of the container's cgroup, and is at most half of the guest's (tmpfs(5)).
 
-use super::error::Error;
+use super::error::Failed;
 use super::sys;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -21,16 +21,15 @@ const ROOT: &str = "rootfs";
 const LAYER: &str = "layer";
 
 /// Mounts the root of a container with that image's folder into its bundle's directory.
-pub(super) fn mount_root(image: &Path, bundle: &Path) -> Result<(), Error> {
+pub(super) fn mount_root(image: &Path, bundle: &Path) -> Result<(), Failed> {
     let (root, layer) = (bundle.join(ROOT), bundle.join(LAYER));
-    let failed = |what, path: &Path| {
-        let path = path.to_owned();
-        move |error| Error::File(what, path, error)
-    };
+    fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
+        move |error| Failed::file(what, path, error)
+    }
     for path in [&root, &layer] {
         std::fs::DirBuilder::new().recursive(true).create(path).map_err(failed("make", path))?;
     }
-    leave_namespace().map_err(|errno| Error::File("leave the mounts of", "/".into(), errno))?;
+    leave_namespace().map_err(|errno| Failed::file("leave the mounts of", "/", errno))?;
     fill_layer(image, &layer).map_err(failed("mount a layer in memory at", &layer))?;
     overlay(image, &layer, &root).map_err(failed("mount the container's root at", &root))
 }

@@ -1,7 +1,7 @@
 //! What a container of engine crun gets before each start ([`Preparation`]): folders for its
 //! volumes, its secrets, variables, devices, another container's network namespace.
 
-use super::error::Error;
+use super::error::{Error, Failed};
 use super::template::{Fill, escape};
 use crate::manifest::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
 use std::io;
@@ -19,7 +19,7 @@ pub(super) fn prepare(
     preparation: &Preparation,
     bundle: &Path,
     state: &Path,
-) -> Result<Fill, Error> {
+) -> Result<Fill, Failed> {
     for volume in &preparation.volumes {
         make_volume(volume)?;
     }
@@ -36,12 +36,11 @@ pub(super) fn prepare(
     Ok(fill)
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
-    let path = path.to_owned();
-    move |error| Error::File(what, path, error)
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
+    move |error| Failed::file(what, path, error)
 }
 
-fn environment(preparation: &Preparation, fill: &mut Fill) -> Result<(), Error> {
+fn environment(preparation: &Preparation, fill: &mut Fill) -> Result<(), Failed> {
     if preparation.host_environment {
         let all = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -82,7 +81,7 @@ pub fn variables(text: &str, known: impl Fn(&str) -> Option<String>) -> Vec<(Str
     all
 }
 
-fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<(), Error> {
+fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<(), Failed> {
     let folder = bundle.join(SECRETS);
     for Secret { source, target } in &preparation.secrets {
         let source = Path::new(source);
@@ -122,7 +121,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Makes a volume's folder, and fills an empty one with what the image has in its place.
-fn make_volume(volume: &VolumeFolder) -> Result<(), Error> {
+fn make_volume(volume: &VolumeFolder) -> Result<(), Failed> {
     let path = Path::new(&volume.path);
     if volume.fresh {
         let removed = super::sys::not_found_is_fine(std::fs::remove_dir_all(path));
@@ -179,7 +178,7 @@ fn give(path: &Path, owner: (u32, u32)) -> io::Result<()> {
     Ok(())
 }
 
-fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Error> {
+fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Failed> {
     let source = Path::new(&device.source);
     let of = match std::fs::metadata(source) {
         Err(error) if device.optional && error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -226,7 +225,7 @@ fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Error> {
 
 /// The same of a container that may still be on its way: its service is up when crun runs, which
 /// takes a while to make it. Half a minute is more than that takes on any machine.
-fn wait_for(state: &Path, id: &str) -> Result<u32, Error> {
+fn wait_for(state: &Path, id: &str) -> Result<u32, Failed> {
     const TRIES: usize = 600;
     const PAUSE: Duration = Duration::from_millis(50);
     for _ in 1..TRIES {
@@ -240,7 +239,7 @@ fn wait_for(state: &Path, id: &str) -> Result<u32, Error> {
 }
 
 /// The first process of a container that runs, by crun's own note of it.
-fn pid_of(state: &Path, id: &str) -> Result<u32, Error> {
+fn pid_of(state: &Path, id: &str) -> Result<u32, Failed> {
     let path = state.join(id).join("status");
     let text = std::fs::read_to_string(&path).map_err(failed("find the container by", &path))?;
     let number = text.split_once("\"pid\"").and_then(|(_, rest)| {

@@ -1,6 +1,6 @@
 //! `CPUSchedulingPolicy=`, `CPUAffinity=`, `IOSchedulingClass=`, `TimerSlackNSec=` and their kin.
 
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use super::sys;
 use crate::manifest::Scheduling;
 use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 const RESET_ON_FORK: u32 = 0x4000_0000;
 
 /// Sets what is to be set.
-pub(super) fn apply(scheduling: &Scheduling) -> Result<(), Error> {
+pub(super) fn apply(scheduling: &Scheduling) -> Result<(), Failed> {
     let Scheduling { policy, priority, reset_on_fork, affinity, io_priority, timer_slack_ns } =
         scheduling;
     if policy.is_some() || priority.is_some() || *reset_on_fork {

@@ -3,7 +3,7 @@
 //! Until they are arranged stderr is the unit's log wherever PID 1 could give it, so that what
 //! fails on the way is read there, and not by a client.
 
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use super::sys::{self, Standard};
 use crate::manifest::{Execution, Input, Output, Stage2};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags, SeekFrom};
@@ -28,7 +28,7 @@ impl<'a> Streams<'a> {
     }
 
     /// stdin and stdout; before the sandbox takes the paths away.
-    pub(super) fn arrange(&self) -> Result<(), Error> {
+    pub(super) fn arrange(&self) -> Result<(), Failed> {
         let Execution { stdin, stdout, .. } = self.execution;
         let input = match stdin {
             Input::File(path) => Some(open(path, OFlags::RDONLY)),
@@ -55,7 +55,7 @@ impl<'a> Streams<'a> {
     }
 
     /// stderr; given back, for the last moment.
-    pub(super) fn last(&self) -> Result<Option<OwnedFd>, Error> {
+    pub(super) fn last(&self) -> Result<Option<OwnedFd>, Failed> {
         let Execution { stdin, stdout, stderr, .. } = self.execution;
         let copied = match stderr {
             Output::Inherit => Some(sys::copy(io::stdout())),

@@ -1,7 +1,7 @@
 //! The system calls of stage 2 that rustix does not offer, or not in this form.
 #![allow(unsafe_code)]
 
-use super::error::Error;
+use super::error::{Error, Failed};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 use std::ffi::{CStr, CString, c_char, c_int};
@@ -9,12 +9,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// A text as C wants it.
-pub(super) fn c_string(text: &str) -> Result<CString, Error> {
-    CString::new(text).map_err(|_| Error::Nul(text.to_owned()))
+pub(super) fn c_string(text: &str) -> Result<CString, Failed> {
+    CString::new(text).map_err(|_| Error::Nul(text.to_owned()).into())
 }
 
 /// The same for each of several.
-pub(super) fn c_strings(texts: &[String]) -> Result<Vec<CString>, Error> {
+pub(super) fn c_strings(texts: &[String]) -> Result<Vec<CString>, Failed> {
     texts.iter().map(|text| c_string(text)).collect()
 }
 

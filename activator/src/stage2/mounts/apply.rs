@@ -4,7 +4,7 @@
 //! machine has it, though another entry hides it. The new mount API (Linux 5.12) does all of it
 //! by fds, so that no path is looked up twice with another meaning.
 
-use super::super::error::{At, Error, Stage};
+use super::super::error::{At, Failed, Stage};
 use super::super::sys::{self, MountFlags};
 use super::{Entry, INACCESSIBLE, What, devices, table};
 use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags};
@@ -30,7 +30,7 @@ enum Source {
 }
 
 /// Makes the namespace and everything in it.
-pub(super) fn enter(entries: &[Entry], root: Option<&Path>) -> Result<(), Error> {
+pub(super) fn enter(entries: &[Entry], root: Option<&Path>) -> Result<(), Failed> {
     // Read last, when /proc may be another.
     sys::leave_mounts().at(Stage::Namespace, || "make a mount namespace".into())?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -266,7 +266,7 @@ fn file_system(kind: &str, options: &str) -> Done<OwnedFd> {
 }
 
 /// Every mount that can be reached gets the flags of the deepest entry around it.
-fn set_flags(mut info: std::fs::File, prepared: &[Prepared]) -> Result<(), Error> {
+fn set_flags(mut info: std::fs::File, prepared: &[Prepared]) -> Result<(), Failed> {
     let mut text = vec![];
     io::Read::read_to_end(&mut info, &mut text)
         .at(Stage::Namespace, || "read /proc/self/mountinfo".into())?;

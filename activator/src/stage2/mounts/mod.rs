@@ -14,7 +14,7 @@ mod table;
 
 use super::call::Subject;
 use super::directories::Place;
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use crate::manifest::{Sandbox, Stage2};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -111,7 +111,7 @@ impl View {
     }
 
     /// In a mount namespace of our own.
-    pub(super) fn enter(&self) -> Result<(), Error> {
+    pub(super) fn enter(&self) -> Result<(), Failed> {
         make_sources().at(Stage::Namespace, || format!("make {INACCESSIBLE}"))?;
         apply::enter(&self.entries, self.root.as_deref())
     }
@@ -128,7 +128,7 @@ pub(super) fn private_tmp(subject: &Subject) -> PathBuf {
 }
 
 /// Makes a unit's `/tmp` and `/var/tmp`, unless an earlier command has.
-pub(super) fn make_private_tmp(subject: &Subject) -> Result<(), Error> {
+pub(super) fn make_private_tmp(subject: &Subject) -> Result<(), Failed> {
     let top = private_tmp(subject);
     let make = || -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(PRIVATE_TMP)?;

@@ -10,7 +10,7 @@
 mod features;
 mod program;
 
-use super::error::{At, Error, Stage};
+use super::error::{At, Failed, Stage};
 use super::sys;
 use crate::manifest::{Sandbox, SystemCallFilter};
 use program::{Action, Program, Rule};
@@ -37,7 +37,7 @@ impl Filters {
 
     /// From now on until the end of the process and of its children. Needs no_new_privs, or
     /// CAP_SYS_ADMIN.
-    pub(super) fn install(&self) -> Result<(), Error> {
+    pub(super) fn install(&self) -> Result<(), Failed> {
         self.0.iter().try_for_each(|program| {
             sys::install_filter(program.instructions())
                 .at(Stage::Seccomp, || "install a filter of system calls".into())
