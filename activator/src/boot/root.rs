@@ -6,14 +6,13 @@
 
 use super::disk::wait_for;
 use super::{Fatal, load};
+use activator::child;
 use activator::manifest::{self, Manifest, Root};
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::{self, MountFlags, UnmountFlags};
 use std::ffi::CStr;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 
 /// Where the disk is mounted before it is the root.
 const SYSROOT: &CStr = c"/sysroot";
@@ -22,12 +21,15 @@ const SYSROOT: &CStr = c"/sysroot";
 pub(super) fn switch(manifest: &Manifest, root: &Root) -> Fatal {
     match prepare(manifest, root) {
         Ok(()) => {
-            let arguments = std::env::args_os();
-            let mut command = Command::new(&root.activator);
             // The kernel's name for us, which the new root has too.
-            command.arg0("/init").args(arguments.skip(1));
-            let errno = command.exec().raw_os_error().unwrap_or(libc::EIO);
-            Fatal::Root(root.activator.clone(), Errno::from_raw_os_error(errno))
+            let arguments = std::iter::once("/init".into()).chain(std::env::args_os().skip(1));
+            let errno = match (child::texts([&root.activator]), child::texts(arguments)) {
+                (Ok(program), Ok(arguments)) => {
+                    child::execute(&program[0], &arguments, &child::environment(&[]))
+                }
+                _ => Errno::INVAL,
+            };
+            Fatal::Root(root.activator.clone(), errno)
         }
         Err(fatal) => fatal,
     }

@@ -5,15 +5,17 @@
 //! looked for ([`crate::needs`]); a new activator is asked to do that itself, as `activator
 //! verify` ([`needs::verify`]), for it may speak another version of the manifest.
 
+use crate::child;
 use crate::control::{Part, SUM, Unfit, Upload};
 use crate::manifest::Manifest;
 use crate::needs;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a new activator may take to look at a manifest.
@@ -157,50 +159,49 @@ fn try_out(activator: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfit> {
     // Opened by its own name, it is at the beginning again.
     let input = std::fs::File::open(format!("/proc/self/fd/{}", manifest.as_raw_fd()));
     let Ok(input) = input else { return say("its manifest cannot be opened".into()) };
-    let mut command = Command::new(format!("/proc/self/fd/{}", activator.as_raw_fd()));
-    let version = needs::STATE_VERSION.to_string();
-    command
-        .args(["verify", &version])
-        .env_clear()
-        .stdin(input)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return say(format!("the new activator cannot be executed: {error}")),
+    let (child, pipes) = match verify(activator, input.as_fd()) {
+        Ok(begun) => begun,
+        Err(errno) => return say(format!("the new activator cannot be executed: {errno}")),
     };
-    let ended = wait(&mut child);
-    let hear = |pipe: Option<&mut dyn Read>| {
+    let Some(status) = wait(child) else {
+        return say("the new activator does not come to an end".into());
+    };
+    let [answer, complaint] = pipes.map(|pipe| {
         let mut words = String::new();
-        if let Some(pipe) = pipe.filter(|_| ended.is_some()) {
-            // What is not text is no answer.
-            let _ = pipe.take(WORDS).read_to_string(&mut words);
-        }
+        // What is not text is no answer.
+        let _ = std::fs::File::from(pipe).take(WORDS).read_to_string(&mut words);
         words.trim().to_owned()
-    };
-    let answer = hear(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read));
-    let complaint = hear(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read));
-    match ended {
-        Some(status) if status.success() && answer == needs::FIT => Ok(()),
-        Some(status) if complaint.is_empty() => {
-            say(format!("the new activator does not answer as one: {status}"))
-        }
-        Some(_) => say(complaint),
-        None => say("the new activator does not come to an end".into()),
+    });
+    match status.exit_status() {
+        Some(0) if answer == needs::FIT => Ok(()),
+        _ if !complaint.is_empty() => say(complaint),
+        Some(code) => say(format!("the new activator does not answer as one: exited {code}")),
+        None => say("the new activator does not answer as one: killed".into()),
     }
 }
 
+/// Begins it; the ends of its stdout and its stderr.
+fn verify(activator: &OwnedFd, input: BorrowedFd) -> Result<(Pid, [OwnedFd; 2]), Errno> {
+    let program = format!("/proc/self/fd/{}", activator.as_raw_fd());
+    let arguments = child::texts([&program, "verify", &needs::STATE_VERSION.to_string()])?;
+    let (answer, said) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (complaint, complained) = pipe_with(PipeFlags::CLOEXEC)?;
+    let streams = [input, said.as_fd(), complained.as_fd()].map(Some);
+    let child = child::spawn(&arguments[0], &arguments, &[], streams)?;
+    Ok((child, [answer, complaint]))
+}
+
 /// Waits for a bounded time, then kills.
-fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
+fn wait(child: Pid) -> Option<WaitStatus> {
     let until = Instant::now() + TRIAL;
     while Instant::now() < until {
-        if let Ok(Some(status)) = child.try_wait() {
+        if let Ok(Some((_, status))) = waitpid(Some(child), WaitOptions::NOHANG) {
             return Some(status);
         }
         std::thread::sleep(LOOK);
     }
-    let _ = child.kill();
-    let _ = child.wait();
+    let _ = kill_process(child, Signal::KILL);
+    child::wait(child);
     None
 }
 

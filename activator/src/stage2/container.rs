@@ -7,12 +7,15 @@
 
 use super::error::{Error, Failed};
 use super::{overlay, prepare, template};
+use crate::child;
 use crate::manifest::Container;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// What was handed over by the LISTEN_FDS protocol, sd_listen_fds(3). Never none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,11 +104,8 @@ fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Failed> {
     if !state.exists() {
         return Ok(());
     }
-    let mut command = Command::new(crun);
-    command.arg("--root").arg(root).args(["delete", "--force", id]).stdin(Stdio::null());
-    forget_listen(&mut command);
     // Its own complaint is in the log already; what counts is whether the directory is gone.
-    command.status().map_err(|error| Error::Exec(crun.to_owned(), error))?;
+    delete(id, crun, root).map_err(|errno| Error::Exec(crun.to_owned(), errno.into()))?;
     match std::fs::remove_dir_all(&state) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failed::file("remove", state, error))
@@ -114,11 +114,17 @@ fn clear_state(id: &str, crun: &OsStr, root: &Path) -> Result<(), Failed> {
     }
 }
 
-/// crun reads LISTEN_FDS without looking at LISTEN_PID, so a stale one must not reach it.
-fn forget_listen(command: &mut Command) {
-    for name in ["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
-        command.env_remove(name);
-    }
+/// Has crun delete a container, and waits for it.
+fn delete(id: &str, crun: &OsStr, root: &Path) -> Result<(), Errno> {
+    let words = [crun, "--root".as_ref(), root.as_ref(), "delete".as_ref(), "--force".as_ref()];
+    let arguments = child::texts(words.into_iter().chain([OsStr::new(id)]))?;
+    // crun reads LISTEN_FDS without looking at LISTEN_PID, so a stale one must not reach it.
+    let environment = child::environment(&["LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"]);
+    let null = fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let streams = [Some(null.as_fd()), None, None];
+    let pid = child::spawn(&arguments[0], &arguments, &environment, streams)?;
+    child::wait(pid);
+    Ok(())
 }
 
 #[cfg(test)]

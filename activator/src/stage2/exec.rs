@@ -14,6 +14,7 @@ use super::seccomp::Filters;
 use super::streams::Streams;
 use super::sys::Standard;
 use super::{credentials, identity, namespaces, say, scheduling, sys};
+use crate::child;
 use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
 use crate::wire;
 use rustix::fs::Mode;
@@ -280,7 +281,7 @@ impl Ready {
         if let Some(filters) = filters {
             filters.install()?;
         }
-        let errno = sys::execute(&self.program, &self.arguments, &self.environment);
+        let errno = child::execute(&self.program, &self.arguments, &self.environment);
         if let Some(log) = log {
             // A filter may refuse it: then the line goes where the program's would.
             let _ = sys::put(log.as_fd(), Standard::Error);

@@ -4,7 +4,7 @@
 use super::error::{Error, Failed};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,17 +16,6 @@ pub(super) fn c_string(text: &str) -> Result<CString, Failed> {
 /// The same for each of several.
 pub(super) fn c_strings(texts: &[String]) -> Result<Vec<CString>, Failed> {
     texts.iter().map(|text| c_string(text)).collect()
-}
-
-/// execve(2); returns only why not.
-pub(super) fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
-    let pointers = |texts: &[CString]| -> Vec<*const c_char> {
-        texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (arguments, environment) = (pointers(arguments), pointers(environment));
-    // SAFETY: both arrays end in NULL and point to C strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-    last_error()
 }
 
 /// prlimit(2) of this process; u64::MAX is infinity.
