@@ -40,7 +40,7 @@ enum Place {
     Anywhere,
 }
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     Part { name: "accept-no", place: Place::Namespaces, run: measures::activation::accept_no },
     Part { name: "accept-tcp", place: Place::Namespaces, run: measures::activation::accept_tcp },
     Part { name: "accept-unix", place: Place::Namespaces, run: measures::activation::accept_unix },
@@ -51,6 +51,7 @@ const PARTS: [Part; 12] = [
     Part { name: "size", place: Place::Anywhere, run: measures::memory::sizes },
     Part { name: "boot", place: Place::Anywhere, run: measures::boot::run },
     Part { name: "machine", place: Place::Anywhere, run: measures::build::machine },
+    Part { name: "container", place: Place::Anywhere, run: measures::container::run },
     Part { name: "vsock", place: Place::Anywhere, run: measures::vsock::run },
     Part { name: "build", place: Place::Anywhere, run: measures::build::build },
 ];

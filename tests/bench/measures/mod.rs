@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod boot;
 pub(crate) mod build;
+pub(crate) mod container;
 pub(crate) mod memory;
 pub(crate) mod relay;
 pub(crate) mod vsock;

@@ -1,0 +1,176 @@
+//! Containers in VMs, asleep until a client on the host connects over vsock: by engine, beside the
+//! bare program, beside `podman run` as the tutorial has it, and thawed.
+
+use crate::measure::{Bound, Measure};
+use crate::props::{Props, Size};
+use rouse::oci;
+use rouse_tests::{Appliance, Rouse, Vm};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const CRUN: &str = "engine crun";
+const PODMAN: &str = "engine podman";
+const DIRECT: &str = "podman run, by activator activate";
+const BARE: &str = "the program alone";
+const FROZEN: &str = "frozen";
+const RUNNING: &str = "running";
+
+const IMAGE: &str = "ghcr.io/eriksjolund/socket-activate-echo";
+/// The image's one program.
+const PROGRAM: &str = "echo-server";
+/// Vsock ports.
+const ECHO: u32 = 3000;
+const BARE_PORT: u32 = 5001;
+const NAP_PORT: u32 = 5002;
+const DIRECT_PORT: u32 = 5003;
+
+/// All of it.
+pub(crate) fn run(props: &Props) -> Vec<Measure> {
+    let how = "The echo server's image in two VMs of one kernel and memory, one for each engine, that \
+               take turns: from connect(2) on the host, over vsock, to the first echoed byte. The \
+               container is stopped before each turn.";
+    let mut cold = Measure::new("container-cold", "A container that was asleep", "ms", how)
+        .floor(BARE)
+        .goal(PODMAN, CRUN, Bound::AtLeast(10.0));
+    let how = "The same for a container of engine crun that was frozen when idle, and right after.";
+    let mut thaw =
+        Measure::new("container-thaw", "A container that was frozen", "ms", how).floor(RUNNING);
+    let how = "Kernel, initramfs and disk as `rouse build` writes them.";
+    let mut size = Measure::new("container-size", "An appliance with one container", "KiB", how);
+    if props.size == Size::Smoke {
+        cold.leave_out("all", "a guest is not part of so short a run");
+        return vec![cold];
+    }
+    let (with_crun, with_podman) = (with_crun(), with_podman());
+    let one = Appliance::of_config("echo");
+    let other = of_podman(Appliance::of_config("echo"), "echo");
+    for (name, appliance) in [("no container", &Appliance::tiny()), (CRUN, &one), (PODMAN, &other)]
+    {
+        size.add(name, built(appliance));
+    }
+    let crun = Vm::start(&with_crun, "bench-crun", &[]);
+    let podman = Vm::start(&with_podman, "bench-podman", &[]);
+    let rounds = props.rounds.min(5);
+    for round in 0..=rounds {
+        eprintln!("container: round {round} of {rounds}, behind one that is not counted");
+        let add = |measure: &mut Measure, name: &str, took: f64| {
+            // What is read from a disk for the first time is in no later turn.
+            if round > 0 {
+                measure.add(name, took);
+            }
+        };
+        for (vm, name, service, port) in [
+            (&crun, BARE, "bare.service", BARE_PORT),
+            (&crun, CRUN, "echo.service", ECHO),
+            (&podman, PODMAN, "echo.service", ECHO),
+        ] {
+            rest(vm, service);
+            add(&mut cold, name, hello(vm, port));
+        }
+        rest(&podman, "direct.service");
+        podman.tell("start", "direct.service");
+        add(&mut cold, DIRECT, hello(&podman, DIRECT_PORT));
+
+        hello(&crun, NAP_PORT);
+        crun.wait_until("it is frozen", |vm| vm.service("nap.service").state == "frozen");
+        add(&mut thaw, FROZEN, hello(&crun, NAP_PORT));
+        add(&mut thaw, RUNNING, hello(&crun, NAP_PORT));
+    }
+    vec![cold, thaw, size]
+}
+
+fn with_crun() -> Appliance {
+    let program = format!("{}/{PROGRAM}", oci::folder(IMAGE));
+    Appliance::guest()
+        .with("bare.socket", &socket(BARE_PORT))
+        .with("bare.service", &format!("[Service]\nExecStart={program}\n"))
+        .with("nap.socket", &socket(NAP_PORT))
+        .with(
+            "nap.container",
+            &format!(
+                "[Container]\nImage={IMAGE}\nNetwork=none\n\n[Service]\nX-FreezeWhenIdleSec=1\n"
+            ),
+        )
+        .with("appliance.toml", &memory(&Appliance::guest(), ""))
+}
+
+fn with_podman() -> Appliance {
+    let podman = of_podman(Appliance::guest(), "guest");
+    let direct = format!(
+        "[Service]\nEnvironment=HOME=/root\nTimeoutStopSec=120\n\
+         ExecStart=/usr/bin/activator activate -l vsock::{DIRECT_PORT} /usr/bin/podman run --rm \
+         --replace --name direct --network=none {IMAGE}\n\
+         ExecStopPost=-/usr/bin/podman rm -f -t 0 direct\n"
+    );
+    podman.with("direct.service", &direct)
+}
+
+/// The same appliance with the other engine.
+fn of_podman(appliance: Appliance, name: &str) -> Appliance {
+    let text = memory(&appliance, &format!("name = \"{name}\"\n"));
+    appliance.with("appliance.toml", &text)
+}
+
+/// appliance.toml with memory for Podman, and with engine podman if its `name` line is given.
+fn memory(appliance: &Appliance, name: &str) -> String {
+    let text = std::fs::read_to_string(appliance.path().join("appliance.toml")).unwrap();
+    let text = match name {
+        "" => text,
+        name => text.replace(name, &format!("{name}engine = \"podman\"\n")),
+    };
+    format!("{text}\n[vm]\nmemory = 1536\n")
+}
+
+fn socket(port: u32) -> String {
+    format!("[Socket]\nListenStream=vsock::{port}\n\n[Install]\nWantedBy=sockets.target\n")
+}
+
+/// KiB of all files of an image.
+fn built(appliance: &Appliance) -> f64 {
+    let output = Rouse::new().run(["build".as_ref(), appliance.path().as_os_str()]).success();
+    let folder = output.text();
+    let files = std::fs::read_dir(Path::new(folder.trim_end())).unwrap().map(Result::unwrap);
+    let boots = |name: &str| {
+        name == "kernel" || name == rouse::output::INITRAMFS || name.starts_with("root.")
+    };
+    let sizes = files
+        .filter(|entry| entry.file_name().to_str().is_some_and(boots))
+        .map(|entry| entry.metadata().unwrap().len() as f64);
+    sizes.sum::<f64>() / 1024.0
+}
+
+/// Stops a service and waits until nothing of it is left.
+fn rest(vm: &Vm, service: &str) {
+    vm.tell("stop", service);
+    vm.wait_until("it sleeps", |vm| {
+        ["dead", "failed"].contains(&vm.service(service).state.as_str())
+    });
+}
+
+/// Milliseconds from connect(2) to the first byte. Where nobody listens yet, it tries again.
+fn hello(vm: &Vm, port: u32) -> f64 {
+    let path = vm.rouse.runtime().join(&vm.name).join("vsock.sock");
+    let end = Instant::now() + Duration::from_secs(600);
+    loop {
+        let begun = Instant::now();
+        match ask(&path, port) {
+            Ok(()) => return begun.elapsed().as_secs_f64() * 1e3,
+            Err(error) => assert!(Instant::now() < end, "{}: port {port}: {error}", vm.name),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn ask(path: &Path, port: u32) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(Duration::from_secs(600)))?;
+    writeln!(stream, "CONNECT {port}")?;
+    let mut byte = [0];
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte)?;
+    }
+    stream.write_all(b"hello\n")?;
+    stream.read_exact(&mut byte)
+}
