@@ -59,6 +59,16 @@ pub fn plain(specification: &Value) -> Value {
     if let Some(id) = id {
         text = text.replace(&id, "ID").replace(&id[..12], "ID");
     }
+    // Folders of overlays have numbers by chance.
+    const OVERLAYS: &str = "/userdata/overlay/";
+    let mut parts = text.split(OVERLAYS);
+    let first = parts.next().unwrap_or_default().to_owned();
+    text = parts.fold(first, |text, part| {
+        format!(
+            "{text}{OVERLAYS}N{}",
+            part.trim_start_matches(|digit: char| digit.is_ascii_digit())
+        )
+    });
     let mut plain: Value = serde_json::from_str(&text).unwrap();
     if let Some(Value::String(path)) = plain.pointer_mut("/linux/cgroupsPath")
         && let Some(at) = path.rfind("/libpod-payload-")

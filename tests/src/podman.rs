@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What has to be there beside Podman itself: its files, and what the script below calls.
-const PACKAGES: [&str; 7] = [
+const PACKAGES: [&str; 9] = [
     "podman",
+    "catatonit",
     "golang-github-containers-common",
     "golang-github-containers-image",
     "dash",
+    "sed",
     "coreutils",
     "tar",
     "tzdata",

@@ -13,7 +13,7 @@ use rouse::finding::Severity;
 use rouse::oci::{Activation, Bundle, ContainerImage, Context, seccomp};
 use rouse::tree::{Node, Tree};
 use rouse::units::Input;
-use rouse_tests::{bundles, cache, podman};
+use rouse_tests::{bundles, cache, count, podman, skipped};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -152,6 +152,28 @@ fn profile() -> String {
     let package = "golang-github-containers-common";
     let tree = tools::tree(&debian, "seccomp", &[package], host, tools::Freshness::Kept).unwrap();
     std::fs::read_to_string(tree.join(&seccomp::PROFILE[1..])).unwrap()
+}
+
+/// A few of the Quadlets, all of them in the full run, spread over the file.
+#[test]
+fn podman_makes_today_what_was_recorded() {
+    if let Some(why) = podman::missing() {
+        return skipped(format_args!("Podman is not asked: {why}"));
+    }
+    let units = quadlets();
+    let asked = usize::try_from(count("ROUSE_TEST_LIVE_BUNDLES", 3)).unwrap().clamp(1, units.len());
+    let names: Vec<&String> = units.keys().collect();
+    let some = (0..asked).map(|index| names[index * names.len() / asked]);
+    let some = some.map(|name| (name.clone(), units[name].clone())).collect();
+    let golden = std::fs::read_to_string(folder().join("golden.json")).unwrap();
+    let golden = bundles::unpack(&golden);
+    let mut other = vec![];
+    for (name, live) in of_podman(&some) {
+        let live = bundles::properties(&bundles::plain(&live));
+        let found = bundles::differences(&golden[&name], &live).into_iter();
+        other.extend(found.map(|difference| format!("{name}: {difference}")));
+    }
+    assert!(other.is_empty(), "what was recorded is now another:\n{}", other.join("\n"));
 }
 
 #[test]
