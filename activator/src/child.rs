@@ -42,8 +42,15 @@ pub fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -
     let (arguments, environment) = (pointers(arguments), pointers(environment));
     // SAFETY: both arrays end in NULL and point to C strings that outlive the call.
     unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
-    // SAFETY: errno is this thread's own.
-    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+    last_error()
+}
+
+/// The same with a program that is looked for in PATH, if there is no slash in its name.
+pub fn execute_by_name(name: &CStr, arguments: &[CString], environment: &[CString]) -> Errno {
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: as in `execute`.
+    unsafe { libc::execvpe(name.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    last_error()
 }
 
 /// posix_spawn(3): a child with these standard streams, ours where there is None. It begins without
@@ -99,6 +106,11 @@ pub fn spawn(
 /// Waits until a child has ended, however it did.
 pub fn wait(child: Pid) {
     while let Err(Errno::INTR) = waitpid(Some(child), WaitOptions::empty()) {}
+}
+
+fn last_error() -> Errno {
+    // SAFETY: errno is this thread's own.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
 }
 
 fn pointers(texts: &[CString]) -> Vec<*const c_char> {

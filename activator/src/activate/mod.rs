@@ -13,7 +13,7 @@ use crate::announce::Announcer;
 use crate::listen;
 use activator::address::kind_name;
 use activator::manifest::Socket;
-use activator::{exit, inherit};
+use activator::{child, exit, inherit};
 use arguments::{Activate, Call, HandOver, Mode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -22,8 +22,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
@@ -177,31 +176,51 @@ fn become_program(call: &Activate, fds: &[BorrowedFd], more: Vec<(&str, String)>
     if let Err(errno) = placed {
         return Error::Place(errno);
     }
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear();
+    let mut environment = Environment::default();
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
+            environment.set(name.as_ref(), &value);
         }
     }
-    command.envs(more);
+    for (name, value) in more {
+        environment.set(name.as_ref(), value.as_ref());
+    }
     for (name, value) in &call.environment {
         match value.clone().or_else(|| std::env::var_os(name)) {
-            Some(value) if is_name(name) => {
-                command.env(name, value);
-            }
+            Some(value) if is_name(name) => environment.set(name, &value),
             Some(_) => eprintln!("warning: {name:?} is no name of a variable"),
             None => {}
         }
     }
     if call.hand_over == HandOver::Listen {
-        command.env("LISTEN_PID", std::process::id().to_string());
-        command.env("LISTEN_FDS", fds.len().to_string());
+        environment.set("LISTEN_PID".as_ref(), std::process::id().to_string().as_ref());
+        environment.set("LISTEN_FDS".as_ref(), fds.len().to_string().as_ref());
         if let Some(names) = &call.names {
-            command.env("LISTEN_FDNAMES", listen_names(names, fds.len()));
+            environment.set("LISTEN_FDNAMES".as_ref(), &listen_names(names, fds.len()));
         }
     }
-    Error::Execute(program.clone(), command.exec())
+    let words = std::iter::once(program).chain(arguments);
+    let errno = match (child::texts(words), child::texts(&environment.0)) {
+        (Ok(words), Ok(environment)) => child::execute_by_name(&words[0], &words, &environment),
+        _ => Errno::INVAL,
+    };
+    Error::Execute(program.clone(), errno.into())
+}
+
+/// `NAME=value`, each name once.
+#[derive(Debug, Default)]
+struct Environment(Vec<OsString>);
+
+impl Environment {
+    fn set(&mut self, name: &OsStr, value: &OsStr) {
+        let text = [name, value].join(OsStr::new("="));
+        let head = name.len() + 1;
+        let same = |it: &&mut OsString| it.as_bytes().get(..head) == text.as_bytes().get(..head);
+        match self.0.iter_mut().find(same) {
+            Some(known) => *known = text,
+            None => self.0.push(text),
+        }
+    }
 }
 
 /// One name for all, or as they are.

@@ -117,7 +117,7 @@ impl Machine {
             controllers: read("/sys/fs/cgroup/cgroup.controllers"),
             os_release,
             status: read("/proc/self/status"),
-            cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            cpus: rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count().into()),
         }
     }
 
