@@ -21,7 +21,7 @@ pub(super) fn put_into(
     let origin = std::sync::Arc::from("appliance");
     for path in named(compiled) {
         let Some(from) = source(appliance, &path) else { continue };
-        if tree.node(&path).is_some() || !from.exists() {
+        if !from.exists() {
             continue;
         }
         let all = match from.is_dir() && (path == FOLDER || from == appliance.folder) {
@@ -31,6 +31,10 @@ pub(super) fn put_into(
             false => vec![(path, from)],
         };
         for (path, from) in all {
+            // The folder itself comes with a package.
+            if tree.node(&path).is_some() {
+                continue;
+            }
             tree.insert_from_disk(&path, &from, &origin).map_err(|error| {
                 Failure::new(BAD_INPUT, "copy what a Quadlet names").because(error)
             })?;
