@@ -42,6 +42,10 @@ const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
 /// What a service gets as RLIMIT_NOFILE, as from systemd: soft for select(2), hard for who asks.
 const FILES: (u64, u64) = (1024, 524_288);
 
+/// Devices that udev's own rules (50-udev-default.rules) open to everybody, and the kernel does
+/// not: a user's pasta and fuse-overlayfs use them. Their modules are loaded by then.
+const FOR_EVERYBODY: [&CStr; 2] = [c"/dev/net/tun", c"/dev/fuse"];
+
 /// Why PID 1 gives up.
 #[derive(Debug)]
 enum Fatal {
@@ -303,6 +307,12 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
                 return Err(Fatal::Module(module.path.clone(), errno));
             }
             Err(errno) => troubles.note(&format!("load {}", module.path), Err(errno)),
+        }
+    }
+    for device in FOR_EVERYBODY {
+        match fs::chmod(device, Mode::from_raw_mode(0o666)) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => troubles.note("open a device to everybody", Err(errno)),
         }
     }
     for directory in writable {
