@@ -1,8 +1,10 @@
 //! What can be typed. Help, man page and completions come from this one table.
 
 use crate::config::Format;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use rouse_qemu::publish::{HostAddress, Publish};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Appliance VM images whose services sleep until the first connection.
@@ -21,6 +23,30 @@ pub struct CommandLine {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl CommandLine {
+    /// Reads the arguments, the program's name first; ends the process if they are wrong, or if
+    /// help is asked for.
+    pub fn read(arguments: Vec<OsString>) -> Self {
+        Self::try_read(arguments).unwrap_or_else(|error| error.exit())
+    }
+
+    /// `--user` may stand without a name, but takes what stands behind it for one. If an argument
+    /// lacks then, it was none.
+    fn try_read(arguments: Vec<OsString>) -> Result<Self, clap::Error> {
+        let read = Self::try_parse_from(&arguments);
+        match read {
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+                let bare = arguments.into_iter().map(|it| match it == "--user" {
+                    true => "--user=".into(),
+                    false => it,
+                });
+                Self::try_parse_from(bare).map_err(|_| error)
+            }
+            read => read,
+        }
+    }
 }
 
 /// The verbs.
@@ -306,6 +332,38 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn user_may_stand_without_a_name_wherever() {
+        let read = |text: &str| {
+            let words = std::iter::once("rouse").chain(text.split(' ')).map(OsString::from);
+            CommandLine::try_read(words.collect())
+        };
+        let start = |text: &str| match read(text) {
+            Ok(CommandLine { verb: Verb::Start(it), .. }) => (it.name, it.unit, it.user),
+            other => panic!("{other:?}"),
+        };
+        for (text, user) in [
+            ("start vm a.service", None),
+            ("start vm a.service --user", Some("")),
+            ("start --user vm a.service", Some("")),
+            ("start vm --user a.service", Some("")),
+            ("start --user ann vm a.service", Some("ann")),
+            ("start vm a.service --user ann", Some("ann")),
+        ] {
+            let expected = ("vm".to_owned(), "a.service".to_owned(), user.map(str::to_owned));
+            assert_eq!(start(text), expected, "{text}");
+        }
+        let logs = match read("logs --user vm a.service") {
+            Ok(CommandLine { verb: Verb::Logs(it), .. }) => (it.name, it.unit, it.user),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(logs, ("vm".into(), Some("a.service".into()), Some(String::new())));
+        assert!(matches!(read("status --user vm"), Ok(CommandLine { verb: Verb::Status(it), .. })
+            if it.name == "vm" && it.user.as_deref() == Some("")));
+        let lacks = read("start --user vm").unwrap_err();
+        assert_eq!(lacks.kind(), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

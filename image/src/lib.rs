@@ -35,12 +35,11 @@ pub mod tree;
 pub mod units;
 pub mod vmlinux;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 /// `rouse`: reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
-    let command_line = command_line::CommandLine::parse();
+    let command_line = command_line::CommandLine::read(std::env::args_os().collect());
     terminal::set_quiet(command_line.quiet);
     terminal::show_log();
     match command::run(&command_line) {
