@@ -234,6 +234,7 @@ mod tests {
             cache: "cache".into(),
             publish: vec![Publish { host: HostAddress::Unix("./echo.sock".into()), port: 1 }],
             listeners: serde_json::Value::Null,
+            image: serde_json::Value::Null,
             lifetime: Lifetime::Attached,
             grace: std::time::Duration::from_secs(1),
         };

@@ -127,6 +127,7 @@ impl Test {
                 port: 3000,
             }],
             listeners: Value::Null,
+            image: Value::Null,
             lifetime,
             grace: Duration::from_secs(60),
         }

@@ -21,6 +21,7 @@ fn claim(registry: &Registry, name: &str, cid: Option<u32>) -> Result<Claim, Reg
         vsock: VsockKind::Device,
         publish: &[],
         listeners: &serde_json::json!(["vsock:3000"]),
+        image: &serde_json::Value::Null,
     })
 }
 

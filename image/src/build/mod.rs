@@ -135,7 +135,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     if let Some(network) = &appliance.config.network {
         network::put_into(&mut tree, network).map_err(conflict)?;
     }
-    let config = std::sync::Arc::from("appliance.toml");
+    let config = std::sync::Arc::from(crate::config::FILE);
     for (path, from) in &appliance.config.files {
         tree.insert_from_disk(path, &appliance.path(from), &config)
             .map_err(|error| Failure::new(BAD_INPUT, "copy [files]").because(error))?;

@@ -11,11 +11,14 @@ use crate::command_line::{Arch, Reload};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::guest;
 use crate::output;
-use crate::terminal::{Measure, Task};
+use crate::output::description::Description;
+use crate::terminal::{self, Measure, Task};
 use activator::client::{self, Error as ClientError};
 use activator::control::{Failure as Refusal, Unfit};
 use rouse_qemu::connect::Patience;
 use rouse_qemu::machine;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long a guest may take: without hardware acceleration it looks through its files slowly.
@@ -47,7 +50,34 @@ pub fn reload(arguments: &Reload) -> Result<(), Failure> {
     let size = manifest.len() + activator.map_or(0, <[u8]>::len);
     let task = Task::begin(format!("reloading {name}"), Measure::Bytes, size as u64);
     client::replace(stream, &token, &manifest, activator, |sent| task.advance(sent as u64))
-        .map_err(|error| refused(name, error))
+        .map_err(|error| refused(name, error))?;
+    drop(task);
+    let now = Description::read(&built.folder).map(|image| image.own).unwrap_or_default();
+    if let Ok(booted) = BTreeMap::deserialize(&entry.record.image)
+        && let Some(text) = left_behind(name, &booted, &now)
+    {
+        terminal::warn(text);
+    }
+    Ok(())
+}
+
+/// The files of `[files]` that are not what the guest has booted with: a reload brings units, and
+/// no files.
+fn left_behind(
+    name: &str,
+    booted: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Option<String> {
+    let all: BTreeSet<&String> = booted.keys().chain(now.keys()).collect();
+    let changed = all.into_iter().filter(|path| booted.get(*path) != now.get(*path));
+    let changed: Vec<&str> = changed.map(String::as_str).collect();
+    (!changed.is_empty()).then(|| {
+        format!(
+            "a reload brings units and no files, and {name} still has the old {}: power it off \
+             and run it again",
+            changed.join(", ")
+        )
+    })
 }
 
 /// What a refusal means for a person.
@@ -73,6 +103,18 @@ fn refused(name: &str, error: ClientError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changed_files_are_named() {
+        let files = |all: &[(&str, &str)]| -> BTreeMap<String, String> {
+            all.iter().map(|(path, digest)| ((*path).into(), (*digest).into())).collect()
+        };
+        let booted = files(&[("/etc/a", "1"), ("/etc/b", "1"), ("/etc/c", "1")]);
+        let now = files(&[("/etc/a", "1"), ("/etc/b", "2"), ("/etc/d", "1")]);
+        assert_eq!(left_behind("x", &booted, &booted), None);
+        let text = left_behind("x", &booted, &now).unwrap();
+        assert!(text.contains("the old /etc/b, /etc/c, /etc/d:"), "{text}");
+    }
 
     #[test]
     fn each_refusal_names_what_is_to_be_done() {

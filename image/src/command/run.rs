@@ -129,6 +129,7 @@ fn spec(
         cache: cache.root().to_owned(),
         publish,
         listeners: listeners.into(),
+        image: json!(Description::read(&built.folder).map(|image| image.own)),
         lifetime: if arguments.detach { Lifetime::Detached } else { Lifetime::Attached },
         grace: GRACE,
         name,

@@ -53,6 +53,9 @@ pub struct Description {
     pub manifest: Part,
     /// All files of the guest with a content, by path.
     pub files: Vec<FileEntry>,
+    /// SHA-256 of those that `[files]` of appliance.toml brought, by path.
+    #[serde(default)]
+    pub own: BTreeMap<String, String>,
 }
 
 /// One file of an image's folder.
@@ -127,6 +130,12 @@ impl Description {
             origin: node.origin.to_string(),
         };
         self.files = files.map(entry).collect();
+        let own = tree.iter().filter(|(_, node)| &*node.origin == crate::config::FILE);
+        let digest = |(path, node): (&str, &Node)| match &node.kind {
+            Kind::File(content) => Some((path.into(), hexadecimal(&Sha256::digest(content)))),
+            _ => None,
+        };
+        self.own = own.filter_map(digest).collect();
     }
 }
 

@@ -128,6 +128,8 @@ pub struct Wanted<'a> {
     pub publish: &'a [Publish],
     /// The guest's listeners.
     pub listeners: &'a serde_json::Value,
+    /// Of the image, for those who look at the record.
+    pub image: &'a serde_json::Value,
 }
 
 impl Registry {
@@ -202,6 +204,7 @@ impl Registry {
             vsock: wanted.vsock,
             publish: wanted.publish.to_vec(),
             listeners: wanted.listeners.clone(),
+            image: wanted.image.clone(),
             started: since_epoch.map_or(0, |since| since.as_secs()),
             accelerator: None,
             stage: Stage::Booting,

@@ -51,6 +51,9 @@ pub struct Record {
     pub publish: Vec<Publish>,
     /// The guest's listeners, as the caller describes them.
     pub listeners: serde_json::Value,
+    /// What the caller wants to know again of the image.
+    #[serde(default)]
+    pub image: serde_json::Value,
     /// Seconds since the epoch when its process began.
     pub started: u64,
     /// Who executes it; None before the first boot.

@@ -59,6 +59,9 @@ pub struct Spec {
     pub publish: Vec<Publish>,
     /// The guest's listeners, shown by `rouse list`.
     pub listeners: serde_json::Value,
+    /// Of the image, for those who look at the VM's record.
+    #[serde(default)]
+    pub image: serde_json::Value,
     /// Whether it outlives who started it.
     pub lifetime: Lifetime,
     /// How long the guest may take to power off when it is told to.
@@ -113,6 +116,7 @@ pub fn run(
         vsock,
         publish: &spec.publish,
         listeners: &spec.listeners,
+        image: &spec.image,
     })?;
     write_token(claim.folder()).map_err(VmError::system("make a token"))?;
     let vm = Vm { spec, siblings: registry.siblings(), memory: Memory::new(&spec.cache), claim };

@@ -92,6 +92,7 @@ fn claim(registry: &Registry) -> Claim {
         vsock: VsockKind::Device,
         publish: &[],
         listeners: &Value::Null,
+        image: &Value::Null,
     };
     registry.claim(&wanted).unwrap()
 }
