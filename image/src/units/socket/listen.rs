@@ -11,6 +11,9 @@ use activator::manifest::{Address, ListenKind, Listener};
 /// Longest name of a message queue, mq_overview(7): NAME_MAX.
 const LONGEST_QUEUE: usize = 255;
 
+/// The first port that anybody may listen on: net.ipv4.ip_unprivileged_port_start.
+const FIRST_OF_USERS: u16 = 1024;
+
 /// All Listen lines in their order; an empty one of any kind clears all.
 pub(super) fn read(keys: &mut Keys<'_>) -> (Vec<Listener>, Vec<Span>) {
     let unit = keys.unit;
@@ -85,6 +88,13 @@ fn address(keys: &mut Keys<'_>, kind: ListenKind, text: &Text<'_>) -> Option<Add
             "expected a path or `@name`",
             "write `ListenStream=` for this address",
         ),
+        (Ok(address), _) if keys.facts.manager.user().is_some() && is_privileged(address) => {
+            refuse(
+                format!("`{key}=` of a user takes a port below {FIRST_OF_USERS}"),
+                "only root may listen there",
+                "choose a higher port, or put the socket unit among the system's",
+            )
+        }
         (Ok(Address::Vsock(_, control::PORT)), _) => refuse(
             format!("`{key}=` takes the vsock port of rouse's own control protocol"),
             "this port is taken in every appliance",
@@ -94,6 +104,17 @@ fn address(keys: &mut Keys<'_>, kind: ListenKind, text: &Text<'_>) -> Option<Add
     };
     keys.findings.extend(finding.clone());
     if finding.is_some() { None } else { parsed.ok() }
+}
+
+/// Whether it takes CAP_NET_BIND_SERVICE to listen there, ip(7), vsock(7).
+fn is_privileged(address: &Address) -> bool {
+    match address {
+        Address::AnyPort(port) | Address::Inet(_, port) | Address::Inet6(_, port, _) => {
+            *port < FIRST_OF_USERS
+        }
+        Address::Vsock(_, port) => *port < u32::from(FIRST_OF_USERS),
+        _ => false,
+    }
 }
 
 /// Of a FIFO or a special file.
