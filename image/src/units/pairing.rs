@@ -18,6 +18,18 @@ pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut 
     if let Some(span) = &unit.idle {
         findings.extend(idle_finding(span, sockets, !unit.relays.is_empty()));
     }
+    if let Some(span) = &unit.store
+        && sockets.iter().any(|unit| unit.socket.accept.is_some())
+    {
+        let message = "`FileDescriptorStoreMax=` has no effect on a service of a socket with \
+                       `Accept=yes`";
+        let finding = Finding::warning(span.clone(), message);
+        findings.push(
+            finding
+                .label("each instance ends with its connection, and no other gets its fds")
+                .help("take the line out"),
+        );
+    }
     podman_api::check(unit, sockets, findings);
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) standard_names: Vec<(String, Span)>,
     /// Where an idle time is given.
     pub(crate) idle: Option<Span>,
+    /// Where a store of fds is asked for.
+    pub(crate) store: Option<Span>,
     /// Relays to it, when they have been made.
     pub(crate) relays: Vec<Name>,
     /// Whether it offers Podman's API.
@@ -82,6 +84,10 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         standard_socket: standard_socket(keys, &service),
         standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
+        store: (service.fd_store_max > 0)
+            .then(|| keys.unit.all(SECTION, "FileDescriptorStoreMax").next_back())
+            .flatten()
+            .map(|line| line.key_span.clone()),
         relays: vec![],
         api: podman_api::read(keys, &service),
         service,
