@@ -13,6 +13,7 @@ use crate::slots::Slots;
 use activator::manifest::{Manifest, Service, Unit, UnitKind};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::{self, Errno};
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,8 @@ pub(crate) struct Group {
     control: Option<OwnedFd>,
     /// cgroup.kill, Linux 5.14.
     kill: Option<OwnedFd>,
+    /// That has been used: see [`Entry::Moved`].
+    killed: Cell<bool>,
     /// cgroup.freeze, of a service that is stopped or frozen when idle.
     freeze: Option<OwnedFd>,
 }
@@ -54,6 +57,20 @@ pub(crate) enum Child {
     Main,
     /// Any other command.
     Command,
+}
+
+/// How a child comes into its cgroup.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry<'a> {
+    /// It stays where PID 1 is.
+    Nowhere,
+    /// CLONE_INTO_CGROUP: there is no moment in which it is elsewhere.
+    Born(BorrowedFd<'a>),
+    /// By its own write to cgroup.procs, before it does anything else. Where cgroup.kill was used
+    /// once, some kernels kill whatever is born: since "cgroup: fix race between fork and
+    /// cgroup.kill" (6.14; stable 6.12.14, 6.6.78, 6.1.129) they compare the count of kills in the
+    /// new cgroup with that in the parent's. Seen with 6.18.44.
+    Moved(BorrowedFd<'a>),
 }
 
 /// Whose services may be in the tree.
@@ -130,12 +147,14 @@ impl Group {
             let given = given.and_then(|()| delegated::give(control.as_fd(), user.uid, user.gid));
             refused.extend(given.err().map(|errno| format!("{place}: Delegate=: {errno}")));
         }
+        let kill = open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok();
         let group = Self {
             directory: open(inner.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?,
             events: open(format!("{path}/cgroup.events"), OFlags::RDONLY)?,
             root,
             control,
-            kill: open(format!("{path}/cgroup.kill"), OFlags::WRONLY).ok(),
+            killed: was_used(kill.as_ref()),
+            kill,
             freeze: (service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0)
                 .then(|| open(format!("{path}/cgroup.freeze"), OFlags::WRONLY).ok())
                 .flatten(),
@@ -175,7 +194,8 @@ impl Group {
             true => Some(delegated::make_control(outer.as_fd())?),
             false => None,
         };
-        Ok(Self { directory: outer, root, control, events, kill, freeze: None })
+        let killed = was_used(kill.as_ref());
+        Ok(Self { directory: outer, root, control, events, kill, killed, freeze: None })
     }
 
     /// The service's own.
@@ -183,8 +203,15 @@ impl Group {
         self.directory.as_fd()
     }
 
-    /// Where a child is to be born.
-    pub(crate) fn birthplace(&self, child: Child) -> BorrowedFd<'_> {
+    /// Where a child is to be.
+    pub(crate) fn entry(&self, child: Child) -> Entry<'_> {
+        match self.killed.get() {
+            true => Entry::Moved(self.place_of(child)),
+            false => Entry::Born(self.place_of(child)),
+        }
+    }
+
+    fn place_of(&self, child: Child) -> BorrowedFd<'_> {
         match (&self.control, child) {
             (None, _) => self.directory(),
             (Some(control), Child::Command) => control.as_fd(),
@@ -243,7 +270,11 @@ impl Group {
 
     /// Kills all that is in it and below. False if this kernel cannot.
     pub(crate) fn kill(&self) -> bool {
-        self.kill.as_ref().is_some_and(|kill| io::write(kill, b"1").is_ok())
+        let Some(kill) = &self.kill else { return false };
+        self.killed.set(true);
+        // For the activator that comes after a reload.
+        let _ = fs::fchmod(kill, USED);
+        io::write(kill, b"1").is_ok()
     }
 
     /// Calls for each process in it and below. One that forks faster than we read, or makes more
@@ -251,6 +282,14 @@ impl Group {
     pub(crate) fn each_process(&self, mut call: impl FnMut(i32)) {
         each_in(self.root.as_fd(), &mut Budget { reads: READS, groups: GROUPS }, 0, &mut call);
     }
+}
+
+/// The mode of a cgroup.kill that was used. It is root's, whom no mode keeps out.
+const USED: Mode = Mode::empty();
+
+fn was_used(kill: Option<&OwnedFd>) -> Cell<bool> {
+    let mode = kill.and_then(|kill| fs::fstat(kill).ok()).map(|stat| stat.st_mode & 0o777);
+    Cell::new(mode == Some(USED.as_raw_mode()))
 }
 
 /// How much is read at most.

@@ -1,4 +1,5 @@
-//! Connections that `Accept=yes` took: held from accept(2) until the instance's process has them.
+//! Connections that `Accept=yes` took: held from accept(2) until the instance's process has them;
+//! what is known of the client is kept as long as the instance.
 //!
 //! What an instance finds in its environment (systemd.exec(5)): REMOTE_ADDR and REMOTE_PORT of IP
 //! and vsock, REMOTE_ADDR alone of a Unix socket with a name, SO_COOKIE, and LISTEN_* for the one
@@ -25,10 +26,13 @@ const TRIES: usize = 8;
 /// One connection and what is known of its client.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    fd: OwnedFd,
+    /// None once the last program that gets it has it.
+    fd: Option<OwnedFd>,
     peer: Peer,
     /// The client's own address.
     remote: Name,
+    /// SO_COOKIE, if the kernel tells.
+    cookie: Option<u64>,
     /// Among the connections of its socket unit. Set when it is kept.
     number: u64,
 }
@@ -36,7 +40,7 @@ pub(crate) struct Connection {
 /// What a reload hands over of one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Saved<F> {
-    fd: F,
+    fd: Option<F>,
     peer: Peer,
     number: u64,
 }
@@ -46,29 +50,34 @@ wire! {
 }
 
 impl Saved<Arriving> {
-    /// Its fd, taken or not.
-    pub(crate) fn fd(&self) -> Arriving {
+    /// Its fd, taken or not; None if it was handed over to an instance.
+    pub(crate) fn fd(&self) -> Option<Arriving> {
         self.fd
     }
 }
 
 impl Connection {
     /// For the child.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// For the next process.
     pub(crate) fn leave(&self) -> Saved<Leaving<'_>> {
-        Saved { fd: Leaving(self.fd.as_fd()), peer: self.peer, number: self.number }
+        Saved { fd: self.fd().map(Leaving), peer: self.peer, number: self.number }
     }
 
     /// From the process before.
     pub(crate) fn take_over(saved: &Saved<Arriving>) -> Option<Self> {
-        let fd = saved.fd.take()?;
+        let fd = match saved.fd {
+            Some(fd) => Some(fd.take()?),
+            None => None,
+        };
         // A client that has gone has no name any more, and needs none.
-        let remote = sys::peer_name(fd.as_fd()).unwrap_or(Name::Other);
-        Some(Self { fd, peer: saved.peer, remote, number: saved.number })
+        let name = fd.as_ref().map(|fd| sys::peer_name(fd.as_fd()));
+        let remote = name.and_then(Result::ok).unwrap_or(Name::Other);
+        let cookie = fd.as_ref().and_then(cookie);
+        Some(Self { fd, peer: saved.peer, remote, cookie, number: saved.number })
     }
 }
 
@@ -77,7 +86,7 @@ impl Connection {
 pub(crate) struct Connections {
     /// Accepted, and not judged yet.
     pending: Option<Connection>,
-    /// At the slot's id, from the moment that it is kept until the last program has it.
+    /// At the slot's id, from the moment that it is kept to the end of the instance.
     held: Box<[Option<Connection>]>,
 }
 
@@ -124,7 +133,14 @@ impl Connections {
         self.pending = None;
     }
 
-    /// Closes our copy of a slot's.
+    /// Closes our copy of a slot's, of whose client later commands are still told.
+    pub(crate) fn hand_over(&mut self, slot: usize) {
+        if let Some(Some(held)) = self.held.get_mut(slot) {
+            held.fd = None;
+        }
+    }
+
+    /// The instance of a slot is over.
     pub(crate) fn release(&mut self, slot: usize) {
         if let Some(held) = self.held.get_mut(slot) {
             *held = None;
@@ -151,8 +167,13 @@ impl Connection {
             _ => Peer::Other,
         };
         options::set_again(fd.as_fd(), socket);
-        Ok(Self { fd, peer, remote, number: 0 })
+        let cookie = cookie(&fd);
+        Ok(Self { fd: Some(fd), peer, remote, cookie, number: 0 })
     }
+}
+
+fn cookie(fd: &OwnedFd) -> Option<u64> {
+    net::sockopt::socket_cookie(fd).ok()
 }
 
 /// A client that did not wait: systemd takes these for no error of the listener's.
@@ -243,7 +264,7 @@ impl Variables {
             let _ = write!(self.port, "{port}");
             add(&self.port);
         }
-        if let Ok(cookie) = net::sockopt::socket_cookie(&connection.fd) {
+        if let Some(cookie) = connection.cookie {
             let _ = write!(self.cookie, "{cookie}");
             add(&self.cookie);
         }

@@ -6,6 +6,7 @@
 use crate::adopted::Adopted;
 use crate::cgroup::{self, Tree};
 use crate::connection::{Connections, Variables};
+use crate::execs::Execs;
 use crate::idle;
 use crate::link::{Link, Taken};
 use crate::listen::Listeners;
@@ -244,6 +245,7 @@ impl Engine {
             checks,
             cleaners,
             adopted,
+            execs: Execs::new(slots.len()),
             stores,
             notifies,
             groups,
@@ -252,7 +254,8 @@ impl Engine {
             round: 1,
             slots,
             logs,
-            spawner: Spawner::new(most, place.files),
+            // One more is for the word of the exec.
+            spawner: Spawner::new(most + 1, place.files),
             null,
             link,
         };
@@ -436,6 +439,11 @@ impl Engine {
                 Token::Stored(unit) => {
                     if let Some(Some(store)) = self.world.stores.get_mut(unit.index()) {
                         store.drop_hung_up();
+                    }
+                }
+                Token::Exec(unit) => {
+                    if self.world.execs.is_done(unit) {
+                        self.supervisor.executed(now, &mut self.world, unit);
                     }
                 }
                 Token::Listener(unit, listener) => {

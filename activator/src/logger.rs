@@ -1,5 +1,6 @@
 //! logd as a child: started first, restarted when it dies, stopped last.
 
+use crate::cgroup::Entry;
 use crate::engine::{Start, StartError, Vsock, make_directories, parent};
 use crate::program::OwnProgram;
 use crate::reload::fd::{Arriving, Leaving};
@@ -120,11 +121,11 @@ impl Logger {
         self.again = None;
         let [null, console] = [&world.null, &self.console].map(|fd| Stream::Fd(fd.as_raw_fd()));
         let plan = Plan {
-            ready: self.program.ready(),
+            ready: self.program.ready(None),
             streams: [null, console, console],
             non_blocking: None,
             listeners: 0,
-            cgroup: None,
+            cgroup: Entry::Nowhere,
             directory: c"/",
             oom_score: None,
             execution: None,

@@ -8,7 +8,7 @@
 //! * [`reload`]: how one process of it takes over from another;
 //! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
 //! * [`adopted`]: main processes that are no children of ours, [`store`]: fds kept for services;
-//! * [`told`]: variables of the moment;
+//! * [`told`]: variables of the moment; [`execs`]: who has executed its program;
 //! * [`lease`]: what a DHCP client was given, set;
 //! * [`logger`], [`link`]: the log process as a child, and the talk with it.
 
@@ -19,6 +19,7 @@ mod boot;
 mod cgroup;
 mod connection;
 mod engine;
+mod execs;
 mod idle;
 mod lease;
 mod link;

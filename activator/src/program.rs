@@ -138,6 +138,8 @@ pub(crate) struct Program {
     listen_pid: Field,
     listen_fds: Field,
     listen_names: Field,
+    /// ROUSE_EXEC, of a `Type=exec` service by way of stage 2.
+    tell_to: Field,
     /// argv of the next exec; capacity for the longest, with the NULL.
     argv: Vec<*const c_char>,
     /// envp of the next exec; the same.
@@ -193,6 +195,8 @@ pub(crate) struct Moment<'a> {
     pub(crate) variables: &'a [*const c_char],
     /// The fds that it has stored, which come behind those.
     pub(crate) store: Option<&'a Store>,
+    /// The fd by which stage 2 tells of its exec.
+    pub(crate) tell_to: Option<u32>,
 }
 
 /// A command ready for execve(2). The pointers live as long as the borrow of the [`Program`].
@@ -266,8 +270,8 @@ impl Program {
         let longest = lists.iter().flatten().map(|line: &Line| line.arguments.len()).max();
         Ok(Self {
             argv: Vec::with_capacity(longest.unwrap_or(0) + 1),
-            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, NULL, and an instance's
-            envp: Vec::with_capacity(environment.len() + told::Fields::MOST + 4 + Variables::COUNT),
+            // LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ROUSE_EXEC, NULL, and an instance's
+            envp: Vec::with_capacity(environment.len() + told::Fields::MOST + 5 + Variables::COUNT),
             lists: lists.map(Into::into),
             staged,
             environment: environment.into(),
@@ -275,7 +279,13 @@ impl Program {
             listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
             listen_fds: Field::new(b"LISTEN_FDS=", COUNT_DIGITS),
             listen_names: Field::new(b"LISTEN_FDNAMES=", names + stored * (NAME + 1)),
+            tell_to: Field::new(b"ROUSE_EXEC=", COUNT_DIGITS),
         })
+    }
+
+    /// Whether its commands go by way of stage 2.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged
     }
 
     /// Fills in the holes for one command.
@@ -342,6 +352,11 @@ impl Program {
             self.envp.push(self.listen_fds.pointer());
             self.envp.push(self.listen_names.pointer());
         }
+        if let Some(fd) = moment.tell_to {
+            self.tell_to.clear();
+            self.tell_to.push_number(fd);
+            self.envp.push(self.tell_to.pointer());
+        }
         self.envp.push(std::ptr::null());
         Some(Ready {
             program: &line.program,
@@ -398,15 +413,16 @@ impl OwnProgram {
         Ok(Self {
             program: CString::new(activator)?,
             argv: Vec::with_capacity(arguments.len() + 1),
-            envp: Vec::with_capacity(environment.len() + 2),
+            // LISTEN_PID, ROUSE_INSTANCE, NULL
+            envp: Vec::with_capacity(environment.len() + 3),
             arguments: arguments.into(),
             environment: environment.into(),
             listen_pid: Field::new(b"LISTEN_PID=", PID_DIGITS),
         })
     }
 
-    /// As [`Program::ready`].
-    pub(crate) fn ready(&mut self) -> Ready<'_> {
+    /// As [`Program::ready`]; with an instance's variable, if it is about one.
+    pub(crate) fn ready(&mut self, instance: Option<*const c_char>) -> Ready<'_> {
         self.argv.clear();
         self.argv.extend(self.arguments.iter().map(|text| text.as_ptr()));
         self.argv.push(std::ptr::null());
@@ -414,6 +430,7 @@ impl OwnProgram {
         self.envp.clear();
         self.envp.extend(self.environment.iter().map(|text| text.as_ptr()));
         self.envp.push(self.listen_pid.pointer());
+        self.envp.extend(instance);
         self.envp.push(std::ptr::null());
         Ready {
             program: &self.program,

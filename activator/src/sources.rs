@@ -28,14 +28,25 @@ impl<'a> Sources<'a> {
         files: &'a Surroundings,
     ) -> Option<[Stream<'a>; 3]> {
         let Execution { stdin, stdout, stderr, .. } = execution;
-        let input = self.input(stdin, files.stdin.as_deref())?;
-        let output = self.output(stdout, files.stdout.as_deref())?;
+        let input = match self.input(stdin, files.stdin.as_deref())? {
+            Stream::Open(path, flags) if execution.stdin_is_output() => {
+                Stream::Open(path, flags | libc::O_RDWR | libc::O_CREAT)
+            }
+            input => input,
+        };
+        // The file that stdin is: the one that this process opens, if it does.
+        let shares = |output: &Output| !self.staged && execution.is_stdin(output);
+        let output = match shares(stdout) {
+            true => Stream::Same(0),
+            false => self.output(stdout, files.stdout.as_deref(), 0)?,
+        };
         let copied = *stderr == Output::Inherit
             || (*stderr == Output::Socket
                 && (*stdin == Input::Socket || *stdout == Output::Socket));
         let error = match self.staged && copied {
             true => self.log(),
-            false => self.output(stderr, files.stderr.as_deref())?,
+            false if shares(stderr) => Stream::Same(0),
+            false => self.output(stderr, files.stderr.as_deref(), 1)?,
         };
         let from_nothing = matches!(stdin, Input::Null | Input::Data);
         let output = match stdout {
@@ -57,11 +68,11 @@ impl<'a> Sources<'a> {
         })
     }
 
-    fn output(&self, output: &Output, file: Option<&'a CStr>) -> Option<Stream<'a>> {
+    fn output(&self, output: &Output, file: Option<&'a CStr>, before: usize) -> Option<Stream<'a>> {
         Some(match output {
             Output::Null => self.null(),
             Output::Log | Output::Terminal | Output::Kmsg => self.log(),
-            Output::Inherit => Stream::Inherit,
+            Output::Inherit => Stream::Same(before),
             Output::Socket => self.socket.map_or(self.null(), stream),
             Output::Fd(name) => self.named(name)?,
             Output::File { .. } => match file.filter(|_| !self.staged) {

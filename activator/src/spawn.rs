@@ -6,7 +6,8 @@
 //! nothing of ours but [`Report`] and the hole for LISTEN_PID.
 //!
 //! With a cgroup the child is born in it (CLONE_INTO_CGROUP, Linux 5.7): there is no moment in
-//! which it, or a child of it, could escape. There is no pidfd: one thread clones and reaps, so
+//! which it, or a child of it, could escape. (Where that does not work, [`Entry::Moved`], it goes
+//! there before all else.) There is no pidfd: one thread clones and reaps, so
 //! a pid is ours from the clone until that thread reaps it, and PID 1 has to reap every orphan
 //! by waitpid(-1) anyhow.
 //!
@@ -19,6 +20,7 @@
 //! could send it SIGSTOP, and PID 1 sleeps until it has executed. That is stage 2's, too.
 #![allow(unsafe_code)]
 
+use crate::cgroup::Entry;
 use crate::program::{Ready, decimal};
 use activator::manifest::{Execution, Output};
 use rustix::io::Errno;
@@ -31,6 +33,7 @@ const STACK: usize = 64 * 1024;
 /// systemd's exit codes of the stages of an exec.
 mod code {
     pub(super) const CHDIR: i32 = 200;
+    pub(super) const CGROUP: i32 = 219;
     pub(super) const NICE: i32 = 201;
     pub(super) const FDS: i32 = 202;
     pub(super) const EXEC: i32 = 203;
@@ -49,8 +52,8 @@ pub(crate) enum Stream<'a> {
     Fd(RawFd),
     /// A file to open in the child.
     Open(&'a CStr, c_int),
-    /// The same as the stream before it.
-    Inherit,
+    /// The same as a stream before it, by its fd.
+    Same(usize),
 }
 
 /// What a child becomes.
@@ -61,7 +64,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) non_blocking: Option<bool>,
     /// How many of the fds from 3 on are listeners; those behind them are left as they are.
     pub(crate) listeners: usize,
-    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) cgroup: Entry<'a>,
     pub(crate) directory: &'a CStr,
     pub(crate) oom_score: Option<&'a CStr>,
     /// User, limits and the like; None is for our own children.
@@ -121,7 +124,11 @@ impl Spawner {
         let (fds, files, ignored) = (&mut self.fds[..], self.files.as_ref(), self.ignored);
         let mut errand = Errand { plan, fds, files, ignored, report: &mut report };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-        let pid = clone(flags, plan.cgroup, &mut self.stack, &mut errand)?;
+        let born = match plan.cgroup {
+            Entry::Born(cgroup) => Some(cgroup),
+            Entry::Nowhere | Entry::Moved(_) => None,
+        };
+        let pid = clone(flags, born, &mut self.stack, &mut errand)?;
         let failed = (report.errno != 0).then_some(report.errno);
         Ok(Child { pid, failed })
     }
@@ -288,6 +295,9 @@ impl Errand<'_> {
         reset_signals(self.ignored);
         // SAFETY: setsid takes nothing. It cannot fail in a new process.
         unsafe { libc::setsid() };
+        if let Entry::Moved(cgroup) = self.plan.cgroup {
+            enter(cgroup)?;
+        }
         self.set_oom_score()?;
         let execution = self.plan.execution;
         if let Some(nice) = execution.and_then(|execution| execution.nice) {
@@ -346,7 +356,7 @@ impl Errand<'_> {
             self.fds[index] = match self.plan.streams[index] {
                 Stream::Fd(fd) => fd,
                 Stream::Open(path, flags) => open(path, flags).map_err(|errno| (code, errno))?,
-                Stream::Inherit => self.fds[index.saturating_sub(1)],
+                Stream::Same(other) => self.fds[other.min(index)],
             };
         }
         let count = self.fds.len() as RawFd;
@@ -368,6 +378,21 @@ impl Errand<'_> {
         }
         Ok(())
     }
+}
+
+/// Moves this process into a cgroup.
+fn enter(cgroup: BorrowedFd) -> Step {
+    let (file, own) = (c"cgroup.procs", c"0");
+    // SAFETY: C strings and flags; then a buffer with its length, and an fd that is ours.
+    unsafe {
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let fd = libc::openat(cgroup.as_raw_fd(), file.as_ptr(), flags);
+        check(code::CGROUP, fd)?;
+        let written = libc::write(fd, own.as_ptr().cast(), own.count_bytes());
+        check(code::CGROUP, written as c_int)?;
+        libc::close(fd);
+    }
+    Ok(())
 }
 
 fn set_limit(resource: u32, limit: &[u64; 2]) -> Step {

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use std::ffi::{CStr, c_int};
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -55,9 +56,10 @@ pub(crate) fn reap() -> Option<(u32, c_int)> {
     u32::try_from(pid).ok().filter(|pid| *pid > 0).map(|pid| (pid, status))
 }
 
-/// Runs with the rights of a user and group to the file system, setfsuid(2): what is made is the
-/// user's, and nothing is reached that the user could not reach. None is root.
-pub(crate) fn with_file_rights<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T) -> T {
+/// Runs with the rights of a user and group to the file system and the network, setfsuid(2) and
+/// capset(2): what is made is the user's, and nothing is reached that the user could not reach,
+/// no port below 1024 either. None is root.
+pub(crate) fn with_rights_of<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T) -> T {
     let Some((uid, gid)) = ids else { return run() };
     let set = |uid: u32, gid: u32| {
         // SAFETY: both take numbers, and change nothing but the rights of this thread, which is
@@ -67,9 +69,20 @@ pub(crate) fn with_file_rights<T>(ids: Option<(u32, u32)>, run: impl FnOnce() ->
             libc::setfsuid(uid);
         }
     };
+    // Those of the file system go with the user's id.
+    let network =
+        CapabilitySet::NET_BIND_SERVICE | CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+    let all = rustix::thread::capabilities(None);
+    if let Ok(mut sets) = all {
+        sets.effective -= network;
+        let _ = rustix::thread::set_capabilities(None, sets);
+    }
     set(uid, gid);
     let result = run();
     set(0, 0);
+    if let Ok(sets) = all {
+        let _ = rustix::thread::set_capabilities(None, sets);
+    }
     result
 }
 

@@ -17,6 +17,8 @@ pub(crate) enum Token {
     Adopted(UnitId),
     /// An fd that a service has stored.
     Stored(UnitId),
+    /// A child of a service that is to tell of its exec.
+    Exec(UnitId),
     /// A listener of a socket unit.
     Listener(UnitId, u16),
 }
@@ -34,6 +36,7 @@ impl From<Token> for mio::Token {
             Token::Listener(unit, listener) => pack(4, unit, listener),
             Token::Adopted(unit) => pack(5, unit, 0),
             Token::Stored(unit) => pack(6, unit, 0),
+            Token::Exec(unit) => pack(7, unit, 0),
         }
     }
 }
@@ -48,6 +51,7 @@ impl From<mio::Token> for Token {
             3 => Self::Group(unit),
             5 => Self::Adopted(unit),
             6 => Self::Stored(unit),
+            7 => Self::Exec(unit),
             _ => Self::Listener(unit, token as u16),
         }
     }
@@ -67,6 +71,7 @@ mod tests {
             Token::Group(unit),
             Token::Adopted(unit),
             Token::Stored(unit),
+            Token::Exec(unit),
             Token::Listener(unit, 65535),
             Token::Listener(UnitId(0), 1),
         ];

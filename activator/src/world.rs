@@ -1,8 +1,9 @@
 //! The hands of the state machine: fds, children, cgroups.
 
 use crate::adopted::Adopted;
-use crate::cgroup::{self, Group};
+use crate::cgroup::{self, Entry, Group};
 use crate::connection::{Connections, Pointers, Variables};
+use crate::execs::Execs;
 use crate::link::Link;
 use crate::listen::{self, Listeners};
 use crate::notify::Notify;
@@ -10,13 +11,17 @@ use crate::program::{Moment, OwnProgram, Program, Surroundings};
 use crate::slots::Slots;
 use crate::sock_diag;
 use crate::sources::Sources;
-use crate::spawn::{Plan, Spawner, Stream};
+use crate::spawn::{Child, Plan, Spawner, Stream};
 use crate::store::Store;
-use crate::supervise::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Told, Whom};
+use crate::supervise::{
+    Accepted, Executed, Found, Freeze, Hands, OpenFailed, Spawned, Step, Told, Whom,
+};
 use crate::sys;
 use crate::token::Token;
 use activator::control::Event;
-use activator::manifest::{Input, Manifest, Output, Service, Socket, UnitId, UnitKind};
+use activator::manifest::{
+    Input, Manifest, Output, Service, ServiceKind, Socket, UnitId, UnitKind,
+};
 use activator::stage2::Next;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -42,6 +47,7 @@ pub(crate) struct World {
     /// the end.
     pub(crate) cleaners: Box<[Option<[OwnProgram; 2]>]>,
     pub(crate) adopted: Adopted,
+    pub(crate) execs: Execs,
     pub(crate) stores: Box<[Option<Store>]>,
     pub(crate) notifies: Box<[Option<Notify>]>,
     pub(crate) groups: Box<[Option<Group>]>,
@@ -69,7 +75,7 @@ impl World {
 
     /// The service's settings, or those of an instance's template.
     /// User and group of the nodes that a user's socket unit makes; None is root.
-    fn file_rights(&self, unit: UnitId) -> Option<(u32, u32)> {
+    fn rights(&self, unit: UnitId) -> Option<(u32, u32)> {
         let user = self.manifest.user_of(self.manifest.unit(unit)?)?;
         // Without privileges nobody else's rights can be taken.
         rustix::process::geteuid().is_root().then_some((user.ids.uid, user.ids.gid))
@@ -122,49 +128,50 @@ impl World {
     /// Makes the child that looks at a unit's conditions, or cleans up after it. It is in no
     /// cgroup of a service, so that no stop waits for it.
     fn spawn_own(&mut self, unit: UnitId, step: Step) -> Result<Spawned, i32> {
+        let source = self.slots.source(unit).index();
+        let connection = self.connections.of(unit.index());
+        let variables = connection.map(|connection| self.variables.fill(connection));
+        let instance = variables.as_ref().and_then(|variables| variables.first().copied());
         let program = match step {
             Step::Clean(next) => {
-                let cleaners = self.cleaners.get_mut(unit.index()).and_then(Option::as_mut);
+                let cleaners = self.cleaners.get_mut(source).and_then(Option::as_mut);
                 cleaners.map(|[restart, stop]| match next {
                     Next::Restart => restart,
                     Next::Stop => stop,
                 })
             }
-            _ => {
-                let source = self.slots.source(unit).index();
-                self.checks.get_mut(source).and_then(Option::as_mut)
-            }
+            _ => self.checks.get_mut(source).and_then(Option::as_mut),
         };
         let program = program.ok_or(libc::EINVAL)?;
         let null = Stream::Fd(self.null.as_raw_fd());
-        let log = self.logs.get(unit.index()).and_then(Option::as_ref);
+        let log = self.logs.get(source).and_then(Option::as_ref);
         let said = log.map_or(null, |(_, write)| Stream::Fd(write.as_raw_fd()));
         let plan = Plan {
-            ready: program.ready(),
+            ready: program.ready(instance),
             streams: [null, said, said],
             non_blocking: None,
             listeners: 0,
-            cgroup: None,
+            cgroup: Entry::Nowhere,
             directory: c"/",
             oom_score: None,
             execution: None,
         };
         let child = self.spawner.spawn(&plan, std::iter::empty());
         let child = child.map_err(|errno| errno.raw_os_error())?;
-        Ok(Spawned { pid: child.pid, exec_error: child.failed })
+        Ok(Spawned { pid: child.pid, executed: executed(&child) })
     }
 }
 
 impl Hands for World {
     fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
         let Some(socket) = self.socket(unit) else { return Ok(()) };
-        sys::with_file_rights(self.file_rights(unit), || self.listeners.open(unit, socket))
+        sys::with_rights_of(self.rights(unit), || self.listeners.open(unit, socket))
     }
 
     fn close(&mut self, unit: UnitId) {
         if let Some(socket) = self.socket(unit) {
-            let rights = self.file_rights(unit);
-            sys::with_file_rights(rights, || self.listeners.close(unit, socket));
+            let rights = self.rights(unit);
+            sys::with_rights_of(rights, || self.listeners.close(unit, socket));
         }
     }
 
@@ -225,7 +232,7 @@ impl Hands for World {
         }
         let listeners = &self.listeners;
         let connection = self.connections.of(unit.index());
-        let connected = connection.map(|it| it.fd());
+        let connected = connection.and_then(|it| it.fd());
         let variables =
             connection.map_or_else(Pointers::new, |connection| self.variables.fill(connection));
         let Some(Some((program, surroundings))) = self.programs.get_mut(index) else {
@@ -244,7 +251,17 @@ impl Hands for World {
         // Instances store nothing: the next one is for another client.
         let store = self.stores.get(unit.index()).and_then(Option::as_ref);
         let store = store.filter(|_| matches!(step, Step::Start(_)));
-        let moment = Moment { told, sockets, store, instance, variables: &variables };
+        let listening = fds().count() + usize::from(passes && connected.is_some());
+        // Whoever waits for the program itself gets word from stage 2, by an fd behind all others.
+        let waits = matches!(kind, UnitKind::Service(it) if it.kind == ServiceKind::Exec);
+        let waits = waits && program.is_staged() && matches!(step, Step::Start(_));
+        let told_by = match waits {
+            true => Some(self.execs.begin(&self.registry, unit)?),
+            false => None,
+        };
+        let behind = listening + store.map_or(0, |store| store.fds().count());
+        let tell_to = told_by.as_ref().map(|_| 3 + behind as u32);
+        let moment = Moment { told, sockets, store, instance, variables: &variables, tell_to };
         let ready = program.ready(self.manifest, step, moment).ok_or(libc::EINVAL)?;
 
         let mut first = from_sockets.iter().flat_map(|unit| listeners.fds(*unit));
@@ -283,8 +300,8 @@ impl Hands for World {
             ready,
             streams,
             non_blocking,
-            listeners: fds().count() + usize::from(passes && connected.is_some()),
-            cgroup: group.map(|group| group.birthplace(child)),
+            listeners: listening,
+            cgroup: group.map_or(Entry::Nowhere, |group| group.entry(child)),
             directory: &surroundings.directory,
             oom_score: surroundings.oom_score.as_deref(),
             execution: Some(execution),
@@ -295,7 +312,8 @@ impl Hands for World {
                 &plan,
                 fds()
                     .chain(connected.filter(|_| passes))
-                    .chain(store.into_iter().flat_map(Store::fds)),
+                    .chain(store.into_iter().flat_map(Store::fds))
+                    .chain(told_by.as_ref().map(AsFd::as_fd)),
             )
             .map_err(|errno| errno.raw_os_error())?;
         if matches!(step, Step::Start(_)) {
@@ -315,9 +333,13 @@ impl Hands for World {
             && is_last(service, step, streams_use_socket)
         {
             // The client sees the end of the connection when the instance's process ends it.
-            self.connections.release(unit.index());
+            self.connections.hand_over(unit.index());
         }
-        Ok(Spawned { pid: child.pid, exec_error: child.failed })
+        let executed = match executed(&child) {
+            Executed::Yes if told_by.is_some() => Executed::Later,
+            executed => executed,
+        };
+        Ok(Spawned { pid: child.pid, executed })
     }
 
     fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
@@ -439,6 +461,11 @@ impl Hands for World {
         // In the log an instance goes by the name of its template.
         self.link.tell(unit.map(|unit| self.slots.source(unit)), event);
     }
+}
+
+/// As far as the spawn knows, which has waited for the first exec.
+fn executed(child: &Child) -> Executed {
+    child.failed.map_or(Executed::Yes, Executed::No)
 }
 
 /// Whether no program of an instance behind this one gets the connection.

@@ -73,6 +73,20 @@ pub struct User {
     pub groups: Vec<u32>,
 }
 
+impl Execution {
+    /// Whether an output is the file that stdin is: then that is opened once, for both.
+    pub fn is_stdin(&self, output: &Output) -> bool {
+        matches!((&self.stdin, output),
+            (Input::File(stdin), Output::File { path, append: false, truncate: false })
+                if stdin == path)
+    }
+
+    /// Whether stdin's file is written to, too.
+    pub fn stdin_is_output(&self) -> bool {
+        self.is_stdin(&self.stdout) || self.is_stdin(&self.stderr)
+    }
+}
+
 /// `StandardInput=`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Input {

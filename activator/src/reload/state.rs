@@ -173,7 +173,7 @@ impl In {
         let listeners = self.listeners.iter().map(|listener| listener.fd);
         let logs = self.log.iter().flat_map(|(read, write)| [*read, *write]);
         let stored = self.store.iter().flatten().map(|stored| stored.fd);
-        let connection = self.connection.iter().map(connection::Saved::fd);
+        let connection = self.connection.iter().filter_map(connection::Saved::fd);
         let all = listeners.chain(self.notify).chain(logs).chain(stored).chain(connection);
         all.for_each(|fd| drop(fd.take()));
     }

@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The variable by which PID 1 names the instance of an Accept=yes template.
 pub const INSTANCE_VARIABLE: &str = "ROUSE_INSTANCE";
 
+/// The variable by which PID 1 names the fd that is told of the exec (`Type=exec`).
+pub(super) const EXEC_VARIABLE: &str = "ROUSE_EXEC";
+
 /// One of a unit's lists of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)] // Exec*= of systemd.service(5) and systemd.socket(5)

@@ -2,6 +2,7 @@
 //! what PID 1 gave (`Environment=` in it), `EnvironmentFile=`, `UnsetEnvironment=`.
 //! `PassEnvironment=` adds only what is not there yet, since `Environment=` is stronger.
 
+use super::call::EXEC_VARIABLE;
 use super::environment_file;
 use super::error::{Error, Failed};
 use super::{INSTANCE_VARIABLE, MANIFEST_VARIABLE, glob, say};
@@ -31,7 +32,16 @@ impl Environment {
         }
         environment.remove(MANIFEST_VARIABLE);
         environment.remove(INSTANCE_VARIABLE);
+        environment.remove(EXEC_VARIABLE);
         environment
+    }
+
+    /// The unit's own, which PID 1 gives as they stand in the manifest: with the name of the
+    /// instance filled in.
+    pub(super) fn fill(&mut self, own: &[String]) {
+        for (name, value) in own.iter().filter_map(|text| text.split_once('=')) {
+            self.set(name, value);
+        }
     }
 
     pub(super) fn value(&self, name: &str) -> Option<&str> {

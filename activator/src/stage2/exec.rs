@@ -3,7 +3,7 @@
 //!
 //! A command with the prefix `+` keeps root and the whole machine; with `!` it keeps root.
 
-use super::call::{Call, List, Subject};
+use super::call::{Call, EXEC_VARIABLE, List, Subject};
 use super::capabilities::Capabilities;
 use super::container::{self, Places};
 use super::directories::{self, Place};
@@ -30,6 +30,7 @@ use std::path::PathBuf;
 pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     let Call { subject, command, .. } = call;
     let execution = subject.execution().ok_or_else(Failed::usage)?;
+    let witness = Witness::take();
     let nothing = Stage2::default();
     let stage2 = execution.stage2.as_deref().unwrap_or(&nothing);
     let user = identity::of(subject, execution, stage2);
@@ -40,6 +41,9 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     streams.arrange()?;
     scheduling::apply(&stage2.scheduling)?;
     let mut environment = Environment::inherited();
+    if subject.instance.is_some() {
+        environment.fill(&execution.environment);
+    }
     identity::describe(stage2, &mut environment);
     streams.term().into_iter().for_each(|term| environment.set_default("TERM", term));
     let places = directories::of(subject, stage2);
@@ -75,7 +79,26 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     if !command.privileged {
         give_up(execution, stage2, filters.as_ref())?;
     }
-    ready.execute(execution, filters.as_ref(), stderr)
+    ready.execute(execution, filters.as_ref(), stderr, &witness)
+}
+
+/// Who waits for the program itself (`Type=exec`): see PID 1's `execs`.
+struct Witness(Option<OwnedFd>);
+
+impl Witness {
+    /// Close-on-exec from now on.
+    fn take() -> Self {
+        let number = std::env::var(EXEC_VARIABLE).ok().and_then(|text| text.parse().ok());
+        Self(number.and_then(sys::take_fd))
+    }
+
+    /// 1: it will be executed now. 0: it was not.
+    fn tell(&self, word: u8) {
+        if let Some(fd) = &self.0 {
+            // Nobody waits any more, should there be nobody to read it.
+            let _ = rustix::io::write(fd, &[word]);
+        }
+    }
 }
 
 fn keeps_root(command: &Command) -> bool {
@@ -268,6 +291,7 @@ impl Ready {
         execution: &Execution,
         filters: Option<&Filters>,
         stderr: Option<OwnedFd>,
+        witness: &Witness,
     ) -> Result<Infallible, Failed> {
         // Goes with the exec. Should there be none, the unit's log is told why, not the program's
         // own stderr, which may be a client's connection.
@@ -276,12 +300,16 @@ impl Ready {
             sys::put(stderr.as_fd(), Standard::Error)
                 .at(Stage::Stderr, || "set up stderr".into())?;
         }
+        // Before a signal may come of it, and a filter in its way.
+        witness.tell(1);
         // Rust's runtime has ignored it.
         sys::ignore_broken_pipes(execution.ignore_sigpipe);
         if let Some(filters) = filters {
             filters.install()?;
         }
         let errno = child::execute(&self.program, &self.arguments, &self.environment);
+        sys::ignore_broken_pipes(true);
+        witness.tell(0);
         if let Some(log) = log {
             // A filter may refuse it: then the line goes where the program's would.
             let _ = sys::put(log.as_fd(), Standard::Error);

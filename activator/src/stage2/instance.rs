@@ -2,8 +2,8 @@
 //! left for it in a template's texts.
 
 use crate::manifest::{
-    Command, CredentialSource, Execution, INSTANCE, INSTANCE_UNESCAPED, Input, Mount, Output, Unit,
-    UnitKind,
+    Command, CredentialSource, Execution, INSTANCE, INSTANCE_UNESCAPED, Input, Mount, Output,
+    Service, Unit, UnitKind,
 };
 
 /// Puts the instance's name into all texts of a unit that its processes use.
@@ -33,11 +33,31 @@ pub(super) fn fill(unit: &mut Unit, instance: &str) {
     };
     let unescaped = unescape(instance);
     for text in texts {
-        if text.contains(INSTANCE) {
-            *text = text.replace(INSTANCE, instance);
+        put(text, instance, &unescaped);
+    }
+    let UnitKind::Service(Service { execution: Execution { stage2: Some(stage2), .. }, .. }) =
+        &mut unit.kind
+    else {
+        return;
+    };
+    let credentials = stage2.credentials.iter_mut().filter_map(|it| match &mut it.source {
+        CredentialSource::Text(bytes) => Some(bytes),
+        CredentialSource::Path(_) => None,
+    });
+    for bytes in credentials.chain([&mut stage2.stdin_data]) {
+        // What is no text has no name in it.
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            let mut text = text.to_owned();
+            put(&mut text, instance, &unescaped);
+            *bytes = text.into_bytes();
         }
-        if text.contains(INSTANCE_UNESCAPED) {
-            *text = text.replace(INSTANCE_UNESCAPED, &unescaped);
+    }
+}
+
+fn put(text: &mut String, instance: &str, unescaped: &str) {
+    for (hole, name) in [(INSTANCE, instance), (INSTANCE_UNESCAPED, unescaped)] {
+        if text.contains(hole) {
+            *text = text.replace(hole, name);
         }
     }
 }
@@ -183,5 +203,28 @@ mod tests {
         assert!(text.contains("PATH_OF=1/2\""), "{text}");
         assert!(!text.contains(INSTANCE), "{text}");
         assert!(text.contains("/x/1-2/1-2"));
+    }
+
+    #[test]
+    fn texts_that_are_bytes_are_filled_too() {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let credential = |text: &str| Credential {
+            name: "c".into(),
+            source: CredentialSource::Text(bytes(text)),
+        };
+        let stage2 = |text: &str| Stage2 {
+            credentials: vec![credential(text)],
+            stdin_data: bytes(text),
+            ..Stage2::default()
+        };
+        let unit = |text: &str| {
+            let stage2 = Some(Box::new(stage2(text)));
+            let execution = Execution { stage2, ..Execution::default() };
+            let service = Service { execution, ..Service::default() };
+            Unit { kind: UnitKind::Service(service), ..Unit::default() }
+        };
+        let mut filled = unit(&format!("{INSTANCE} {INSTANCE_UNESCAPED}"));
+        fill(&mut filled, "1-2");
+        assert_eq!(filled, unit("1-2 1/2"));
     }
 }

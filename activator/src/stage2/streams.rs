@@ -31,6 +31,9 @@ impl<'a> Streams<'a> {
     pub(super) fn arrange(&self) -> Result<(), Failed> {
         let Execution { stdin, stdout, .. } = self.execution;
         let input = match stdin {
+            Input::File(path) if self.execution.stdin_is_output() => {
+                Some(open(path, OFlags::RDWR | OFlags::CREATE))
+            }
             Input::File(path) => Some(open(path, OFlags::RDONLY)),
             Input::Terminal => Some(self.take_terminal()),
             Input::Data => Some(self.data()),
@@ -43,6 +46,9 @@ impl<'a> Streams<'a> {
         let what = || "set up stdout".into();
         match (stdout, stdin) {
             (Output::Inherit, Input::File(_) | Input::Terminal) => {
+                sys::put(io::stdin().as_fd(), Standard::Output).at(Stage::Stdout, what)
+            }
+            (stdout, _) if self.execution.is_stdin(stdout) => {
                 sys::put(io::stdin().as_fd(), Standard::Output).at(Stage::Stdout, what)
             }
             _ => match self.open_output(stdout) {
@@ -60,6 +66,7 @@ impl<'a> Streams<'a> {
         let copied = match stderr {
             Output::Inherit => Some(sys::copy(io::stdout())),
             Output::Socket if *stdin == Input::Socket => Some(sys::copy(io::stdin())),
+            stderr if self.execution.is_stdin(stderr) => Some(sys::copy(io::stdin())),
             Output::Socket if *stdout == Output::Socket => Some(sys::copy(io::stdout())),
             stderr => self.open_output(stderr),
         };

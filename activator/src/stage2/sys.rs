@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 use std::ffi::{CString, c_char, c_int};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A text as C wants it.
 pub(super) fn c_string(text: &str) -> Result<CString, Failed> {
@@ -248,6 +248,17 @@ pub(super) fn put(fd: BorrowedFd, stream: Standard) -> Result<(), Errno> {
 pub(super) fn copy(fd: impl AsFd) -> Result<OwnedFd, Errno> {
     // Not one of the standard streams, which are still to be arranged.
     rustix::io::fcntl_dupfd_cloexec(fd, 3)
+}
+
+/// An fd that PID 1 has left open for us alone, close-on-exec from now on. None if there is none.
+pub(super) fn take_fd(number: i32) -> Option<OwnedFd> {
+    if number < 3 {
+        return None;
+    }
+    // SAFETY: takes numbers only; one that is no fd is an error.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).ok()?;
+    // SAFETY: it is open, and nobody else here owns it: PID 1 names it to us only.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// A connection to a Unix stream socket.

@@ -73,9 +73,21 @@ pub(crate) struct OpenFailed {
 pub(crate) struct Spawned {
     /// Its process id.
     pub(crate) pid: u32,
-    /// The errno if it could not execute its program; it then ends with systemd's exit code for
-    /// that, which comes as an event like any other end.
-    pub(crate) exec_error: Option<i32>,
+    /// What came of the exec.
+    pub(crate) executed: Executed,
+}
+
+/// Whether a child has executed its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Executed {
+    /// It has, or nobody asked to be told when.
+    Yes,
+    /// It could not, for that errno; it then ends with systemd's exit code for that, which comes
+    /// as an event like any other end.
+    No(i32),
+    /// Stage 2 is on its way there. [`super::Supervisor::executed`] tells when it has; if it
+    /// cannot, nothing but its end does.
+    Later,
 }
 
 /// Which command of a unit, by its index in the manifest.

@@ -231,6 +231,10 @@ impl Supervisor<'_> {
         let idle = &mut self.units[unit.index()].idle;
         idle.state = Stage::Frozen;
         idle.next = (times.stop > 0).then(|| idle.since.saturating_add(times.stop));
+        if let Some((service, _)) = self.service_and_spec(unit) {
+            // Whoever is frozen cannot say that it is alive.
+            service.hold_watchdog();
+        }
         turn.hands.tell(Some(unit), Event::Frozen);
         self.watch_anew(turn, unit);
     }
@@ -244,6 +248,9 @@ impl Supervisor<'_> {
         idle.next = Some(turn.now.saturating_add(step));
         turn.hands.thaw(unit);
         if told {
+            if let Some((service, _)) = self.service_and_spec(unit) {
+                service.start_watchdog(turn.now);
+            }
             turn.hands.tell(Some(unit), Event::Thawed);
         }
     }

@@ -103,7 +103,7 @@ use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceSt
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
 use activator::notification::Notification;
 use activator::wire;
-pub(crate) use hands::{Ended, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
+pub(crate) use hands::{Ended, Executed, Found, Hands, OpenFailed, Spawned, Step, Told, Whom};
 
 /// Why somebody asks for a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,6 +287,13 @@ impl<'m> Supervisor<'m> {
             it.look_for_processes(turn, id(index));
             it.look_for_frost(turn, id(index));
         });
+        self.settle(turn);
+    }
+
+    /// A child that was [`Executed::Later`] has executed its program.
+    pub(crate) fn executed(&mut self, now: u64, hands: &mut dyn Hands, unit: UnitId) {
+        let turn = &mut Turn { now, hands };
+        self.program_executed(turn, unit);
         self.settle(turn);
     }
 

@@ -13,7 +13,7 @@
 //! not there or somebody shut a listener down, runs start-pre and start-post once only. Without
 //! memory for a child a start tries again, as it does for an address.
 
-use super::{State, Step, Supervisor, Told, Turn, Whom};
+use super::{Executed, State, Step, Supervisor, Told, Turn, Whom};
 use activator::control::{Event, Exit, MachineState, SocketState};
 use activator::manifest::{Command, UnitId, UnitKind};
 use activator::wire;
@@ -112,7 +112,7 @@ impl Supervisor<'_> {
         };
         match turn.hands.spawn(unit, phase.step(), &Told::default()) {
             Ok(spawned) => {
-                if let Some(errno) = spawned.exec_error {
+                if let Executed::No(errno) = spawned.executed {
                     turn.hands.tell(Some(unit), Event::SpawnFailed(errno));
                 }
                 let deadline = (timeout > 0).then(|| turn.now.saturating_add(timeout));

@@ -7,7 +7,9 @@ mod relations;
 mod relays;
 mod service;
 
-use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{
+    Accepted, Executed, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom,
+};
 use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState, SocketState};
 use activator::manifest::*;
 use activator::notification::Notification;
@@ -40,7 +42,8 @@ struct Script {
     /// Opens that fail from now on, with that errno.
     open_error: Option<i32>,
     spawn_error: Option<i32>,
-    exec_error: Option<i32>,
+    /// What becomes of the children from now on.
+    executed: Option<Executed>,
     /// Services with processes besides main and control.
     leftovers: Vec<u16>,
     /// Whether a connection is open.
@@ -85,7 +88,7 @@ impl Hands for Script {
         }
         self.calls.push(Spawn(unit.0, step));
         self.pids += 1;
-        Ok(Spawned { pid: 100 + self.pids, exec_error: self.exec_error })
+        Ok(Spawned { pid: 100 + self.pids, executed: self.executed.unwrap_or(Executed::Yes) })
     }
     fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
         if signal != libc::SIGCONT {
@@ -481,7 +484,7 @@ fn what_ignores_sigterm_gets_sigkill() {
 #[test]
 fn a_program_that_cannot_be_executed_fails_the_start() {
     let manifest = pair(|_| {});
-    let hands = &mut Script { exec_error: Some(libc::ENOENT), ..Script::default() };
+    let hands = &mut Script { executed: Some(Executed::No(libc::ENOENT)), ..Script::default() };
     let mut it = Supervisor::new(&manifest, 0);
     it.boot(0, hands);
     it.triggered(1, hands, S, 0);
@@ -531,11 +534,11 @@ fn the_boot_starts_in_order_and_shutting_down_stops_in_reverse() {
 #[test]
 fn a_unit_whose_requirement_fails_does_not_start_but_one_that_only_wants_it_does() {
     let manifest = chain();
-    let hands = &mut Script { exec_error: Some(libc::ENOENT), ..Script::default() };
+    let hands = &mut Script { executed: Some(Executed::No(libc::ENOENT)), ..Script::default() };
     let mut it = Supervisor::new(&manifest, 0);
     it.boot(0, hands);
     assert_eq!(hands.take(), [Spawn(1, Step::Start(0))]);
-    hands.exec_error = None;
+    hands.executed = None;
     it.reaped(1, hands, 101, Exit::Code(203));
     assert_eq!(hands.take(), [Spawn(2, Step::Start(0))]);
     assert_eq!(state(&it, 0), ServiceState::Failed);
@@ -636,6 +639,60 @@ fn an_idle_service_is_stopped_while_it_is_frozen() {
     assert!(it.reaped(5_800_002, hands, 101, Exit::Signal(libc::SIGTERM)));
     assert_eq!(hands.take(), [Watch(1, 0)]);
     assert_eq!(it.deadline(), None);
+}
+
+/// A frozen service cannot say WATCHDOG=1, and has its whole time again when it is thawed.
+#[test]
+fn the_watchdog_of_a_frozen_service_waits() {
+    let manifest = pair(|service| {
+        service.freeze_when_idle_us = 800_000;
+        service.watchdog_us = 2_000_000;
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(0, hands, S, 0);
+    hands.take();
+    while hands.calls.is_empty() {
+        it.tick(it.deadline().unwrap(), hands);
+    }
+    assert_eq!(hands.take(), [Call::Freeze(0)]);
+    it.emptied(1_000_000, hands);
+    hands.take();
+    assert_eq!(state(&it, 0), ServiceState::Frozen);
+    assert_eq!(it.deadline(), None);
+    let later = 60_000_000;
+    it.triggered(later, hands, S, 0);
+    assert!(hands.take().contains(&Thaw(0)));
+    hands.in_use = true;
+    let mut now = later;
+    while !hands.calls.contains(&Kill(0, Whom::All, libc::SIGABRT)) {
+        now = it.deadline().unwrap();
+        it.tick(now, hands);
+    }
+    assert_eq!(now, later + 2_000_000);
+    assert!(hands.events.contains(&(Some(A), Event::TimedOut(libc::SIGABRT))));
+}
+
+/// `Type=exec` by way of stage 2: the start waits for the program itself.
+#[test]
+fn a_start_of_type_exec_waits_for_the_program() {
+    let manifest = pair(|service| service.kind = ServiceKind::Exec);
+    let hands = &mut Script { executed: Some(Executed::Later), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.order_start(0, hands, A);
+    assert_eq!(state(&it, 0), ServiceState::Starting);
+    // It ends before: that is a start that failed.
+    it.reaped(1, hands, 101, Exit::Code(217));
+    assert_eq!((state(&it, 0), result(&it, 0)), (ServiceState::Failed, JobResult::Failed));
+    // A word about a run that is over is nobody's.
+    it.executed(2, hands, A);
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    it.order_start(3, hands, A);
+    assert_eq!(state(&it, 0), ServiceState::Starting);
+    it.executed(4, hands, A);
+    assert_eq!((state(&it, 0), result(&it, 0)), (ServiceState::Running, JobResult::Done));
 }
 
 /// Who comes between the last look and the frost is served by the same run.

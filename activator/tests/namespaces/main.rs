@@ -48,7 +48,12 @@ fn main() -> ExitCode {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["helper", ref rest @ ..] => helper::main(rest),
         ["probe", ref rest @ ..] => probe::main(rest),
-        // An activator that says it is fit, and then is not: see `reload`.
+        // An activator that reads states of another version: see `reload`.
+        ["verify", version] if reload::is_of_another_state() => {
+            let theirs = version.parse::<u32>().unwrap() + 1;
+            activator::needs::verify(&[theirs.to_string().into()])
+        }
+        // One that says it is fit, and then is not.
         ["verify", _] => {
             println!("{}", activator::needs::FIT);
             ExitCode::SUCCESS

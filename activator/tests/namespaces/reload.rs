@@ -30,13 +30,21 @@ pub(crate) const TESTS: &[Test] = &[
     ("reload::logs_go_on_and_new_units_have_theirs", logs),
 ];
 
+/// At the end of a program that is to be taken for an activator of another version of the state.
+const OF_ANOTHER_STATE: &[u8] = b"of another state";
+
+/// Whether this process executes such a program.
+pub(crate) fn is_of_another_state() -> bool {
+    std::fs::read("/proc/self/exe").is_ok_and(|bytes| bytes.ends_with(OF_ANOTHER_STATE))
+}
+
 fn replace(bench: &Bench, manifest: &[u8], activator: Option<&[u8]>) -> Result<(), Error> {
     let stream = UnixStream::connect(bench.control()).unwrap();
     stream.set_read_timeout(Some(bench::PATIENCE)).unwrap();
     client::replace(stream, "", manifest, activator, |_| ())
 }
 
-fn reload(bench: &Bench, manifest: &Manifest) {
+pub(crate) fn reload(bench: &Bench, manifest: &Manifest) {
     if let Err(error) = replace(bench, &manifest.encode(), None) {
         panic!("{error}\n{}", bench.log());
     }
@@ -180,6 +188,10 @@ fn refused(bench: &mut Bench) {
     assert_eq!(why(replace(bench, &one(lacking).encode(), None)), lacks);
     let program = std::fs::read("/bin/true").unwrap();
     assert!(matches!(why(replace(bench, &good, Some(&program))), Unfit::Activator(_)));
+    let mut other = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    other.extend(OF_ANOTHER_STATE);
+    let Unfit::Activator(text) = why(replace(bench, &good, Some(&other))) else { panic!() };
+    assert!(text.contains("states of version"), "{text}");
     let status = bench.status();
     assert_eq!(bench::service(&status, "a.service").main_pid, Some(pid));
     assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).0, pid);

@@ -13,6 +13,8 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("services::stored_fds_come_back_after_a_crash_and_not_after_a_stop", store),
     ("services::bound_parts_and_failures_go_together", relations),
     ("services::a_condition_skips_and_recovers_without_spinning", conditions),
+    ("services::type_exec_by_way_of_stage_2_waits_for_the_program", exec),
+    ("services::what_was_killed_with_its_cgroup_starts_again", killed),
     ("services::what_runs_after_a_service_knows_how_it_ended", epilogue),
 ];
 
@@ -107,6 +109,58 @@ fn store(bench: &mut Bench) {
     bench.order(Request::Start("a.service".into())).unwrap();
     bench::until("it runs anew", || bench.report().len() >= 3);
     assert!(bench.report()[2].starts_with("names=a text="), "{:?}", bench.report());
+    bench.stop();
+}
+
+fn exec(bench: &mut Bench) {
+    let mut spec = service(bench.path(), &["serve", "0"]);
+    spec.kind = ServiceKind::Exec;
+    spec.execution.stage2 = Some(Box::default());
+    let mut fails = spec.clone();
+    fails.execution.working_directory = "/nowhere".into();
+    let mut missing = spec.clone();
+    missing.start[0].program = "/nowhere/program".into();
+    let units = Units::default()
+        .service("a.service", spec)
+        .socket("a.socket", "a.service", socket("a", vec![tcp(3000)]))
+        .service("b.service", fails)
+        .service("c.service", missing);
+    bench.start(&units.build());
+    // Its fds are the same, whatever else stage 2 was given.
+    let pid = split(&ask_tcp("127.0.0.1:3000", "x")).0;
+    bench.order(Request::Start("a.service".into())).unwrap();
+    assert_eq!(bench::service(&bench.status(), "a.service").main_pid, Some(pid));
+    for (name, exit) in [("b.service", "exited 200"), ("c.service", "exited 203")] {
+        assert!(bench.order(Request::Start(name.into())).is_err(), "{name}");
+        let status = bench.status();
+        let service = bench::service(&status, name);
+        assert_eq!(service.last_exit.as_deref(), Some(exit), "{name}");
+        assert_eq!(service.state, "failed");
+    }
+    bench.stop();
+}
+
+/// Some kernels kill whatever is born into a cgroup in which cgroup.kill was used once.
+fn killed(bench: &mut Bench) {
+    if !bench.has_cgroups() {
+        eprintln!("SKIPPED: without cgroups nothing is killed with its cgroup");
+        return;
+    }
+    let mut spec = service(bench.path(), &["serve", "0"]);
+    spec.kill_signal = libc::SIGKILL;
+    let units = Units::default()
+        .service("a.service", spec)
+        .socket("a.socket", "a.service", socket("a", vec![tcp(3000)]))
+        .build();
+    bench.start(&units);
+    for _ in 0..3 {
+        let pid = split(&ask_tcp("127.0.0.1:3000", "x")).0;
+        let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        assert!(group.trim_end().ends_with("/a.service"), "{group}");
+        bench.order(Request::Stop("a.service".into())).unwrap();
+        // The next activator knows it, too.
+        crate::reload::reload(bench, &units);
+    }
     bench.stop();
 }
 

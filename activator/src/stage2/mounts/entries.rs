@@ -33,7 +33,9 @@ pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], private_tmp: &Path) ->
         list.bind("/var/tmp", &private_tmp.join("var-tmp"), false);
     }
     if sandbox.root_directory.is_none() {
-        list.directories(places);
+        // Those that nothing else is about are writable as they are, without a namespace.
+        let alone = list.0.is_empty() && sandbox.mounts.is_empty();
+        list.directories(places, alone);
     }
     sandbox.mounts.iter().for_each(|mount| list.mount(mount));
     list.0
@@ -113,7 +115,13 @@ impl List {
             paths.iter().filter(|_| on).for_each(|path| self.add(path, what.clone()));
         };
         add(sandbox.protect_kernel_tunables, &TUNABLES, What::ReadOnly);
-        add(sandbox.protect_kernel_tunables, &["/sys/fs/cgroup", "/sys/fs/bpf"], What::ReadWrite);
+        add(
+            sandbox.protect_kernel_tunables,
+            &["/sys/fs/cgroup", "/sys/fs/selinux"],
+            What::ReadWrite,
+        );
+        // Nothing there is a program; it is only as systemd has it.
+        add(sandbox.protect_kernel_tunables, &["/sys"], What::NoExec);
         let secrets = &["/proc/kallsyms", "/proc/kcore"];
         add(sandbox.protect_kernel_tunables, secrets, What::Inaccessible);
         let modules = &["/usr/lib/modules", "/lib/modules"];
@@ -123,7 +131,7 @@ impl List {
     }
 
     /// Those of a dynamic user come to their usual names by way of `private`.
-    fn directories(&mut self, places: &[Place<'_>]) {
+    fn directories(&mut self, places: &[Place<'_>], alone: bool) {
         for place in places {
             let read_only = place.directory.read_only;
             match &place.private {
@@ -137,6 +145,7 @@ impl List {
                     let what = What::Bind { source: private.clone(), recursive: true, read_only };
                     self.0.push(Entry { path: private.clone(), optional: false, what });
                 }
+                None if alone && !read_only => {}
                 None => {
                     let what = if read_only { What::ReadOnly } else { What::ReadWrite };
                     let path = place.path.clone();
@@ -189,7 +198,7 @@ const TUNABLES: [&str; 17] = [
     "/proc/sysrq-trigger",
     "/proc/timer_stats",
     "/sys",
-    "/sys/fs/selinux",
+    "/sys/fs/bpf",
     "/sys/kernel/debug",
     "/sys/kernel/tracing",
     "/sys/kernel/security",
@@ -222,6 +231,27 @@ mod tests {
         let rest = ["/proc", "/sys", "/dev", "/home", "/run/user", "/root"];
         assert_eq!(paths(&entries, &What::ReadWrite), rest);
         assert_eq!(paths(&entries, &What::Inaccessible), ["/home", "/run/user", "/root"]);
+    }
+
+    #[test]
+    fn directories_alone_need_no_namespace() {
+        let directory = |read_only| Directory {
+            kind: DirectoryKind::State,
+            path: "a".into(),
+            links: vec![],
+            mode: 0o755,
+            read_only,
+        };
+        let found = |directory: &Directory, sandbox: &Sandbox| {
+            let path = PathBuf::from("/var/lib/a");
+            let place = Place { directory, path, private: None, links: vec![] };
+            of(sandbox, &[place], Path::new("/x")).pop().map(|entry| entry.what)
+        };
+        let (plain, strict) = (Sandbox::default(), ProtectSystem::Strict);
+        let strict = Sandbox { protect_system: strict, ..Sandbox::default() };
+        assert_eq!(found(&directory(false), &plain), None);
+        assert_eq!(found(&directory(true), &plain), Some(What::ReadOnly));
+        assert_eq!(found(&directory(false), &strict), Some(What::ReadWrite));
     }
 
     #[test]

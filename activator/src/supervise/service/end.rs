@@ -34,13 +34,15 @@ impl Supervisor<'_> {
         true
     }
 
-    /// After a reload: a main process that need not be our child is watched again.
+    /// After a reload: a main process that need not be our child is watched again. What would have
+    /// told that a program was executed is gone with the process before: it counts as executed.
     pub(in crate::supervise) fn adopt_again(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some(service) = self.service(unit) else { return };
         if let Some(pid) = service.main.filter(|_| service.adopted) {
             // One that has ended meanwhile is found by the first look.
             turn.hands.adopt(unit, pid);
         }
+        self.program_executed(turn, unit);
     }
 
     /// Other processes have gone: is one that waits for them done?
@@ -81,6 +83,10 @@ impl Supervisor<'_> {
         .is_some_and(|command| command.ignore_failure);
         let outcome = if ignored { Outcome::Success } else { judge(spec, exit) };
         service.blame(outcome);
+        if matches!((service.phase, spec.kind), (Phase::Start(_), ServiceKind::Forking)) {
+            // The child is not the main process, whose end others are told.
+            service.main_exit = None;
+        }
         match (service.phase, spec.kind) {
             (Phase::Start(index), ServiceKind::Oneshot) if outcome == Outcome::Success => {
                 self.run(turn, unit, Step::Start(index.saturating_add(1)));

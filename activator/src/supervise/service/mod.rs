@@ -221,6 +221,17 @@ impl Service {
         self.start_limit.forgive();
     }
 
+    /// From now on `WATCHDOG=1` has to come in time, if it is to come at all.
+    pub(super) fn start_watchdog(&mut self, now: u64) {
+        let watchdog = self.watchdog_us;
+        self.watchdog_at = (watchdog > 0).then(|| now.saturating_add(watchdog));
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn hold_watchdog(&mut self) {
+        self.watchdog_at = None;
+    }
+
     /// How the last run ended, for those who are told.
     pub(super) fn ended(&self) -> Ended {
         Ended { result: self.outcome, exit: self.main_exit }

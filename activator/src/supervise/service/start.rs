@@ -1,7 +1,7 @@
 //! The way up: conditions, commands, the main process, and what counts as started.
 
 use super::{Outcome, Phase, STOP_AT_SHUTDOWN_US};
-use crate::supervise::hands::{Found, Step};
+use crate::supervise::hands::{Executed, Found, Step};
 use crate::supervise::{State, Supervisor, Turn};
 use activator::control::{Event, MachineState, SocketState, Text};
 use activator::manifest::{Command, ExitType, ServiceKind, UnitId};
@@ -107,7 +107,7 @@ impl Supervisor<'_> {
                 };
             }
         };
-        if let Some(errno) = spawned.exec_error {
+        if let Executed::No(errno) = spawned.executed {
             turn.hands.tell(Some(unit), Event::SpawnFailed(errno));
         }
         if !matches!(step, Step::Start(_)) {
@@ -116,15 +116,25 @@ impl Supervisor<'_> {
         }
         service.main = Some(spawned.pid);
         service.adopted = false;
-        if spawned.exec_error.is_none() {
+        if !matches!(spawned.executed, Executed::No(_)) {
             turn.hands.tell(Some(unit), Event::Started(spawned.pid));
             if spec.kind != ServiceKind::Oneshot {
                 service.checkup.begin(spec.health.as_deref(), turn.now);
             }
-            // The spawn has waited for execve, so both are started.
-            if matches!(spec.kind, ServiceKind::Simple | ServiceKind::Exec) {
-                self.started(turn, unit);
+            match spec.kind {
+                ServiceKind::Simple => self.started(turn, unit),
+                ServiceKind::Exec if spawned.executed == Executed::Yes => self.started(turn, unit),
+                _ => {}
             }
+        }
+    }
+
+    /// The program of a `Type=exec` service was executed: that is what its start waits for.
+    pub(in crate::supervise) fn program_executed(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some((service, spec)) = self.service_and_spec(unit) else { return };
+        let waits = matches!(service.phase, Phase::Start(_)) && spec.kind == ServiceKind::Exec;
+        if waits && service.main.is_some() {
+            self.started(turn, unit);
         }
     }
 
@@ -168,8 +178,7 @@ impl Supervisor<'_> {
     /// It counts as started but for `ExecStartPost=`.
     pub(super) fn started(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some(service) = self.service(unit) else { return };
-        let watchdog = service.watchdog_us;
-        service.watchdog_at = (watchdog > 0).then(|| turn.now.saturating_add(watchdog));
+        service.start_watchdog(turn.now);
         self.run(turn, unit, Step::StartPost(0));
     }
 

@@ -172,18 +172,18 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Removes what must not outlive the run, where there is something. What an instance has is
-    /// its own, and nobody comes after it.
+    /// Removes what must not outlive the run, where there is something. Nobody comes after an
+    /// instance.
     fn clean(&mut self, turn: &mut Turn, unit: UnitId) {
-        let need = self.manifest.unit(unit).map_or(Need::Never, stage2::need_of_cleaning);
+        let need = stage2::need_of_cleaning(self.spec(unit));
         let by_signal = self.service(unit).is_some_and(|service| {
             matches!(service.main_exit, Some(Exit::Signal(_) | Exit::Dumped(_)))
         });
         let needed = need == Need::Always || (need == Need::Killed && by_signal);
-        if !needed || self.slots.owner(unit).is_some() {
+        if !needed {
             return self.end(turn, unit);
         }
-        let running = self.machine != MachineState::Stopping;
+        let running = self.machine != MachineState::Stopping && self.slots.owner(unit).is_none();
         // The start that has just ended, as it may have, is no order for another one.
         let ordered = self.units[unit.index()].job.is_some_and(|job| match job.kind {
             JobKind::Start => !job.begun,

@@ -60,3 +60,27 @@ fn a_container_is_cleaned_up_after_when_its_runtime_was_killed() {
         assert_eq!(hands.take().contains(&cleaner), cleans, "{exit:?}");
     }
 }
+
+/// An instance's slot is free when what it had is removed.
+#[test]
+fn an_instance_is_cleaned_up_after_too() {
+    let mut manifest = untidy();
+    if let UnitKind::Socket(socket) = &mut manifest.units[1].kind {
+        socket.accept = Some(Accept { max_connections: 1, max_per_source: 0 });
+    }
+    if let UnitKind::Service(service) = &mut manifest.units[0].kind {
+        service.sockets.clear();
+        service.restart = Restart::Always;
+    }
+    let client = Accepted::Connection(activator::peer::Peer::Other);
+    let hands = &mut Script { clients: vec![client], ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(1, hands, S, 0);
+    let slot = 2;
+    assert!(hands.take().contains(&Spawn(slot, Step::Start(0))));
+    it.reaped(2, hands, 101, Exit::Code(1));
+    assert_eq!(hands.take(), [Spawn(slot, Step::Clean(Next::Stop))]);
+    it.reaped(3, hands, 102, Exit::Code(0));
+    assert_eq!(hands.take(), [Release(slot)]);
+}
