@@ -80,16 +80,19 @@ impl Bits {
         *word = if on { *word | bit } else { *word & !bit };
     }
 
+    fn is_on(&self, index: usize) -> bool {
+        self.0.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1)
+    }
+
     /// The first that is on, from this one on.
     fn next(&self, from: usize) -> Option<usize> {
-        let mut first = !0 << (from % 64);
-        for (index, word) in self.0.iter().enumerate().skip(from / 64) {
-            let bits = word & std::mem::replace(&mut first, !0);
-            if bits != 0 {
-                return Some(index * 64 + bits.trailing_zeros() as usize);
-            }
+        let mut index = from / 64;
+        let mut bits = self.0.get(index)? & (!0 << (from % 64));
+        while bits == 0 {
+            index += 1;
+            bits = *self.0.get(index)?;
         }
-        None
+        Some(index * 64 + bits.trailing_zeros() as usize)
     }
 }
 
@@ -145,8 +148,7 @@ impl Supervisor<'_> {
             }
         }
         debug_assert!((0..self.units.len()).all(|index| {
-            self.units.awake.next(index) == Some(index)
-                || (self.may_sleep(index) && self.follows(index))
+            self.units.awake.is_on(index) || (self.may_sleep(index) && self.follows(index))
         }));
     }
 

@@ -21,7 +21,9 @@
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
 
 use super::tests::{command, manifest, service, socket, unit};
-use super::{Accepted, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom};
+use super::{
+    Accepted, Executed, Found, Freeze, Hands, OpenFailed, Spawned, Step, Supervisor, Told, Whom,
+};
 use crate::slots::Slots;
 use activator::control::{Event, Exit, Report, ServiceState, SocketState, Text};
 use activator::manifest::*;
@@ -32,7 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Schedules of one run of the tests, unless the environment says otherwise.
-const SCHEDULES: u64 = 20_000;
+const SCHEDULES: u64 = 1_000_000;
 /// Events until the misfortune ends.
 const STEPS: usize = 60;
 /// Events after that until all must be quiet.
@@ -78,7 +80,7 @@ fn schedule(seed: u64) {
         world.fate();
         world.step(&mut it);
         world.assert_thawed(&it);
-        if world.dice.one_in(40) {
+        if world.dice.one_in(90) {
             it = world.reload(it);
         }
     }
@@ -275,6 +277,8 @@ enum Fate {
     /// All processes of the service are frozen.
     Frost(UnitId),
     Ready(UnitId),
+    /// The program of `Type=exec` was executed, if the process is still there.
+    Executed(u32),
     Serve(u32),
     Start(UnitId),
     Stop(UnitId),
@@ -476,6 +480,7 @@ impl<'m> World<'m> {
             if !main || forks || service.kind == ServiceKind::Oneshot {
                 self.later(1, Fate::Exit(pid, Exit::Code(0)));
             } else {
+                self.later(1, Fate::Executed(pid));
                 self.later(1, Fate::Say(unit, Self::unwatched()));
                 self.later(2, Fate::Serve(pid));
             }
@@ -489,6 +494,10 @@ impl<'m> World<'m> {
         self.doors.iter_mut().flatten().for_each(|door| door.watched = false);
         let units = (0..self.slots.len()).map(|index| UnitId(index as u16));
         let saved = units.map(|unit| {
+            // As the engine has it: a free slot is nothing to hand over.
+            if self.slots.owner(unit).is_some() && it.unit(unit).unwrap().is_idle() {
+                return None;
+            }
             let saved = Raw::of(it.unit(unit).unwrap());
             Some(super::Unit::take_over(&saved, None, &self.spec(unit).kind).unwrap())
         });
@@ -572,6 +581,11 @@ impl<'m> World<'m> {
             Fate::Ready(unit) => {
                 let ready = Notification { ready: true, ..Notification::default() };
                 it.notified(now, self, unit, &ready);
+            }
+            Fate::Executed(pid) => {
+                if let Some(unit) = self.processes.get(&pid).map(|process| process.unit) {
+                    it.executed(now, self, unit);
+                }
             }
             Fate::Serve(pid) => self.serve(pid),
             Fate::Start(unit) => {
@@ -783,12 +797,20 @@ impl Hands for World<'_> {
             assert_eq!(connection.given.replace(pid), None, "a connection has two owners");
         }
         assert!(!self.slots.is_template(unit), "a template runs");
-        let exec_error = (!self.calm && self.dice.one_in(20)).then_some(libc::ENOENT);
-        if exec_error.is_some() {
+        let mut executed = Executed::Yes;
+        if !self.calm && self.dice.one_in(20) {
+            executed = Executed::No(libc::ENOENT);
             self.later(0, Fate::Exit(pid, Exit::Code(203)));
         } else if main {
             if let UnitKind::Service(service) = &self.spec(unit).kind {
                 self.plan_of_main(pid, unit, service.kind);
+                if service.kind == ServiceKind::Exec && self.dice.one_in(2) {
+                    executed = Executed::Later;
+                    if self.calm || !self.dice.one_in(8) {
+                        let delay = self.dice.delay();
+                        self.later(delay, Fate::Executed(pid));
+                    }
+                }
             }
         } else if kind == Kind::Check {
             let code = if self.calm { 0 } else { *self.dice.pick(&[0, 0, 1, 255]) };
@@ -799,7 +821,7 @@ impl Hands for World<'_> {
             let delay = self.dice.delay();
             self.later(delay, Fate::Exit(pid, Exit::Code(code)));
         }
-        Ok(Spawned { pid, exec_error })
+        Ok(Spawned { pid, executed })
     }
 
     fn kill(&mut self, unit: UnitId, whom: Whom, signal: i32) {
