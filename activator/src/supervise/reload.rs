@@ -69,6 +69,7 @@ impl Unit {
     pub(crate) fn is_idle(&self) -> bool {
         self.job.is_none()
             && self.visitor.is_none()
+            && self.check.is_none()
             && match &self.state {
                 state @ State::Socket(_) => super::socket_command::is_down(state),
                 State::Service(service) => service.is_down(),

@@ -33,9 +33,7 @@ pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], private_tmp: &Path) ->
         list.bind("/var/tmp", &private_tmp.join("var-tmp"), false);
     }
     if sandbox.root_directory.is_none() {
-        // Those that nothing else is about are writable as they are, without a namespace.
-        let alone = list.0.is_empty() && sandbox.mounts.is_empty();
-        list.directories(places, alone);
+        list.directories(places, sandbox);
     }
     sandbox.mounts.iter().for_each(|mount| list.mount(mount));
     list.0
@@ -131,7 +129,9 @@ impl List {
     }
 
     /// Those of a dynamic user come to their usual names by way of `private`.
-    fn directories(&mut self, places: &[Place<'_>], alone: bool) {
+    fn directories(&mut self, places: &[Place<'_>], sandbox: &Sandbox) {
+        // Those that nothing else is about are writable as they are, without a namespace.
+        let alone = self.0.is_empty() && sandbox.mounts.is_empty();
         for place in places {
             let read_only = place.directory.read_only;
             match &place.private {
