@@ -411,6 +411,7 @@ fn a_busy_name_and_a_busy_cid() {
         vsock: VsockKind::Device,
         publish: &[],
         listeners: &serde_json::Value::Null,
+        image: &serde_json::Value::Null,
     };
     let _claim = registry.claim(&wanted).unwrap();
     let run = |more: &[&str]| {
