@@ -3,8 +3,8 @@
 
 use crate::measure::{Bound, Measure};
 use crate::props::{Props, Size};
-use rouse::oci;
-use rouse_tests::{Appliance, Rouse, Vm};
+use rouse::static_build;
+use rouse_tests::{Appliance, Rouse, Vm, cache};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,8 +18,6 @@ const FROZEN: &str = "frozen";
 const RUNNING: &str = "running";
 
 const IMAGE: &str = "ghcr.io/eriksjolund/socket-activate-echo";
-/// The image's one program.
-const PROGRAM: &str = "echo-server";
 /// Vsock ports.
 const ECHO: u32 = 3000;
 const BARE_PORT: u32 = 5001;
@@ -82,10 +80,12 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
 }
 
 fn with_crun() -> Appliance {
-    let program = format!("{}/{PROGRAM}", oci::folder(IMAGE));
-    Appliance::guest()
+    let guest = Appliance::guest();
+    let text = memory(&guest, "") + "\n[files]\n\"/usr/bin/bare\" = \"bare\"\n";
+    std::fs::write(guest.path().join("bare"), program(&guest.path().join("server"))).unwrap();
+    guest
         .with("bare.socket", &socket(BARE_PORT))
-        .with("bare.service", &format!("[Service]\nExecStart={program}\n"))
+        .with("bare.service", "[Service]\nExecStart=/usr/bin/bare\n")
         .with("nap.socket", &socket(NAP_PORT))
         .with(
             "nap.container",
@@ -93,7 +93,19 @@ fn with_crun() -> Appliance {
                 "[Container]\nImage={IMAGE}\nNetwork=none\n\n[Service]\nX-FreezeWhenIdleSec=1\n"
             ),
         )
-        .with("appliance.toml", &memory(&Appliance::guest(), ""))
+        .with("appliance.toml", &text)
+}
+
+/// The image's one program, as the image has it.
+fn program(folder: &Path) -> Vec<u8> {
+    let package = static_build::Package {
+        folder,
+        member: None,
+        profile: "release",
+        architecture: std::env::consts::ARCH,
+        target_directory: &cache().join("cargo"),
+    };
+    static_build::build(&package).unwrap().content.to_vec()
 }
 
 fn with_podman() -> Appliance {
