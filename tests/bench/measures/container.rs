@@ -82,7 +82,9 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
 fn with_crun() -> Appliance {
     let guest = Appliance::guest();
     let text = memory(&guest, "") + "\n[files]\n\"/usr/bin/bare\" = \"bare\"\n";
-    std::fs::write(guest.path().join("bare"), program(&guest.path().join("server"))).unwrap();
+    let bare = guest.path().join("bare");
+    std::fs::write(&bare, program(&guest.path().join("server"))).unwrap();
+    std::fs::set_permissions(&bare, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     guest
         .with("bare.socket", &socket(BARE_PORT))
         .with("bare.service", "[Service]\nExecStart=/usr/bin/bare\n")
