@@ -441,10 +441,8 @@ impl Engine {
                         store.drop_hung_up();
                     }
                 }
-                Token::Exec(unit) => {
-                    if self.world.execs.is_done(unit) {
-                        self.supervisor.executed(now, &mut self.world, unit);
-                    }
+                Token::Exec(unit) if self.world.execs.is_done(unit) => {
+                    self.supervisor.executed(now, &mut self.world, unit);
                 }
                 Token::Listener(unit, listener) => {
                     // EPOLLHUP or EPOLLRDHUP: shutdown(2) was called on it, so it is readable for
