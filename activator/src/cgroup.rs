@@ -68,8 +68,8 @@ pub(crate) enum Entry<'a> {
     Born(BorrowedFd<'a>),
     /// By its own write to cgroup.procs, before it does anything else. Where cgroup.kill was used
     /// once, some kernels kill whatever is born: since "cgroup: fix race between fork and
-    /// cgroup.kill" (6.14; stable 6.12.14, 6.6.78, 6.1.129) they compare the count of kills in the
-    /// new cgroup with that in the parent's. Seen with 6.18.44.
+    /// cgroup.kill" (6.14, and stable kernels from February 2025 on) they compare the count of kills
+    /// in the new cgroup with that in the parent's. Seen with 6.18.44.
     Moved(BorrowedFd<'a>),
 }
 
