@@ -72,7 +72,7 @@ impl Unit {
             && self.check.is_none()
             && match &self.state {
                 state @ State::Socket(_) => super::socket_command::is_down(state),
-                State::Service(service) => service.is_down(),
+                State::Service(service) => service.is_down() && !service.is_asked(),
                 State::Target { active } => !active,
             }
     }

@@ -70,6 +70,11 @@ impl Checkup {
         self.verdict
     }
 
+    /// Whether a check runs.
+    pub(super) fn runs(&self) -> bool {
+        self.pid.is_some()
+    }
+
     /// Whether it is the process of a check.
     pub(super) fn is(&self, pid: u32) -> bool {
         self.pid == Some(pid)

@@ -217,6 +217,11 @@ impl Service {
         self.is_down() || self.phase == Phase::Waiting
     }
 
+    /// Whether a health check runs, which may be one of a run that is over.
+    pub(super) fn is_asked(&self) -> bool {
+        self.checkup.runs()
+    }
+
     pub(super) fn forgive(&mut self) {
         self.start_limit.forgive();
     }
