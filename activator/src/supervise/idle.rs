@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | open | a listener is readable, or a look finds a connection | open, the time begins anew |
 //! | open | idle for long enough | freezing: its cgroup gets `cgroup.freeze` |
+//! | open | it cannot be frozen, and is never stopped | unable: nobody watches or looks any more |
 //! | freezing | frozen, and a second look finds a connection | open, thawed |
 //! | freezing | frozen, and nothing is there | stopped, or frozen |
 //! | freezing | takes too long | open, thawed |
@@ -60,11 +61,13 @@ enum Stage {
     Open,
     Freezing,
     Frozen,
+    /// Up, and nothing can be done about its idleness.
+    Unable,
 }
 
 wire! {
     struct Idle { state, since, seen, next }
-    enum Stage { Off, Open, Freezing, Frozen }
+    enum Stage { Off, Open, Freezing, Frozen, Unable }
 }
 
 /// Whether a cgroup can be frozen.
@@ -95,7 +98,7 @@ impl Idle {
 impl Supervisor<'_> {
     /// Whether the listeners of a service that is up are watched for its idleness.
     pub(super) fn watches_idle(&self, unit: UnitId) -> bool {
-        self.units[unit.index()].idle.state != Stage::Off
+        !matches!(self.units[unit.index()].idle.state, Stage::Off | Stage::Unable)
             && self.units[unit.index()].job.is_none()
             && self.machine != MachineState::Stopping
     }
@@ -126,7 +129,7 @@ impl Supervisor<'_> {
                 let next = Some(turn.now.saturating_add(step));
                 *idle = Idle { state: Stage::Open, since: turn.now, seen: false, next };
             }
-            Stage::Open | Stage::Freezing | Stage::Frozen if !up => {
+            Stage::Open | Stage::Freezing | Stage::Frozen | Stage::Unable if !up => {
                 let cold = idle.is_cold();
                 *idle = Idle::default();
                 if cold {
@@ -184,7 +187,7 @@ impl Supervisor<'_> {
             return;
         }
         match idle.state {
-            Stage::Off => idle.next = None,
+            Stage::Off | Stage::Unable => idle.next = None,
             Stage::Freezing => {
                 idle.since = turn.now;
                 self.wake(turn, unit);
@@ -207,7 +210,10 @@ impl Supervisor<'_> {
                     }
                     Freeze::Never if times.stop > 0 => self.stop_idle(turn, unit),
                     // It was told at start-up that it cannot.
-                    Freeze::Never => idle.next = None,
+                    Freeze::Never => {
+                        idle.state = Stage::Unable;
+                        idle.next = None;
+                    }
                 }
             }
         }
