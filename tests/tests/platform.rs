@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const TABLES: &str = "
 [root]
@@ -51,6 +51,14 @@ fn appliance(network: &str) -> Appliance {
              ExecStart=/usr/bin/busybox cp /etc/resolv.conf /run/asked\n\n\
              [Install]\nWantedBy=multi-user.target\n",
         )
+        .with(
+            "repeat.socket",
+            "[Socket]\nListenStream=7\nAccept=yes\n\n[Install]\nWantedBy=sockets.target\n",
+        )
+        .with(
+            "repeat@.service",
+            "[Service]\nStandardInput=socket\nExecStart=/usr/bin/busybox cat\n",
+        )
 }
 
 #[test]
@@ -65,7 +73,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     containers_run_on_it(&vm);
     dhcp_gives_an_address_and_units_wait_for_it(&vm);
     assert_eq!(fetch(&vm, server), "from the host");
-    a_forward_leads_in(&vm, forwarded);
+    a_forward_leads_in(forwarded);
     units_are_taken_anew(&vm, &dynamic);
     let size = data_is_written(&vm);
     nobody_else_gets_the_disk(&rouse, &dynamic);
@@ -138,23 +146,15 @@ fn fetch(vm: &Vm, port: u16) -> String {
     vm.shell(&format!("timeout 20 wget -q -O - http://10.0.2.2:{port}/ || echo nothing"))
 }
 
-fn a_forward_leads_in(vm: &Vm, port: u16) {
-    vm.shell("(socat TCP-LISTEN:7,fork,reuseaddr PIPE </dev/null >/dev/null 2>&1 &)");
-    let end = Instant::now() + Duration::from_secs(120);
-    loop {
-        // QEMU accepts at once, and finds nobody in the guest until socat listens.
-        let mut answer = String::new();
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let _ = stream.write_all(b"through the forward");
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read_to_string(&mut answer);
-        if answer == "through the forward" {
-            return;
-        }
-        assert!(Instant::now() < end, "{answer}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+/// A client of the host's, through QEMU's network, wakes a service.
+fn a_forward_leads_in(port: u16) {
+    let mut answer = String::new();
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.write_all(b"through the forward").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "through the forward");
 }
 
 /// What a reload may need is looked for on the disk.
