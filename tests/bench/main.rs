@@ -50,10 +50,10 @@ const PARTS: [Part; 13] = [
     Part { name: "many", place: Place::Namespaces, run: measures::memory::many },
     Part { name: "size", place: Place::Anywhere, run: measures::memory::sizes },
     Part { name: "boot", place: Place::Anywhere, run: measures::boot::run },
-    Part { name: "machine", place: Place::Anywhere, run: measures::build::machine },
+    Part { name: "machine", place: Place::Anywhere, run: measures::machine::run },
     Part { name: "container", place: Place::Anywhere, run: measures::container::run },
     Part { name: "vsock", place: Place::Anywhere, run: measures::vsock::run },
-    Part { name: "build", place: Place::Anywhere, run: measures::build::build },
+    Part { name: "build", place: Place::Anywhere, run: measures::build::run },
 ];
 
 const ROUNDS: usize = 9;

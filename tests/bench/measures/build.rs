@@ -1,13 +1,12 @@
-//! `rouse build` of the echo appliance, by what has changed since the last time; and a whole VM, from
-//! its command to its first answer.
+//! `rouse build` of the echo appliance, by what has changed since the last time.
 
 use crate::measure::{Bound, Measure};
 use crate::props::{Props, Size};
-use rouse_tests::{Appliance, Rouse, Vm};
+use rouse_tests::{Appliance, Rouse};
 use std::time::Instant;
 
 /// Milliseconds of each kind of build.
-pub(crate) fn build(props: &Props) -> Vec<Measure> {
+pub(crate) fn run(props: &Props) -> Vec<Measure> {
     let how = "The echo appliance, packages in the cache. Warm: nothing of it was built before. One \
                unit changed: a line of echo.socket. mkosi incremental took 16 s elsewhere.";
     let mut build = Measure::new("build", "rouse build", "ms", how)
@@ -42,38 +41,4 @@ pub(crate) fn build(props: &Props) -> Vec<Measure> {
         build.add("one unit changed", time());
     }
     vec![build]
-}
-
-/// From the command to the first byte that a container answers over vsock, and the device beneath.
-pub(crate) fn machine(props: &Props) -> Vec<Measure> {
-    let how = "The echo appliance, built before: from the start of `rouse run` to its announcement, \
-               and to the first answer of `rouse connect` behind that.";
-    let mut machine = Measure::new("machine", "rouse run to the first byte over vsock", "ms", how);
-    let mut memory = Measure::new("guest", "In the guest", "kB", "As `rouse status` has it.");
-    if props.size == Size::Smoke {
-        machine.leave_out("all", "a guest is not part of so short a run");
-        return vec![machine];
-    }
-    let appliance = Appliance::of_config("echo");
-    let rouse = Rouse::new();
-    rouse.run(["build".as_ref(), appliance.path().as_os_str()]).success();
-    let hello = |vm: &Vm| {
-        let begun = Instant::now();
-        assert_eq!(vm.send(3000, b"hello\n").text(), "hello\n");
-        begun.elapsed().as_secs_f64() * 1e3
-    };
-    for round in 0..props.rounds.div_ceil(3) {
-        eprintln!("machine: round {} of {}", round + 1, props.rounds.div_ceil(3));
-        let begun = Instant::now();
-        let vm = Vm::start(&appliance, "bench", &[]);
-        let up = begun.elapsed().as_secs_f64() * 1e3;
-        machine.add("up", up);
-        let status = vm.status();
-        memory.add("PID 1, resident", status.activator_memory as f64 / 1024.0);
-        machine.add("first activation of a container", hello(&vm));
-        machine.add("the same, awake", hello(&vm));
-        let own = (status.listening_us - status.started_us) as f64 / 1e3;
-        machine.add("of it in init, to all sockets listening", own);
-    }
-    vec![machine, memory]
 }
