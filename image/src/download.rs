@@ -2,11 +2,14 @@
 
 #[cfg(test)]
 pub(crate) mod server;
+mod trust;
 
 use crate::cache::{self, BlobWriter, Hash};
 use crate::terminal::Task;
 use std::io::{self, Read};
 use std::time::Duration;
+pub use trust::TrustError;
+use ureq::tls::TlsConfig;
 
 /// How often a download is tried.
 const TRIES: u32 = 5;
@@ -121,17 +124,19 @@ impl Client {
     }
 
     pub(crate) fn with(proxy: Option<ureq::Proxy>, pause: Duration) -> Self {
-        let config = ureq::Agent::config_builder()
-            .proxy(proxy)
-            .http_status_as_error(false)
-            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
-            .user_agent(concat!("rouse/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(SILENCE))
-            .timeout_connect(Some(SILENCE))
-            .timeout_recv_response(Some(SILENCE))
-            .timeout_per_read(Some(SILENCE))
-            .build();
-        Self { agent: config.into(), pause, headers: Vec::new() }
+        let agent = agent(proxy, trust::of_the_machine());
+        Self { agent, pause, headers: Vec::new() }
+    }
+
+    /// One for a server, by `HOST[:PORT]`, that may have certificates of its own in a `certs.d`.
+    pub fn for_host(&self, host: &str) -> Result<Self, TrustError> {
+        Ok(match trust::of_host(host)? {
+            Some(tls) => {
+                let proxy = self.agent.config().proxy().cloned();
+                Self { agent: agent(proxy, tls), ..self.clone() }
+            }
+            None => self.clone(),
+        })
     }
 
     /// One that sends these headers as well, over the same connections.
@@ -283,6 +288,21 @@ impl Default for Client {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn agent(proxy: Option<ureq::Proxy>, tls: TlsConfig) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .proxy(proxy)
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .redirect_auth_headers(ureq::config::RedirectAuthHeaders::SameHost)
+        .user_agent(concat!("rouse/", env!("CARGO_PKG_VERSION")))
+        .timeout_resolve(Some(SILENCE))
+        .timeout_connect(Some(SILENCE))
+        .timeout_recv_response(Some(SILENCE))
+        .timeout_per_read(Some(SILENCE))
+        .build();
+    config.into()
 }
 
 fn is_passing(status: u16) -> bool {

@@ -10,12 +10,15 @@ pub mod cpio;
 pub mod description;
 pub mod erofs;
 
+use crate::cache::{Cache, Hash};
 use crate::tree::Tree;
 use description::{Description, Part};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use thiserror::Error;
 
 /// Name of the kernel in an image's folder.
@@ -50,6 +53,8 @@ pub struct Image<'a> {
     pub tree: &'a Tree,
     /// Where they are.
     pub place: Place<'a>,
+    /// Keeps what large files are when compressed, for the next image; None compresses anew.
+    pub cache: Option<&'a Cache>,
 }
 
 /// Where the guest's files are.
@@ -136,11 +141,10 @@ fn write_parts(
         }
     };
     let path = folder.join(INITRAMFS);
-    let raw = cpio::size(initramfs)?;
-    let file = File::create_new(&path).map_err(at(&path))?;
-    let (file, part) = compress(initramfs, level(raw), file, progress).map_err(at(&path))?;
-    file.sync_all().map_err(at(&path))?;
-    description.initramfs = part;
+    let archives = cpio::archives(initramfs)?;
+    let raw = archives.iter().map(cpio::Archive::size).sum();
+    let content = compress(&archives, level(raw), image.cache, progress).map_err(at(&path))?;
+    description.initramfs = write_file(&path, &content)?;
     description.initramfs_raw_size = raw;
     description.kernel = write_file(&folder.join(KERNEL), image.kernel)?;
     description.manifest = write_file(&folder.join(MANIFEST), image.manifest)?;
@@ -168,23 +172,59 @@ fn part_of(path: &Path) -> io::Result<Part> {
     Ok(hashed.finish().1)
 }
 
-/// The tree as a zstd-compressed cpio archive.
+/// The archives, each in a zstd frame of its own, on all processors.
 fn compress(
-    tree: &Tree,
+    archives: &[cpio::Archive<'_>],
     level: i32,
-    file: File,
-    progress: impl FnMut(u64),
-) -> Result<(File, Part), io::Error> {
-    let hashed = description::Hashing::new(BufWriter::with_capacity(1 << 16, file));
-    let mut encoder = zstd::Encoder::new(hashed, level)?;
-    // The bytes depend on whether there are workers, but not on how many.
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(16));
-    encoder.multithread(u32::try_from(workers).unwrap_or(1))?;
+    cache: Option<&Cache>,
+    mut progress: impl FnMut(u64),
+) -> io::Result<Vec<u8>> {
+    let next = AtomicUsize::new(0);
+    let (done, frames) = mpsc::channel();
+    let work = |done: mpsc::Sender<_>| {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(archive) = archives.get(index) else { break };
+            // Nobody waits for it any more after an error.
+            let _ = done.send((index, frame(archive, level, cache)));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(archives.len());
+    let mut parts: Vec<Vec<u8>> = vec![Vec::new(); archives.len()];
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let done = done.clone();
+            let work = &work;
+            scope.spawn(move || work(done));
+        }
+        drop(done);
+        for (index, frame) in frames {
+            if let (Some(part), Some(archive)) = (parts.get_mut(index), archives.get(index)) {
+                *part = frame?;
+                progress(archive.size());
+            }
+        }
+        Ok(parts.concat())
+    })
+}
+
+/// An archive, compressed; from the cache if it is a large file that was in an image before.
+fn frame(archive: &cpio::Archive<'_>, level: i32, cache: Option<&Cache>) -> io::Result<Vec<u8>> {
+    let mut raw = Vec::new();
+    archive.write(&mut raw)?;
+    let cache = cache.filter(|_| archive.is_alone());
+    let key = format!("zstd-{level}-{}", Hash::of(&raw));
+    // A cache that cannot be used costs time, and nothing else.
+    if let Some(Ok(Some(frame))) = cache.map(|cache| cache.made(&key)) {
+        return Ok(frame);
+    }
+    let mut encoder = zstd::Encoder::new(Vec::new(), level)?;
     encoder.include_checksum(true)?;
-    cpio::write(tree, &mut encoder, progress)?;
-    let (buffer, part) = encoder.finish()?.finish();
-    let file = buffer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    Ok((file, part))
+    encoder.set_pledged_src_size(Some(raw.len() as u64))?;
+    encoder.write_all(&raw)?;
+    let frame = encoder.finish()?;
+    let _ = cache.map(|cache| cache.store_made(&key, &frame));
+    Ok(frame)
 }
 
 /// Depends on the content only, so that every machine writes the same bytes.
@@ -287,8 +327,8 @@ mod tests {
             ..Description::default()
         };
         let (tree, place) = (&tree(), Place::Initramfs);
-        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree, place };
-        write(folder, image, |_| {})
+        let (kernel, manifest, cache) = (b"kernel", b"manifest", None);
+        write(folder, Image { description, kernel, manifest, tree, place, cache }, |_| {})
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -311,7 +351,7 @@ mod tests {
         let compressed = std::fs::read(folder.join(INITRAMFS)).unwrap();
         assert_eq!(written.initramfs, Part::of(&compressed));
         let mut archive = Vec::new();
-        cpio::write(&tree(), &mut archive, |_| {}).unwrap();
+        cpio::write(&tree(), &mut archive).unwrap();
         assert!(zstd::decode_all(&compressed[..]).unwrap() == archive);
         assert_eq!(written.initramfs_raw_size, archive.len() as u64);
         assert!(Description::is_current(&folder, "of echo"));
@@ -343,17 +383,17 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_workers_does_not_change_the_bytes() {
-        // More than one job of level 19 (32 MiB), so that workers have something to share.
-        let noise = |n: u32| (n.wrapping_mul(2_654_435_761) >> 20) as u8 & 0x1f;
-        let content: Vec<u8> = (0..40 << 20).map(noise).collect();
-        let compressed = [1, 3].map(|workers| {
-            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-            encoder.multithread(workers).unwrap();
-            encoder.write_all(&content).unwrap();
-            encoder.finish().unwrap()
-        });
-        assert!(compressed[0] == compressed[1]);
+    fn the_cache_does_not_change_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open_at(folder.path()).unwrap();
+        let tree = tree();
+        let archives = cpio::archives(&tree).unwrap();
+        let compress = |cache| compress(&archives, 3, cache, |_| {}).unwrap();
+        let without = compress(None);
+        assert!(without == compress(Some(&cache)), "the first time");
+        let kept = || std::fs::read_dir(folder.path().join("made")).unwrap().count();
+        assert_eq!((archives.len(), kept()), (2, 1), "the small files are not worth it");
+        assert!(without == compress(Some(&cache)), "the second time");
     }
 
     #[test]
@@ -377,7 +417,14 @@ mod tests {
         tree.insert(&path, Node::file(&b""[..], 0o600, "x")).unwrap();
         let description = Description::default();
         let (tree, place) = (&tree, Place::Initramfs);
-        let image = Image { description, kernel: b"kernel", manifest: b"manifest", tree, place };
+        let image = Image {
+            description,
+            kernel: b"kernel",
+            manifest: b"manifest",
+            tree,
+            place,
+            cache: None,
+        };
         let error = write(&folder, image, |_| {}).unwrap_err();
         assert!(matches!(error, OutputError::Cpio(_)), "{error}");
         assert_eq!(Description::read(&folder), Some(before));

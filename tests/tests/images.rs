@@ -1,6 +1,10 @@
 //! Container images from where people keep them: a real registry (Debian's docker-registry, on
 //! the loopback), with and without passwords, one that hands out tokens, layouts and archives. And one that boots.
 
+#[path = "images/host.rs"]
+mod host;
+#[path = "images/tls.rs"]
+mod tls;
 #[path = "images/tokens.rs"]
 mod tokens;
 
@@ -270,6 +274,43 @@ fn a_registry_with_tokens() {
 }
 
 #[test]
+fn a_registry_with_certificates_of_its_own() {
+    let environment = passwords(None);
+    let registry = ContainerRegistry::start(Access::Anybody);
+    let image = sample();
+    registry.push("app", "1", &image);
+    let front = tls::Front::start(&registry.address);
+    let container = format!("[Container]\nImage={}/app:1\nNetwork=none\n", front.address);
+    let tls = format!("[registry.\"{}\"]\nplain-http = false\n", front.address);
+    let appliance = Appliance::empty()
+        .with("appliance.toml", &format!("name = \"pulled\"\n\n{tls}"))
+        .with("app.container", &container);
+    let (rouse, home) = (Rouse::new(), tempfile::tempdir().unwrap());
+    let lock = || feed(rouse.command(["lock"]).arg(appliance.path()).env("HOME", home.path()), b"");
+    let folder = home.path().join(".config/containers/certs.d").join(&front.address);
+    std::fs::create_dir_all(&folder).unwrap();
+
+    let stranger = lock();
+    assert_eq!(stranger.code, 69, "{}", stranger.stderr);
+    assert!(stranger.stderr.contains("certs.d"), "{}", stranger.stderr);
+
+    std::fs::copy(front.file("authority.crt"), folder.join("ca.crt")).unwrap();
+    let nobody = lock();
+    assert_eq!(nobody.code, 69, "{}", nobody.stderr);
+
+    std::fs::copy(front.file("client.crt"), folder.join("client.cert")).unwrap();
+    let half = lock();
+    assert_eq!(half.code, 65, "{}", half.stderr);
+    assert!(half.stderr.contains("client.key is missing"), "{}", half.stderr);
+
+    std::fs::copy(front.file("client.key"), folder.join("client.key")).unwrap();
+    lock().success();
+    let text = std::fs::read_to_string(appliance.path().join("appliance.lock")).unwrap();
+    assert!(text.contains(&image.digest()), "{text}");
+    drop(environment);
+}
+
+#[test]
 fn layouts_and_archives() {
     let image = sample();
     let room = Room::new();
@@ -335,6 +376,63 @@ fn docker_archives() {
         std::fs::write(&file, &whole[..end]).unwrap();
         assert!(Room::new().image(&from).is_err(), "{end} of {}", whole.len());
     }
+}
+
+/// What `rouse lock` and `rouse build` make of an image table.
+fn image_by(rouse: &Rouse, table: &str, path: &std::ffi::OsStr) -> String {
+    let appliance = Appliance::empty()
+        .with(
+            "appliance.toml",
+            &format!("name = \"local\"\n\n[image.\"example.org/app\"]\n{table}\n"),
+        )
+        .with("Containerfile", "FROM scratch\nCOPY app /bin/app\nENTRYPOINT [\"/bin/app\"]\n")
+        .with("app", "an application")
+        .with("app.container", "[Container]\nImage=example.org/app\nNetwork=none\n");
+    let output = tempfile::tempdir().unwrap();
+    let mut build = rouse.command(["build", "--output"]);
+    build.arg(output.path().join("image")).arg(appliance.path()).env("PATH", path);
+    feed(&mut build, b"").success();
+    let mut inspect = rouse.command(["inspect", "--json"]);
+    feed(inspect.arg(output.path().join("image")), b"").success().text()
+}
+
+#[test]
+fn images_of_programs_of_this_machine() {
+    let Some(programs) = host::Programs::unpack() else { return };
+    let rouse = Rouse::new();
+    for builder in ["podman", "buildah"] {
+        let text =
+            image_by(&rouse, "containerfile = \"Containerfile\"", &programs.path(&[builder]));
+        assert!(text.contains("bin/app"), "{builder}: {text}");
+    }
+    let context = tempfile::tempdir().unwrap();
+    std::fs::write(context.path().join("kept"), "kept").unwrap();
+    std::fs::write(
+        context.path().join("Containerfile"),
+        "FROM scratch\nCOPY kept /bin/kept\nENTRYPOINT [\"/bin/kept\"]\n",
+    )
+    .unwrap();
+    let mut build = programs.command("buildah");
+    build.args(["build", "--tag", "localhost/kept:1"]).arg(context.path());
+    feed(&mut build, b"").success();
+    for reader in ["skopeo", "podman"] {
+        let table = "from = \"containers-storage:localhost/kept:1\"";
+        let text = image_by(&rouse, table, &programs.path(&[reader]));
+        assert!(text.contains("bin/kept"), "{reader}: {text}");
+    }
+    // Without any of them it is said what is missing.
+    let appliance = Appliance::empty()
+        .with(
+            "appliance.toml",
+            "name = \"local\"\n\n[image.\"example.org/app\"]\ncontainerfile = \"Containerfile\"\n",
+        )
+        .with("Containerfile", "FROM scratch\n")
+        .with("app.container", "[Container]\nImage=example.org/app\nNetwork=none\n");
+    let mut lock = rouse.command(["lock"]);
+    lock.arg(appliance.path()).env("PATH", programs.path(&[]));
+    let refused = feed(&mut lock, b"");
+    assert_eq!(refused.code, 69, "{}", refused.stderr);
+    assert!(refused.stderr.contains("neither podman nor buildah"), "{}", refused.stderr);
 }
 
 #[test]

@@ -243,7 +243,8 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     let size = place.work(&tree).map_err(failed)?;
     let task = Task::begin("writing the image", Measure::Bytes, size);
     let (kernel, manifest) = (&kernel.image[..], &encoded[..]);
-    let image = output::Image { description, kernel, manifest, tree: &tree, place };
+    let (tree, cache) = (&tree, Some(&cache));
+    let image = output::Image { description, kernel, manifest, tree, place, cache };
     output::write(&folder, image, |bytes| task.advance(bytes)).map_err(failed)?;
     drop(task);
     Ok(Built { folder, compiled })

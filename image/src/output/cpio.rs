@@ -36,10 +36,23 @@ pub enum CpioError {
     },
 }
 
-/// Bytes that [`write`] writes for a tree; checks that the tree can be written.
-pub fn size(tree: &Tree) -> Result<u64, CpioError> {
-    let links = Links::of(tree);
-    let mut total = padded(HEADER + TRAILER.len() + 1);
+/// Files of so many bytes or more have an archive of their own.
+const ALONE: u64 = 64 << 10;
+
+/// What is unpacked at once. Inode numbers, and so hard links, count within one.
+#[derive(Debug, Default)]
+pub struct Archive<'a> {
+    /// Paths in their order; parents that are not here are in an archive before.
+    entries: Vec<(&'a str, &'a Node)>,
+}
+
+/// A tree as archives that follow each other, which the kernel unpacks one by one: first all that
+/// is small, and every directory; then each large file alone, so that what became of it can be
+/// kept from one image for the next. Checks that the format can hold the tree.
+pub fn archives(tree: &Tree) -> Result<Vec<Archive<'_>>, CpioError> {
+    let mut all = vec![Archive::default()];
+    // Names of one file stay together.
+    let mut places = HashMap::new();
     for (path, node) in tree.iter() {
         if path.len() > LONGEST_NAME {
             return Err(CpioError::NameTooLong { path: path.into() });
@@ -47,52 +60,94 @@ pub fn size(tree: &Tree) -> Result<u64, CpioError> {
         if u32::try_from(node.size()).is_err() {
             return Err(CpioError::TooLarge { path: path.into(), size: node.size() });
         }
-        total += padded(HEADER + path.len()) + padded(content(path, node, &links).len());
+        let place = match key(node).filter(|_| node.size() >= ALONE) {
+            Some(key) => *places.entry(key).or_insert(all.len()),
+            None => 0,
+        };
+        match all.get_mut(place) {
+            Some(archive) => archive.entries.push((path, node)),
+            None => all.push(Archive { entries: vec![(path, node)] }),
+        }
     }
-    Ok(total as u64)
+    Ok(all)
 }
 
-/// Writes a tree as an archive. `progress` is called with numbers of bytes that were written.
-/// A tree that [`size`] refuses is an error of kind `InvalidInput`.
-pub fn write(tree: &Tree, mut to: impl Write, mut progress: impl FnMut(u64)) -> io::Result<()> {
-    let links = Links::of(tree);
-    let mut number = 0;
-    let mut numbers = HashMap::new();
-    for (path, node) in tree.iter() {
-        let link = links.find(node);
-        let inode = match link {
-            Some(link) => *numbers.entry(link.last).or_insert_with(|| next(&mut number)),
-            None => next(&mut number),
-        };
-        let content = content(path, node, &links);
-        let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
-        let header = Header {
-            inode,
-            mode: file_type(&node.kind) | node.mode,
-            uid: node.uid,
-            gid: node.gid,
-            mtime: node.mtime,
-            links: match (&node.kind, link) {
-                (Kind::Directory, _) => 2,
-                (_, Some(link)) => link.count,
-                (_, None) => 1,
-            },
-            size: u32::try_from(content.len()).map_err(too_large)?,
-            device: match node.kind {
-                Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor) => {
-                    (major, minor)
-                }
-                _ => (0, 0),
-            },
-        };
-        // The kernel unpacks relative to its root.
-        let name = path.strip_prefix('/').unwrap_or(path);
-        progress(entry(&mut to, &header, name, content)?);
+/// Bytes that [`write`] writes for a tree; checks that the tree can be written.
+pub fn size(tree: &Tree) -> Result<u64, CpioError> {
+    Ok(archives(tree)?.iter().map(Archive::size).sum())
+}
+
+/// Writes a tree as archives. A tree that [`archives`] refuses is an error of kind
+/// `InvalidInput`.
+pub fn write(tree: &Tree, mut to: impl Write) -> io::Result<()> {
+    let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    archives(tree).map_err(refused)?.iter().try_for_each(|archive| archive.write(&mut to))
+}
+
+impl Archive<'_> {
+    /// Whether it is one large file.
+    pub fn is_alone(&self) -> bool {
+        self.entries.iter().all(|(_, node)| node.size() >= ALONE)
     }
-    let trailer =
-        Header { inode: 0, mode: 0, uid: 0, gid: 0, mtime: 0, links: 1, size: 0, device: (0, 0) };
-    progress(entry(&mut to, &trailer, TRAILER, &[])?);
-    Ok(())
+
+    /// Bytes that [`Self::write`] writes.
+    pub fn size(&self) -> u64 {
+        let links = Links::of(&self.entries);
+        let entry = |(path, node): &(&str, &Node)| {
+            padded(HEADER + path.len()) + padded(content(path, node, &links).len())
+        };
+        let entries: usize = self.entries.iter().map(entry).sum();
+        (entries + padded(HEADER + TRAILER.len() + 1)) as u64
+    }
+
+    /// Writes it.
+    pub fn write(&self, mut to: impl Write) -> io::Result<()> {
+        let links = Links::of(&self.entries);
+        let mut number = 0;
+        let mut numbers = HashMap::new();
+        for (path, node) in &self.entries {
+            let link = links.find(node);
+            let inode = match link {
+                Some(link) => *numbers.entry(link.last).or_insert_with(|| next(&mut number)),
+                None => next(&mut number),
+            };
+            let content = content(path, node, &links);
+            let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
+            let header = Header {
+                inode,
+                mode: file_type(&node.kind) | node.mode,
+                uid: node.uid,
+                gid: node.gid,
+                mtime: node.mtime,
+                links: match (&node.kind, link) {
+                    (Kind::Directory, _) => 2,
+                    (_, Some(link)) => link.count,
+                    (_, None) => 1,
+                },
+                size: u32::try_from(content.len()).map_err(too_large)?,
+                device: match node.kind {
+                    Kind::CharacterDevice(major, minor) | Kind::BlockDevice(major, minor) => {
+                        (major, minor)
+                    }
+                    _ => (0, 0),
+                },
+            };
+            // The kernel unpacks relative to its root.
+            let name = path.strip_prefix('/').unwrap_or(path);
+            entry(&mut to, &header, name, content)?;
+        }
+        let trailer = Header {
+            inode: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            links: 1,
+            size: 0,
+            device: (0, 0),
+        };
+        entry(&mut to, &trailer, TRAILER, &[])
+    }
 }
 
 /// The fields of a header that are not always the same.
@@ -107,7 +162,7 @@ struct Header {
     device: (u32, u32),
 }
 
-fn entry(mut to: impl Write, header: &Header, name: &str, content: &[u8]) -> io::Result<u64> {
+fn entry(mut to: impl Write, header: &Header, name: &str, content: &[u8]) -> io::Result<()> {
     let fields = [
         header.inode,
         header.mode,
@@ -134,8 +189,7 @@ fn entry(mut to: impl Write, header: &Header, name: &str, content: &[u8]) -> io:
     to.write_all(&bytes)?;
     to.write_all(content)?;
     let padding = padded(content.len()) - content.len();
-    to.write_all(&[0; 3][..padding])?;
-    Ok((bytes.len() + content.len() + padding) as u64)
+    to.write_all(&[0; 3][..padding])
 }
 
 /// What stands in the archive after the name.
@@ -160,9 +214,9 @@ struct Link<'a> {
 }
 
 impl<'a> Links<'a> {
-    fn of(tree: &'a Tree) -> Self {
+    fn of(entries: &[(&'a str, &'a Node)]) -> Self {
         let mut links = HashMap::new();
-        for (path, node) in tree.iter() {
+        for &(path, node) in entries {
             if let Some(key) = key(node) {
                 let link = links.entry(key).or_insert(Link { count: 0, last: path });
                 link.count += 1;
@@ -242,9 +296,11 @@ mod tests {
             let end = start + field(6) as usize;
             let content = archive[start..end].to_vec();
             archive = &archive[padded(end)..];
-            if name == TRAILER {
-                assert!(archive.is_empty());
+            if name == TRAILER && archive.is_empty() {
                 return entries;
+            }
+            if name == TRAILER {
+                continue;
             }
             entries.push(Entry {
                 name,
@@ -276,10 +332,8 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         let mut archive = Vec::new();
-        let mut told = 0;
-        write(&sample(), &mut archive, |bytes| told += bytes).unwrap();
+        write(&sample(), &mut archive).unwrap();
         assert_eq!(size(&sample()), Ok(archive.len() as u64));
-        assert_eq!(told, archive.len() as u64);
         let entries = read(&archive);
         let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         let expected = [
@@ -317,11 +371,31 @@ mod tests {
     #[test]
     fn hard_links_share_an_inode_and_the_last_has_the_content() {
         let mut archive = Vec::new();
-        write(&sample(), &mut archive, |_| {}).unwrap();
+        write(&sample(), &mut archive).unwrap();
         let entries = read(&archive);
         let [first, last] = &entries[entries.len() - 2..] else { panic!() };
         assert_eq!((first.inode, first.links, last.links), (last.inode, 2, 2));
         assert_eq!((&*first.content, &*last.content), (&b""[..], &b"perl"[..]));
+    }
+
+    #[test]
+    fn a_large_file_stands_alone_with_its_links_behind_its_parents() {
+        let mut tree = sample();
+        let large: Arc<[u8]> = vec![7; ALONE as usize].into();
+        tree.insert("/a", Node::file(large.clone(), 0o755, "x")).unwrap();
+        tree.insert("/usr/lib/z", Node::file(large, 0o755, "x")).unwrap();
+        let archives = archives(&tree).unwrap();
+        let alone: Vec<bool> = archives.iter().map(Archive::is_alone).collect();
+        assert_eq!(alone, [false, true]);
+        let mut bytes = Vec::new();
+        write(&tree, &mut bytes).unwrap();
+        assert_eq!(size(&tree), Ok(bytes.len() as u64));
+        let entries = read(&bytes);
+        let [.., first, last] = &entries[..] else { panic!() };
+        assert_eq!((&*first.name, &*last.name), ("a", "usr/lib/z"));
+        assert_eq!((first.inode, first.links, last.inode), (last.inode, 2, 1));
+        assert_eq!((first.content.len(), last.content.len() as u64), (0, ALONE));
+        assert!(entries[..entries.len() - 2].iter().any(|entry| entry.name == "usr/lib"));
     }
 
     #[test]

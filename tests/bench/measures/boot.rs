@@ -53,7 +53,7 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
                 let initramfs = props.folder.join(format!("initramfs-{}", images.len()));
                 let file = std::fs::File::create(&initramfs).unwrap();
                 let mut file = zstd::Encoder::new(file, 3).unwrap();
-                rouse::output::cpio::write(&tree, &mut file, |_| {}).unwrap();
+                rouse::output::cpio::write(&tree, &mut file).unwrap();
                 file.finish().unwrap();
                 images.push(Image { name, initramfs });
             }

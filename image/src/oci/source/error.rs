@@ -22,6 +22,9 @@ pub enum SourceError {
     /// The file with the passwords cannot be used.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The registry's own certificates cannot be used.
+    #[error(transparent)]
+    Trust(#[from] download::TrustError),
     /// A registry wants to know who asks, or does not let this one in.
     #[error("pull {reference}: the registry refuses ({status}{})", said(.message))]
     Denied {
@@ -194,7 +197,9 @@ impl SourceError {
             Self::Download(download::Error::Unreachable { url, .. })
                 if url.starts_with("https://") =>
             {
-                "a registry without TLS needs `plain-http = true` in [registry.\"HOST\"]".into()
+                "a registry without TLS needs `plain-http = true` in [registry.\"HOST\"], one with a \
+                 certificate of its own authority that in /etc/containers/certs.d/HOST/ca.crt"
+                    .into()
             }
             Self::NotFound { .. } => "a reference is `registry.example/name:tag`".into(),
             Self::Which { .. } => "name one behind a colon: `from = \"oci:DIR:NAME\"`".into(),

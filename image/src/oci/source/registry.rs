@@ -62,7 +62,7 @@ pub(super) struct Registry<'a> {
 }
 
 impl<'a> Registry<'a> {
-    /// Asks nobody yet but the files with passwords.
+    /// Asks nobody yet but the files with passwords and certificates.
     pub(super) fn new(
         cache: &'a Cache,
         client: &Client,
@@ -71,7 +71,7 @@ impl<'a> Registry<'a> {
     ) -> Result<Self, SourceError> {
         let credentials = auth::find(reference)?;
         Ok(Self {
-            client: client.clone(),
+            client: client.for_host(&reference.host)?,
             cache,
             reference,
             scheme,
