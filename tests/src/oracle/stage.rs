@@ -224,7 +224,9 @@ pub fn loopback_up() {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     use std::os::fd::AsRawFd;
+    // musl's ioctl has its number in another type than the constant.
+    let number = libc::SIOCSIFFLAGS as _;
     // SAFETY: SIOCSIFFLAGS reads the ifreq.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), number, &raw const request) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
