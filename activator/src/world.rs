@@ -73,14 +73,14 @@ impl World {
         }
     }
 
-    /// The service's settings, or those of an instance's template.
     /// User and group of the nodes that a user's socket unit makes; None is root.
-    fn rights(&self, unit: UnitId) -> Option<(u32, u32)> {
+    pub(crate) fn rights(&self, unit: UnitId) -> Option<(u32, u32)> {
         let user = self.manifest.user_of(self.manifest.unit(unit)?)?;
         // Without privileges nobody else's rights can be taken.
         rustix::process::geteuid().is_root().then_some((user.ids.uid, user.ids.gid))
     }
 
+    /// The service's settings, or those of an instance's template.
     fn service(&self, unit: UnitId) -> Option<&'static Service> {
         match &self.manifest.unit(self.slots.source(unit))?.kind {
             UnitKind::Service(service) => Some(service),

@@ -17,10 +17,10 @@ use crate::supervise::OpenFailed;
 use crate::sys;
 use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitId, UnitKind};
 use path::PathBuffer;
-use rustix::fs::{self, AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SocketFlags, SocketType};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// At most so many connections or packets are dropped by one flush, as in systemd.
 const FLUSH_AT_MOST: usize = 1024;
@@ -206,8 +206,7 @@ pub(crate) fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &S
         && (old.mode, old.owner) != (new.mode, new.owner)
         && let Ok(path) = PathBuffer::new(path)
     {
-        let mode = Mode::from_raw_mode(new.mode);
-        let _ = fs::chmodat(CWD, path.as_c_str(), mode, AtFlags::empty());
+        let _ = set_mode(&path, new.mode);
         let _ = own(new, &path);
     }
 }
@@ -216,6 +215,18 @@ pub(crate) fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &S
 pub(crate) fn remove_node(path: &str) {
     if let Ok(path) = PathBuffer::new(path) {
         // Gone already is as good.
+/// chmod(2), but never of what a link leads to: whose directory it is may put one there.
+fn set_mode(path: &PathBuffer, mode: u32) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = fs::openat(CWD, path.as_c_str(), flags, Mode::empty())?;
+    if FileType::from_raw_mode(fs::fstat(&node)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    // What is held by its path alone, fchmod(2) does not take.
+    let held = PathBuffer::new(&format!("/proc/self/fd/{}", node.as_raw_fd()))?;
+    fs::chmodat(CWD, held.as_c_str(), Mode::from_raw_mode(mode), AtFlags::empty())
+}
+
         let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
     }
 }

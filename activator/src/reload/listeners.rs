@@ -17,7 +17,15 @@ pub(crate) struct Assigned {
     /// manifest that it came from.
     pub(crate) kept: Vec<Vec<Option<(Arriving, usize)>>>,
     /// Nobody's any more: the fd, and the node to remove.
-    pub(crate) dropped: Vec<(Arriving, Option<String>)>,
+    pub(crate) dropped: Vec<(Arriving, Option<Node>)>,
+}
+
+/// A node to remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) path: String,
+    /// With the rights of that user and group; None is root.
+    pub(crate) rights: Option<(u32, u32)>,
 }
 
 /// Assigns. `arrived` has the units of the old manifest in their order. What is not known of a
@@ -72,7 +80,9 @@ pub(crate) fn assign(old: &Manifest, known: Known, arrived: &[In], merged: &Merg
         let node = match &open.address {
             // A special file was there before.
             Address::Path(path) if removes && open.kind != ListenKind::Special && !stays(path) => {
-                Some(path.clone())
+                let user = old.units.get(index).and_then(|unit| old.user_of(unit));
+                let rights = user.map(|user| (user.ids.uid, user.ids.gid));
+                Some(Node { path: path.clone(), rights })
             }
             _ => None,
         };
@@ -202,7 +212,8 @@ mod tests {
         let (old, new) = (manifest(&[("a.socket", old)]), manifest(&[("a.socket", new)]));
         let merged = merge(&old, new, |_| false);
         let dropped = assign(&old, Known::Fully, &open(&old), &merged).dropped;
-        let nodes: Vec<_> = dropped.into_iter().map(|(_, node)| node).collect();
+        let nodes: Vec<_> =
+            dropped.into_iter().map(|(_, node)| node.map(|node| node.path)).collect();
         assert_eq!(nodes, [None, Some("/b".to_owned())]);
     }
 }

@@ -55,6 +55,7 @@ use activator::wire;
 pub(crate) use exec::TAKE_OVER;
 use exec::{Errand, Turn, execute};
 use fd::Arriving;
+use listeners::Node;
 use prepare::{Prepared, prepare};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{self, Errno};
@@ -168,7 +169,10 @@ fn begin(
     prepared.refresh(&engine, old);
     for (fd, node) in prepared.dropped.drain(..) {
         drop(fd.take());
-        node.iter().for_each(|path| listen::remove_node(path));
+        if let Some(Node { path, rights }) = node {
+            let rights = rights.filter(|_| rustix::process::geteuid().is_root());
+            sys::with_rights_of(rights, || listen::remove_node(&path));
+        }
     }
     announce(&mut engine, &prepared, taken);
     engine.retires_logd = program == Program::New;

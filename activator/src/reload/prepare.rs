@@ -3,13 +3,14 @@
 use super::fd::Arriving;
 use super::id;
 use super::kept::{Kept, KeptUnit};
-use super::listeners::{Known, assign};
+use super::listeners::{Known, Node, assign};
 use super::merge::{Merged, merge};
 use super::state::{Arrived, In, Listener as Open};
 use crate::engine::Engine;
 use crate::listen;
 use crate::slots::Slots;
 use crate::supervise::{self, Fate};
+use crate::sys;
 use activator::manifest::{
     Address, Lingering, Listener, Manifest, Service, ServiceKind, Socket, Unit, UnitId, UnitKind,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Prepared {
     pub(crate) units: Vec<Option<supervise::Unit>>,
     pub(crate) fates: Vec<Fate>,
     /// Listeners that nobody has any more, with the nodes to remove.
-    pub(crate) dropped: Vec<(Arriving, Option<String>)>,
+    pub(crate) dropped: Vec<(Arriving, Option<Node>)>,
     /// For each unit, for each Listen line that is kept: the old unit that it was of.
     origins: Vec<Vec<Option<usize>>>,
 }
@@ -148,7 +149,8 @@ impl Prepared {
                 if let (Some(UnitKind::Socket(before)), Some(listener)) =
                     (before.map(|unit| &unit.kind), socket.listeners.get(listener))
                 {
-                    listen::refresh(fd, listener, before, socket);
+                    let rights = engine.world.rights(id(index));
+                    sys::with_rights_of(rights, || listen::refresh(fd, listener, before, socket));
                 }
             }
         }

@@ -117,6 +117,7 @@ pub(super) fn read_manifest() -> Result<Manifest, Failed> {
 }
 
 /// A unit of the manifest, with the instance's name filled in.
+#[derive(Default)]
 pub(super) struct Subject {
     pub(super) manifest: Manifest,
     pub(super) unit: Unit,

@@ -5,6 +5,7 @@
 //! 2. removes what a predecessor left in crun's state directory: crun that was killed could not;
 //! 3. mounts the root of a container that may write to it ([`overlay`](super::overlay)).
 
+use super::call::Subject;
 use super::error::{Error, Failed};
 use super::{overlay, prepare, template};
 use crate::child;
@@ -52,7 +53,8 @@ pub fn listen_from_environment() -> Option<Listen> {
 }
 
 /// Makes the bundle and clears crun's state of it; `crun` is the program that does the latter.
-pub fn make(
+pub(super) fn make(
+    subject: &Subject,
     container: &Container,
     listen: Option<&Listen>,
     crun: &OsStr,
@@ -73,7 +75,7 @@ pub fn make(
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
             .map_err(|error| Failed::file("open", path, error))?;
     }
-    let fill = prepare::prepare(&container.preparation, &bundle, &places.state)?;
+    let fill = prepare::prepare(subject, &container.preparation, &bundle, &places.state)?;
     let text = std::fs::read_to_string(&container.template)
         .map_err(|error| Failed::file("read", &container.template, error))?;
     let text = template::fill(&text, listen, &fill)
@@ -171,7 +173,7 @@ mod tests {
 
         fn prepare(&self, crun: &OsStr) -> Result<(), Failed> {
             let listen = Listen { count: 2, names: "a:b".into() };
-            make(&self.container, Some(&listen), crun, &self.places)
+            make(&Subject::default(), &self.container, Some(&listen), crun, &self.places)
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::call::Subject;
 use super::error::{At, Error, Failed, Stage};
+use super::identity::AsOwner;
 use super::sys;
 use crate::manifest::{Credential, CredentialSource, User};
 use std::io::{self, Read, Write};
@@ -33,13 +34,18 @@ pub(super) fn make(
     }
     let path = directory(subject);
     if !path.is_dir() {
-        fill(&path, credentials, user)?;
+        fill(subject, &path, credentials, user)?;
     }
     Ok(Some(path))
 }
 
 /// Makes the directory under another name, so that it is whole or not there.
-fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<(), Failed> {
+fn fill(
+    subject: &Subject,
+    path: &Path,
+    credentials: &[Credential],
+    user: Option<&User>,
+) -> Result<(), Failed> {
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     let made = (|| {
         if let Some(parent) = path.parent() {
@@ -66,7 +72,7 @@ fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<
             CredentialSource::Text(text) => {
                 write(&at, text, user).at(Stage::Credentials, || format!("write {name}"))?;
             }
-            CredentialSource::Path(source) => match read(Path::new(source)) {
+            CredentialSource::Path(source) => match read(subject, Path::new(source)) {
                 Err(error) if given && error.kind() == io::ErrorKind::NotFound => {}
                 read => read
                     .and_then(|text| write(&at, &text, user))
@@ -87,7 +93,8 @@ fn fill(path: &Path, credentials: &[Credential], user: Option<&User>) -> Result<
 }
 
 /// A file, or what a socket's other side says.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(subject: &Subject, path: &Path) -> io::Result<Vec<u8>> {
+    let _as_owner = AsOwner::of(subject);
     let mut text = vec![];
     match std::fs::File::open(path) {
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
@@ -155,13 +162,17 @@ mod tests {
             path("c", &source),
             text("c", "unused"),
         ];
-        fill(&made, &all, None).unwrap();
+        let subject = Subject::default();
+        let fill = |name: &str, all: &[Credential]| {
+            fill(&subject, &directory.path().join(name), all, None)
+        };
+        fill("x/made", &all).unwrap();
         let read = |name: &str| std::fs::read_to_string(made.join(name)).unwrap();
         assert_eq!(["a", "b", "c"].map(read), ["loaded", "fallback", "loaded"]);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&made), mode(&made.join("a"))), (0o500, 0o400));
-        let error = fill(&directory.path().join("y"), &[path("b", &missing)], None).unwrap_err();
+        let error = fill("y", &[path("b", &missing)]).unwrap_err();
         assert_eq!(error.exit_code(), 243);
-        assert!(fill(&directory.path().join("z"), &[text("../z", "")], None).is_err());
+        assert!(fill("z", &[text("../z", "")]).is_err());
     }
 }

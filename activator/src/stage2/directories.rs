@@ -8,15 +8,15 @@
 use super::call::Subject;
 use super::environment::Environment;
 use super::error::{At, Failed, Stage};
-use super::sys;
+use super::identity::AsOwner;
 use crate::manifest::{Address, Directory, DirectoryKind, Manifest, Stage2, UnitKind, User};
-use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Below the base of lasting directories of dynamic users.
@@ -110,8 +110,9 @@ pub(super) fn make(
     environment: &mut Environment,
 ) -> Result<(), Failed> {
     let _as_owner = AsOwner::of(subject);
+    let rights = subject.owner().map_or(0, |owner| owner.ids.uid);
     for place in places {
-        make_one(place, user).at(stage(place.directory.kind), || {
+        make_one(place, user, rights).at(stage(place.directory.kind), || {
             format!("make the directory {}", place.path.display())
         })?;
         let name = variable(place.directory.kind);
@@ -153,29 +154,8 @@ fn has_listener(manifest: &Manifest, directory: &Path) -> bool {
     })
 }
 
-/// While it lives, files are made and removed with the rights of a lingering user: the paths lie
-/// where that user may have put links to anywhere.
-struct AsOwner(bool);
-
-impl AsOwner {
-    fn of(subject: &Subject) -> Self {
-        let owner = subject.owner();
-        if let Some(owner) = owner {
-            sys::act_as(owner.ids.uid, owner.ids.gid);
-        }
-        Self(owner.is_some())
-    }
-}
-
-impl Drop for AsOwner {
-    fn drop(&mut self) {
-        if self.0 {
-            sys::act_as(0, 0);
-        }
-    }
-}
-
-fn make_one(place: &Place<'_>, user: Option<&User>) -> io::Result<()> {
+/// `rights` is whose we have.
+fn make_one(place: &Place<'_>, user: Option<&User>, rights: u32) -> io::Result<()> {
     let directory = place.directory;
     if let Some(private) = &place.private {
         let root = private.ancestors().find(|it| it.ends_with(PRIVATE)).unwrap_or(private);
@@ -201,12 +181,13 @@ fn make_one(place: &Place<'_>, user: Option<&User>) -> io::Result<()> {
         Err(_) if directory.kind == DirectoryKind::Configuration => return Ok(()),
         _ => {}
     }
-    std::fs::set_permissions(real, std::fs::Permissions::from_mode(directory.mode))?;
+    let made = hold(real, rights)?;
+    set_mode(&made, directory.mode)?;
     if directory.kind != DirectoryKind::Configuration {
         let (uid, gid) = user.map_or((0, 0), |user| (user.uid, user.gid));
-        let found = std::fs::symlink_metadata(real)?;
-        if (found.uid(), found.gid()) != (uid, gid) {
-            give(CWD, real, uid, gid)?;
+        let found = fs::fstat(&made)?;
+        if (found.st_uid, found.st_gid) != (uid, gid) {
+            give(made.as_fd(), Path::new("."), uid, gid)?;
         }
     }
     if place.private.is_some() {
@@ -218,6 +199,33 @@ fn make_one(place: &Place<'_>, user: Option<&User>) -> io::Result<()> {
         link(&place.path, other)?;
     }
     Ok(())
+}
+
+/// Takes hold of a directory. A link in its place leads to it if it is an administrator's, or of
+/// whom we act for; with one of a service, which has the directory above it, that service would
+/// give itself anything.
+fn hold(path: &Path, rights: u32) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = fs::openat(CWD, path, flags, Mode::empty())?;
+    let stat = fs::fstat(&found)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => return Ok(found),
+        FileType::Symlink if [0, rights].contains(&stat.st_uid) => {}
+        FileType::Symlink => return Err(Errno::LOOP.into()),
+        _ => return Err(Errno::NOTDIR.into()),
+    }
+    // The target of the very link that was looked at.
+    let target = fs::readlinkat(&found, c"", vec![])?;
+    let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+    let target = path.parent().unwrap_or(Path::new("/")).join(target);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(fs::openat(CWD, &target, flags, Mode::empty())?)
+}
+
+/// chmod(2) of what is held by its path alone, which fchmod(2) does not take.
+fn set_mode(held: &OwnedFd, mode: u32) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 
 /// A service that has had a dynamic user finds its directory at the usual place again.
@@ -248,7 +256,7 @@ fn link(target: &Path, at: &Path) -> io::Result<()> {
 }
 
 /// Gives a tree to a user; never follows a link, and stays where it is.
-fn give(parent: BorrowedFd<'_>, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+pub(super) fn give(parent: BorrowedFd<'_>, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
     match fs::openat(parent, path, flags, Mode::empty()) {
@@ -274,6 +282,7 @@ fn give(parent: BorrowedFd<'_>, path: &Path, uid: u32, gid: u32) -> io::Result<(
 mod tests {
     use super::*;
     use crate::manifest::{DynamicUser, Lingering, ListenKind, Listener, Socket, Unit};
+    use std::os::unix::fs::MetadataExt;
 
     fn directory(kind: DirectoryKind) -> Directory {
         Directory {
@@ -333,6 +342,38 @@ mod tests {
         assert!(!has("/run/a/b/cc") && !has("/run/ab"));
     }
 
+    /// Of two directories, `a` and `a/b`, the first is another service's.
+    #[test]
+    fn a_link_of_a_service_leads_to_nothing_that_is_given_to_another() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root has users to give directories to");
+            return;
+        }
+        let base = tempfile::tempdir().unwrap();
+        let (link, precious) = (base.path().join("a/b"), base.path().join("precious"));
+        std::fs::create_dir(base.path().join("a")).unwrap();
+        std::fs::create_dir(&precious).unwrap();
+        std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o700)).unwrap();
+        symlink("../precious", &link).unwrap();
+        let directory = directory(DirectoryKind::State);
+        let user = User { uid: 1234, gid: 1234, groups: vec![] };
+        let make = || make_one(&place(&directory, base.path(), false), Some(&user), 0);
+        let found = || {
+            let found = std::fs::metadata(&precious).unwrap();
+            (found.uid(), found.mode() & 0o7777)
+        };
+        std::os::unix::fs::lchown(&link, Some(1234), Some(1234)).unwrap();
+        assert_eq!(make().unwrap_err().raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(found(), (0, 0o700));
+        // An administrator may have it on another disk.
+        std::os::unix::fs::lchown(&link, Some(0), Some(0)).unwrap();
+        for _ in 0..2 {
+            make().unwrap();
+            assert_eq!(found(), (1234, 0o750));
+            assert_eq!(std::fs::symlink_metadata(&link).unwrap().uid(), 0, "the link is root's");
+        }
+    }
+
     fn place<'a>(directory: &'a Directory, base: &Path, private: bool) -> Place<'a> {
         Place {
             directory,
@@ -350,7 +391,7 @@ mod tests {
         let me = std::fs::metadata(base).unwrap();
         let user = User { uid: me.uid(), gid: me.gid(), groups: vec![] };
         let make = |private| {
-            make_one(&place(&directory, base, private), Some(&user)).unwrap();
+            make_one(&place(&directory, base, private), Some(&user), 0).unwrap();
             std::fs::metadata(base.join("c/file"))
         };
         assert!(make(false).is_err());

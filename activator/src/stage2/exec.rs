@@ -37,7 +37,7 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     // Modes are as given, until the umask is set.
     rustix::process::umask(Mode::empty());
 
-    let streams = Streams::new(execution, stage2);
+    let streams = Streams::new(subject, execution, stage2);
     streams.arrange()?;
     scheduling::apply(&stage2.scheduling)?;
     let mut environment = Environment::inherited();
@@ -57,7 +57,10 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
         environment.set("CREDENTIALS_DIRECTORY", &path.to_string_lossy());
     }
     environment.pass(&stage2.pass_environment);
-    environment.read_files(&stage2.environment_files)?;
+    {
+        let _as_owner = identity::AsOwner::of(subject);
+        environment.read_files(&stage2.environment_files)?;
+    }
     environment.unset(&stage2.unset_environment);
     let arguments = arguments(command, &environment);
     prepare_container(call)?;
@@ -242,7 +245,7 @@ fn prepare_container(call: &Call) -> Result<(), Failed> {
     }
     let listen = container::listen_from_environment();
     let crun = OsStr::new(&call.command.program);
-    container::make(container, listen.as_ref(), crun, &Places::default())
+    container::make(&call.subject, container, listen.as_ref(), crun, &Places::default())
 }
 
 fn limits(execution: &Execution) -> Result<(), Failed> {

@@ -4,6 +4,7 @@
 use super::call::Subject;
 use super::environment::Environment;
 use super::error::{At, Failed, Stage};
+use super::sys;
 use crate::manifest::{Execution, Stage2, UnitKind, User};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -35,6 +36,28 @@ pub(super) fn describe(stage2: &Stage2, environment: &mut Environment) {
         ("SHELL", "/usr/sbin/nologin"),
     ] {
         environment.set_default(name, value);
+    }
+}
+
+/// While it lives, files are opened, made and removed with the rights of a lingering user: the
+/// paths lie where that user may have put links to anywhere.
+pub(super) struct AsOwner(bool);
+
+impl AsOwner {
+    pub(super) fn of(subject: &Subject) -> Self {
+        let owner = subject.owner();
+        if let Some(owner) = owner {
+            sys::act_as(owner.ids.uid, owner.ids.gid);
+        }
+        Self(owner.is_some())
+    }
+}
+
+impl Drop for AsOwner {
+    fn drop(&mut self) {
+        if self.0 {
+            sys::act_as(0, 0);
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! What a container of engine crun gets before each start ([`Preparation`]): folders for its
 //! volumes, its secrets, variables, devices, another container's network namespace.
 
+use super::call::Subject;
+use super::directories::give;
 use super::error::{Error, Failed};
+use super::identity::AsOwner;
 use super::template::{Fill, escape};
 use crate::manifest::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
+use rustix::fs::CWD;
 use std::io;
 use std::os::unix::fs::{
     DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown,
@@ -16,6 +20,7 @@ pub const SECRETS: &str = "secrets";
 
 /// Does all of it, and says what to fill into config.json. `state` is crun's `--root`.
 pub(super) fn prepare(
+    subject: &Subject,
     preparation: &Preparation,
     bundle: &Path,
     state: &Path,
@@ -24,8 +29,8 @@ pub(super) fn prepare(
         make_volume(volume)?;
     }
     let mut fill = Fill { fixed: preparation.fixed_environment.clone(), ..Fill::default() };
-    environment(preparation, &mut fill)?;
-    secrets(preparation, bundle, &mut fill)?;
+    environment(subject, preparation, &mut fill)?;
+    secrets(subject, preparation, bundle, &mut fill)?;
     for device in &preparation.devices {
         add_device(device, &mut fill)?;
     }
@@ -40,7 +45,11 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
     move |error| Failed::file(what, path, error)
 }
 
-fn environment(preparation: &Preparation, fill: &mut Fill) -> Result<(), Failed> {
+fn environment(
+    subject: &Subject,
+    preparation: &Preparation,
+    fill: &mut Fill,
+) -> Result<(), Failed> {
     if preparation.host_environment {
         let all = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -53,11 +62,18 @@ fn environment(preparation: &Preparation, fill: &mut Fill) -> Result<(), Failed>
     fill.variables.extend(preparation.pass_environment.iter().filter_map(value));
     for path in &preparation.environment_files {
         let path = Path::new(path);
-        let text = std::fs::read_to_string(path)
+        let text = read(subject, path)
+            .and_then(|text| String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into()))
             .map_err(|error| Error::EnvironmentFile(path.to_owned(), error))?;
         fill.variables.extend(variables(&text, |name| std::env::var(name).ok()));
     }
     Ok(())
+}
+
+/// With the rights of the user whose container it is, who may have put a link there.
+fn read(subject: &Subject, path: &Path) -> io::Result<Vec<u8>> {
+    let _as_owner = AsOwner::of(subject);
+    std::fs::read(path)
 }
 
 /// The lines of a file of podman-run(1) `--env-file`: `NAME=value` as it stands, `#` comments, and
@@ -81,11 +97,19 @@ pub fn variables(text: &str, known: impl Fn(&str) -> Option<String>) -> Vec<(Str
     all
 }
 
-fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<(), Failed> {
+fn secrets(
+    subject: &Subject,
+    preparation: &Preparation,
+    bundle: &Path,
+    fill: &mut Fill,
+) -> Result<(), Failed> {
     let folder = bundle.join(SECRETS);
+    // That of the run before belongs to its user, who may have put links there.
+    super::sys::not_found_is_fine(std::fs::remove_dir_all(&folder))
+        .map_err(failed("remove", &folder))?;
     for Secret { source, target } in &preparation.secrets {
         let source = Path::new(source);
-        let content = std::fs::read(source).map_err(failed("read the secret", source))?;
+        let content = read(subject, source).map_err(failed("read the secret", source))?;
         let (name, owner, mode) = match target {
             SecretTarget::Variable(name) => {
                 let value = String::from_utf8(content).map_err(|_| {
@@ -101,9 +125,6 @@ fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<
             .mode(0o700)
             .create(&folder)
             .map_err(failed("make", &folder))?;
-        // crun binds them from within the container's user namespace.
-        let (uid, gid) = preparation.root;
-        chown(&folder, Some(uid), Some(gid)).map_err(failed("give away", &folder))?;
         let path = folder.join(name);
         let written = write(&path, &content, mode).and_then(|()| {
             chown(&path, Some(owner.0), Some(owner.1))?;
@@ -111,7 +132,13 @@ fn secrets(preparation: &Preparation, bundle: &Path, fill: &mut Fill) -> Result<
         });
         written.map_err(failed("write", &path))?;
     }
-    Ok(())
+    // crun binds them from within the container's user namespace.
+    let (uid, gid) = preparation.root;
+    match chown(&folder, Some(uid), Some(gid)) {
+        // All of them are variables.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        given => given.map_err(failed("give away", &folder)),
+    }
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
@@ -136,7 +163,7 @@ fn make_volume(volume: &VolumeFolder) -> Result<(), Failed> {
         copy(from, path).map_err(failed("fill the volume", path))?;
     }
     match volume.owner {
-        Some(owner) => give(path, owner).map_err(failed("give away", path)),
+        Some((uid, gid)) => give(CWD, path, uid, gid).map_err(failed("give away", path)),
         None => Ok(()),
     }
 }
@@ -166,16 +193,6 @@ fn like(source: &Path, target: &Path) -> io::Result<()> {
     let of = std::fs::metadata(source)?;
     chown(target, Some(of.uid()), Some(of.gid()))?;
     std::fs::set_permissions(target, std::fs::Permissions::from_mode(of.mode() & 0o7777))
-}
-
-fn give(path: &Path, owner: (u32, u32)) -> io::Result<()> {
-    lchown(path, Some(owner.0), Some(owner.1))?;
-    if std::fs::symlink_metadata(path)?.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), owner)?;
-        }
-    }
-    Ok(())
 }
 
 fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Failed> {
@@ -324,10 +341,19 @@ mod tests {
             ..Preparation::default()
         };
         for _ in 0..2 {
-            let fill = prepare(&preparation, room.path(), room.path()).unwrap();
+            let fill =
+                prepare(&Subject::default(), &preparation, room.path(), room.path()).unwrap();
             assert_eq!(fill.variables, [("KEY".to_owned(), "hush".to_owned())]);
         }
         let path = room.path().join("secrets/key");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "hush");
+        // The folder is the container's user's, who may leave a link there for the next start.
+        let precious = room.path().join("precious");
+        std::fs::write(&precious, "precious").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&precious, &path).unwrap();
+        prepare(&Subject::default(), &preparation, room.path(), room.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "hush");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
     }

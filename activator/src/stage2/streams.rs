@@ -3,7 +3,9 @@
 //! Until they are arranged stderr is the unit's log wherever PID 1 could give it, so that what
 //! fails on the way is read there, and not by a client.
 
+use super::call::Subject;
 use super::error::{At, Failed, Stage};
+use super::identity::AsOwner;
 use super::sys::{self, Standard};
 use crate::manifest::{Execution, Input, Output, Stage2};
 use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags, SeekFrom};
@@ -18,13 +20,14 @@ const MODE: Mode = Mode::from_raw_mode(0o644);
 
 /// The streams of a child in the making.
 pub(super) struct Streams<'a> {
+    subject: &'a Subject,
     execution: &'a Execution,
     stage2: &'a Stage2,
 }
 
 impl<'a> Streams<'a> {
-    pub(super) fn new(execution: &'a Execution, stage2: &'a Stage2) -> Self {
-        Self { execution, stage2 }
+    pub(super) fn new(subject: &'a Subject, execution: &'a Execution, stage2: &'a Stage2) -> Self {
+        Self { subject, execution, stage2 }
     }
 
     /// stdin and stdout; before the sandbox takes the paths away.
@@ -32,9 +35,9 @@ impl<'a> Streams<'a> {
         let Execution { stdin, stdout, .. } = self.execution;
         let input = match stdin {
             Input::File(path) if self.execution.stdin_is_output() => {
-                Some(open(path, OFlags::RDWR | OFlags::CREATE))
+                Some(self.open_file(path, OFlags::RDWR | OFlags::CREATE))
             }
-            Input::File(path) => Some(open(path, OFlags::RDONLY)),
+            Input::File(path) => Some(self.open_file(path, OFlags::RDONLY)),
             Input::Terminal => Some(self.take_terminal()),
             Input::Data => Some(self.data()),
             Input::Null | Input::Socket | Input::Fd(_) => None,
@@ -82,7 +85,7 @@ impl<'a> Streams<'a> {
                     (false, true) => OFlags::TRUNC,
                     (false, false) => OFlags::empty(),
                 };
-                Some(open(path, OFlags::WRONLY | OFlags::CREATE | more))
+                Some(self.open_file(path, OFlags::WRONLY | OFlags::CREATE | more))
             }
             Output::Terminal => Some(match self.execution.stdin {
                 Input::Terminal => sys::copy(io::stdin()),
@@ -91,6 +94,12 @@ impl<'a> Streams<'a> {
             Output::Kmsg => Some(open("/dev/kmsg", OFlags::WRONLY)),
             Output::Null | Output::Log | Output::Inherit | Output::Socket | Output::Fd(_) => None,
         }
+    }
+
+    /// One that the unit names: a lingering user's unit reaches what the user can.
+    fn open_file(&self, path: &str, flags: OFlags) -> Done<OwnedFd> {
+        let _as_owner = AsOwner::of(self.subject);
+        open(path, flags)
     }
 
     fn terminal(&self) -> &str {

@@ -5,13 +5,18 @@ use crate::bench::{self, Bench, ask_unix, split};
 use crate::build::{Units, service, socket, tcp, unix};
 use activator::client::Error;
 use activator::control::{Failure, Request, UnitName, Whose};
-use activator::manifest::{Lingering, Manifest, UnitId, UnitKind, User};
+use activator::manifest::{
+    Credential, CredentialSource, EnvironmentFile, Lingering, Manifest, Output, ServiceKind,
+    Stage2, UnitId, UnitKind, User,
+};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 pub(crate) const TESTS: &[Test] = &[
     ("users::a_users_socket_and_service_are_the_users", owned),
     ("users::a_link_in_a_users_way_leads_nowhere_that_the_user_cannot_go", links),
+    ("users::what_a_users_unit_names_is_opened_with_the_rights_of_the_user", files),
+    ("users::a_reload_changes_and_removes_nothing_that_the_user_could_not", reloaded),
 ];
 
 const UID: u32 = 1000;
@@ -111,5 +116,112 @@ fn links(bench: &mut Bench) {
         status.sockets.iter().any(|it| it.user.is_some() && it.state == "retrying")
     });
     assert_eq!(fs::read_to_string(root.join("sock")).unwrap(), "precious");
+    bench.stop();
+}
+
+/// Else a link to a file of root's would have root write to it, or read it out to the user.
+fn files(bench: &mut Bench) {
+    if bench::is_mapped_alone() {
+        println!("SKIPPED: only root has users to run as");
+        return;
+    }
+    let path = bench.path().to_owned();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let mut manifest = manifest(bench, "home/sock");
+    let (home, of_root) = (path.join("home"), path.join("of-root"));
+    fs::write(&of_root, "SECRET=precious\n").unwrap();
+    fs::set_permissions(&of_root, fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(&of_root, home.join("link")).unwrap();
+    fs::write(home.join("own"), "SECRET=own\n").unwrap();
+    std::os::unix::fs::chown(home.join("own"), Some(UID), Some(UID)).unwrap();
+    let spec = |file: &str, key: &str| {
+        let file = text(&home.join(file));
+        let mut spec = service(&path, &["exit", "0"]);
+        spec.kind = ServiceKind::Oneshot;
+        spec.execution.user = Some(User { uid: UID, gid: UID, groups: vec![] });
+        let mut stage2 = Stage2::default();
+        let own = EnvironmentFile { path: file.clone(), optional: false };
+        let secret =
+            Credential { name: "secret".into(), source: CredentialSource::Path(file.clone()) };
+        match key {
+            "environment" => stage2.environment_files = vec![own],
+            "credential" => stage2.credentials = vec![secret],
+            _ => {
+                let (append, truncate) = (true, false);
+                spec.execution.stdout = Output::File { path: file, append, truncate };
+                spec.execution.stderr = Output::Log;
+            }
+        }
+        spec.execution.stage2 = Some(Box::new(stage2));
+        spec
+    };
+    let mut units = Units::default();
+    for key in ["credential", "environment", "output"] {
+        for file in ["link", "own"] {
+            let name = format!("{key}-{file}.service");
+            units = units.service(&name, spec(file, key)).at_boot(&name);
+        }
+    }
+    manifest.units = units.build().units;
+    manifest.units.iter_mut().for_each(|unit| unit.owner = Some(0));
+    bench.start(&manifest);
+    let status = bench.wait("all have run", |status| {
+        status.services.iter().all(|it| it.starts == 1 && it.last_exit.is_some())
+    });
+    let data = u32::from(activator::exit::DATA);
+    for (name, code) in [("credential", 243), ("environment", data), ("output", 209)] {
+        let exit = |file: &str| {
+            let it = bench::service(&status, &format!("{name}-{file}.service"));
+            it.last_exit.clone().unwrap_or_default()
+        };
+        assert_eq!(exit("own"), "exited 0", "{name}\n{}", bench.log());
+        assert_eq!(exit("link"), format!("exited {code}"), "{name}\n{}", bench.log());
+    }
+    assert_eq!(fs::read_to_string(&of_root).unwrap(), "SECRET=precious\n");
+    bench.stop();
+}
+
+/// The mode of a node, and nodes that are nobody's any more.
+fn reloaded(bench: &mut Bench) {
+    if bench::is_mapped_alone() {
+        println!("SKIPPED: only root has users to run as");
+        return;
+    }
+    let path = bench.path().to_owned();
+    let mut manifest = manifest(bench, "home/deep/sock");
+    let socket = |manifest: &mut Manifest, change: &dyn Fn(&mut activator::manifest::Socket)| {
+        let theirs = manifest.units.iter_mut().filter(|unit| unit.owner.is_some());
+        for unit in theirs {
+            if let UnitKind::Socket(socket) = &mut unit.kind {
+                change(socket);
+            }
+        }
+    };
+    socket(&mut manifest, &|socket| {
+        socket.mode = 0o600;
+        socket.remove_on_stop = true;
+    });
+    bench.start(&manifest);
+    let node = path.join("home/deep/sock");
+    bench::until("the socket is there", || node.exists());
+
+    let of_root = path.join("of-root");
+    fs::create_dir(&of_root).unwrap();
+    let precious = of_root.join("sock");
+    fs::write(&precious, "").unwrap();
+    fs::set_permissions(&precious, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(&node).unwrap();
+    symlink(&precious, &node).unwrap();
+    socket(&mut manifest, &|socket| socket.mode = 0o666);
+    crate::reload::reload(bench, &manifest);
+    assert_eq!(fs::metadata(&precious).unwrap().mode() & 0o7777, 0o600);
+
+    fs::rename(path.join("home/deep"), path.join("home/was")).unwrap();
+    symlink(&of_root, path.join("home/deep")).unwrap();
+    let other = unix(&path, "home/other");
+    socket(&mut manifest, &|socket| socket.listeners = vec![other.clone()]);
+    crate::reload::reload(bench, &manifest);
+    bench::until("it listens elsewhere", || path.join("home/other").exists());
+    assert!(precious.exists());
     bench.stop();
 }
