@@ -1,7 +1,8 @@
 //! The order in which stage 2 goes about it: first what needs the machine as it is, then what
 //! takes it away, last what takes away the right to do any of that.
 //!
-//! A command with the prefix `+` keeps root and the whole machine; with `!` it keeps root.
+//! A command with the prefix `+` keeps root and the whole machine; with `!` it keeps root, but no
+//! capability that the unit drops.
 
 use super::call::{Call, EXEC_VARIABLE, List, Subject};
 use super::capabilities::Capabilities;
@@ -139,7 +140,8 @@ fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Resul
     if stage2.sandbox.namespaces.users && !command.privileged {
         namespaces::enter_users(user)?;
     }
-    let capabilities = (!keeps_root(command)).then(|| Capabilities::of(stage2));
+    // `!` is about the user alone: as in systemd, what the unit takes away stays away.
+    let capabilities = (!command.privileged).then(|| Capabilities::of(stage2));
     if let Some(capabilities) = &capabilities {
         capabilities.begin()?;
     }
