@@ -121,7 +121,9 @@ impl Spawner {
         let room = self.fds.capacity() - self.fds.len();
         self.fds.extend(fds.take(room).map(|fd| fd.as_raw_fd()));
         let mut report = Report { errno: 0 };
-        let (fds, files, ignored) = (&mut self.fds[..], self.files.as_ref(), self.ignored);
+        // A program of ours may have as many as we: logd has a pipe of each service.
+        let files = self.files.as_ref().filter(|_| plan.execution.is_some());
+        let (fds, ignored) = (&mut self.fds[..], self.ignored);
         let mut errand = Errand { plan, fds, files, ignored, report: &mut report };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK;
         let born = match plan.cgroup {

@@ -6,8 +6,9 @@ use crate::build::{Units, command, listener, service, socket, tcp};
 use activator::client;
 use activator::control::{Failure, Request};
 use activator::manifest::{
-    Address, KillMode, ListenKind, RateLimit, Restart, ServiceKind, SocketOption, User,
+    Address, KillMode, ListenKind, Output, RateLimit, Restart, ServiceKind, SocketOption, User,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::TcpStream;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -32,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("lifecycle::user_and_groups_are_set_and_no_signal_is_blocked_or_ignored", user),
     ("lifecycle::main_pid_is_known_to_exec_stop", main_pid),
     ("lifecycle::logd_is_restarted_and_nothing_is_lost", logd),
+    ("lifecycle::more_services_than_a_process_may_have_files_at_first", many),
     ("lifecycle::exit_codes_of_bad_command_lines", exit_codes),
 ];
 
@@ -402,4 +404,18 @@ fn exit_codes(bench: &mut Bench) {
     assert!(text.starts_with("activator: failed to read /no/such/file: No such file"), "{text}");
     assert_eq!(run(&["run"]).0, Some(2));
     assert_eq!(run(&["no-such-verb"]).0, Some(2));
+}
+
+/// logd has a pipe of each: more than the limit that services start with.
+fn many(bench: &mut Bench) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limit }).unwrap();
+    let units = (0..100).fold(Units::default(), |units, index| {
+        let mut spec = service(bench.path(), &["sleep"]);
+        spec.execution.stdout = Output::Log;
+        units.service(&format!("s{index:02}.service"), spec)
+    });
+    bench.start(&units.build());
+    assert_eq!(bench.status().services.len(), 100);
+    bench.stop();
 }
