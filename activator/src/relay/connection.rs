@@ -74,6 +74,8 @@ pub(super) struct Connection {
     give_up: Instant,
     /// Why the last attempt failed.
     last: Option<Errno>,
+    /// The client has closed its socket, and what it sent before waits in it.
+    client_left: bool,
     /// Whether client and backend are watched for room to write. A Unix socket has an event for
     /// all that its peer reads, so they are only while something waits for room.
     for_room: [bool; 2],
@@ -101,6 +103,7 @@ impl Connection {
             attempts: 0,
             give_up: Instant::now() + settings.connect_timeout,
             last: None,
+            client_left: false,
             for_room: [false; 2],
         }
     }
@@ -138,7 +141,11 @@ impl Connection {
         match (&mut self.phase, side) {
             (Phase::Relaying { backend, down, .. }, Side::Client) => down.abandon(backend),
             (Phase::Relaying { up, .. }, Side::Backend) => up.abandon(&self.client),
-            (_, Side::Client) => return Some(Verdict::Ended),
+            // What it has said is for the backend, when there is one.
+            (_, Side::Client) => match rustix::io::ioctl_fionread(&self.client) {
+                Ok(1..) => self.client_left = true,
+                _ => return Some(Verdict::Ended),
+            },
             // The error is found when it is driven.
             (_, Side::Backend) => {}
         }
@@ -221,8 +228,11 @@ impl Connection {
                 }
                 Progress::Refused => self.failed(Errno::CONNREFUSED, next, context),
                 Progress::Done => match self.halves.take() {
-                    Some((up, down)) => {
+                    Some((up, mut down)) => {
                         watch_for_dead_peer(&backend);
+                        if self.client_left {
+                            down.abandon(&backend);
+                        }
                         // It was for its connect(2).
                         self.for_room = [false, true];
                         Ok(Phase::Relaying { backend, up, down })

@@ -294,3 +294,25 @@ fn a_hypervisors_socket_is_asked_for_the_port() {
     drop(stream);
     assert_eq!(read_all(client), "welcome");
 }
+
+#[test]
+fn what_a_client_said_before_it_left_is_for_a_backend_that_comes_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let (front, back) = (directory.path().join("front"), directory.path().join("back"));
+    let listener = UnixListener::bind(&front).unwrap();
+    let _relay = relay(&[&listener], &[back.to_str().unwrap()]);
+    let mut client = UnixStream::connect(&front).unwrap();
+    client.write_all(b"remember me").unwrap();
+    drop(client);
+    // One that has nothing to say is forgotten.
+    drop(UnixStream::connect(&front).unwrap());
+    // Taken by the relay, which tries to reach the backend.
+    until("both were accepted", || {
+        let mut asked = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut asked, Some(&at_once)) == Ok(0)
+    });
+    let back = UnixListener::bind(&back).unwrap();
+    let (server, _) = back.accept().unwrap();
+    assert_eq!(read_all(&server), "remember me");
+}
