@@ -6,7 +6,8 @@
 //! fd; ROUSE_INSTANCE is for stage 2. A client that has gone before its name was asked for leaves
 //! no connection.
 
-use crate::listen::options;
+use crate::foreign::Foreign;
+use crate::listen::{self, options};
 use crate::program::Field;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Accepted;
@@ -18,7 +19,7 @@ use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
 use std::ffi::c_char;
 use std::fmt::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Tries after a signal, or a client that went, before others get their turn.
 const TRIES: usize = 8;
@@ -27,7 +28,7 @@ const TRIES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// None once the last program that gets it has it.
-    fd: Option<OwnedFd>,
+    fd: Option<Foreign>,
     peer: Peer,
     /// The client's own address.
     remote: Name,
@@ -70,7 +71,7 @@ impl Connection {
     /// From the process before.
     pub(crate) fn take_over(saved: &Saved<Arriving>) -> Option<Self> {
         let fd = match saved.fd {
-            Some(fd) => Some(fd.take()?),
+            Some(fd) => Some(Foreign::from(fd.take()?)),
             None => None,
         };
         // A client that has gone has no name any more, and needs none.
@@ -99,6 +100,10 @@ impl Connections {
     /// Accepts from a listener.
     pub(crate) fn accept(&mut self, listener: BorrowedFd, socket: &Socket) -> Accepted {
         self.pending = None;
+        // A service had it before a reload, and got it blocking; or a command has it now.
+        if let Err(errno) = listen::set_nonblocking(listener, true) {
+            return Accepted::Failed(errno.raw_os_error());
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..TRIES {
             let fd = match net::accept_with(listener, flags) {
@@ -108,7 +113,7 @@ impl Connections {
                 Err(errno) if is_gone(errno) => return Accepted::Aborted,
                 Err(errno) => return Accepted::Failed(errno.raw_os_error()),
             };
-            return match Connection::new(fd, socket) {
+            return match Connection::new(fd.into(), socket) {
                 Ok(connection) => {
                     let peer = connection.peer;
                     self.pending = Some(connection);
@@ -154,7 +159,7 @@ impl Connections {
 }
 
 impl Connection {
-    fn new(fd: OwnedFd, socket: &Socket) -> Result<Self, Errno> {
+    fn new(fd: Foreign, socket: &Socket) -> Result<Self, Errno> {
         let remote = sys::peer_name(fd.as_fd())?;
         let peer = match (sys::own_name(fd.as_fd())?, &remote) {
             (Name::Inet(local), Name::Inet(remote)) => Peer::Inet([local, *remote]),
@@ -172,7 +177,7 @@ impl Connection {
     }
 }
 
-fn cookie(fd: &OwnedFd) -> Option<u64> {
+fn cookie(fd: impl AsFd) -> Option<u64> {
     net::sockopt::socket_cookie(fd).ok()
 }
 

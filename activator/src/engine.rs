@@ -438,7 +438,7 @@ impl Engine {
                 Token::Group(_) | Token::Adopted(_) => emptied = true,
                 Token::Stored(unit) => {
                     if let Some(Some(store)) = self.world.stores.get_mut(unit.index()) {
-                        store.drop_hung_up();
+                        store.drop_hung_up(&self.world.registry);
                     }
                 }
                 Token::Exec(unit) if self.world.execs.is_done(unit) => {
@@ -527,7 +527,7 @@ fn hear_message(
 ) {
     if let (Some(keep), Some(Some(store))) = (message.keep, world.stores.get_mut(unit.index())) {
         match keep {
-            Keep::Remove(name) => store.remove(&name),
+            Keep::Remove(name) => store.remove(&world.registry, &name),
             Keep::Add(name, watch) => {
                 for fd in message.fds {
                     if !store.add(&world.registry, unit, fd, &name, watch) {

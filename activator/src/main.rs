@@ -20,6 +20,7 @@ mod cgroup;
 mod connection;
 mod engine;
 mod execs;
+mod foreign;
 mod idle;
 mod lease;
 mod link;

@@ -8,6 +8,7 @@
 //! alone, with mode 0600.
 
 use crate::engine::{make_directories, parent};
+use crate::foreign::Foreign;
 use activator::manifest::{NotifyAccess, Service, ServiceKind};
 use activator::notification::{Keep, Notification};
 use rustix::fs::{self, AtFlags, CWD, Mode};
@@ -39,7 +40,7 @@ pub(crate) struct Message {
     pub(crate) sender: u32,
     pub(crate) keep: Option<Keep>,
     /// What came with it. Dropping them is the answer to `BARRIER=1`.
-    pub(crate) fds: heapless::Vec<OwnedFd, FDS>,
+    pub(crate) fds: heapless::Vec<Foreign, FDS>,
 }
 
 /// Whether a service gets a socket: it has something to say, or anything of it is allowed to.
@@ -104,7 +105,9 @@ impl Notify {
             for part in control.drain() {
                 match part {
                     // What has no room, which cannot be, is dropped and so closed.
-                    RecvAncillaryMessage::ScmRights(fds) => message.fds.extend(fds.take(FDS)),
+                    RecvAncillaryMessage::ScmRights(fds) => {
+                        message.fds.extend(fds.take(FDS).map(Foreign::from));
+                    }
                     RecvAncillaryMessage::ScmCredentials(from) => {
                         message.sender = from.pid.as_raw_nonzero().get().unsigned_abs();
                     }
@@ -140,7 +143,47 @@ fn give(path: &str, service: &Service) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::IoSlice;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
+    /// Closing it would wait until its peer has read all that was sent: for as long as the service
+    /// likes.
+    #[test]
+    fn a_socket_that_lingers_does_not_keep_us() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().to_str().unwrap();
+        let notify = Notify::new(directory, "a.service", &Service::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_never_reads, _) = listener.accept().unwrap();
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[0; 4096]).is_ok() {}
+        sockopt::set_socket_linger(&client, Some(Duration::from_secs(3600))).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.connect(format!("{directory}/a.service")).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [client.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        let text = [IoSlice::new(b"BARRIER=1")];
+        net::sendmsg(&sender, &text, &mut control, SendFlags::empty()).unwrap();
+        // Ours is the last; the close of this one waits for nobody.
+        drop(client);
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let message = notify.receive().unwrap();
+            done.send(message.fds.len()).unwrap();
+            drop(message);
+            done.send(0).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(1));
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(60)), Ok(0), "the close waits");
+    }
 
     /// rpcbind becomes `_rpc` before it says READY=1: with a node of root's alone it never is.
     #[test]

@@ -4,6 +4,7 @@
 //! under the name that it was given. An fd whose other end is gone (EPOLLHUP, EPOLLERR) is closed,
 //! unless its service said `FDPOLL=0`.
 
+use crate::foreign::Foreign;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::sys;
 use crate::token::Token;
@@ -14,7 +15,7 @@ use activator::wire::{Put, Writer};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// `FileDescriptorStoreMax=` counts up to this.
 const MOST: usize = Service::MOST_STORED as usize;
@@ -27,7 +28,7 @@ pub(crate) struct Store {
 
 #[derive(Debug)]
 struct Entry {
-    fd: OwnedFd,
+    fd: Foreign,
     name: Name,
     watch: Watch,
 }
@@ -72,7 +73,7 @@ impl Store {
     ) {
         for Saved { fd, name, watch } in saved {
             if let Some(fd) = fd.take() {
-                self.add(registry, unit, fd, name, *watch);
+                self.add(registry, unit, fd.into(), name, *watch);
             }
         }
     }
@@ -94,7 +95,7 @@ impl Store {
         &mut self,
         registry: &Registry,
         unit: UnitId,
-        fd: OwnedFd,
+        fd: Foreign,
         name: &Name,
         watch: Watch,
     ) -> bool {
@@ -114,13 +115,13 @@ impl Store {
     }
 
     /// Closes those of that name.
-    pub(crate) fn remove(&mut self, name: &Name) {
-        self.entries.retain(|entry| entry.name != *name);
+    pub(crate) fn remove(&mut self, registry: &Registry, name: &Name) {
+        self.retain(registry, |entry| entry.name != *name);
     }
 
     /// Closes those whose other end is gone.
-    pub(crate) fn drop_hung_up(&mut self) {
-        self.entries.retain(|entry| {
+    pub(crate) fn drop_hung_up(&mut self, registry: &Registry) {
+        self.retain(registry, |entry| {
             let mut asked = [PollFd::new(&entry.fd, PollFlags::empty())];
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             let gone = poll(&mut asked, Some(&at_once)).is_ok()
@@ -130,8 +131,21 @@ impl Store {
     }
 
     /// Closes all.
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
+    pub(crate) fn clear(&mut self, registry: &Registry) {
+        self.retain(registry, |_| false);
+    }
+
+    /// Closes the others. Their watch does not end with that: the service may have the open file
+    /// still (epoll(7), "Will closing a file descriptor cause it to be removed?").
+    fn retain(&mut self, registry: &Registry, stays: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|entry| {
+            let stays = stays(entry);
+            if !stays {
+                // Fails only if it is not watched.
+                let _ = registry.deregister(&mut SourceFd(&entry.fd.as_raw_fd()));
+            }
+            stays
+        });
     }
 
     /// The fds, in their order.

@@ -441,7 +441,7 @@ impl Hands for World {
 
     fn drop_store(&mut self, unit: UnitId) {
         if let Some(Some(store)) = self.stores.get_mut(unit.index()) {
-            store.clear();
+            store.clear(&self.registry);
         }
     }
 

@@ -13,6 +13,7 @@ mod node;
 pub(crate) mod options;
 mod path;
 
+use crate::foreign::Foreign;
 use crate::supervise::OpenFailed;
 use crate::sys;
 use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitId, UnitKind};
@@ -154,7 +155,7 @@ fn flush(fd: BorrowedFd, kind: ListenKind) {
     for _ in 0..FLUSH_AT_MOST {
         let more = match kind {
             ListenKind::Stream | ListenKind::SequentialPacket => {
-                net::accept_with(fd, SocketFlags::CLOEXEC).map(drop)
+                net::accept_with(fd, SocketFlags::CLOEXEC).map(Foreign::from).map(drop)
             }
             ListenKind::Datagram | ListenKind::Netlink => {
                 net::recv(fd, &mut scrap[..], RecvFlags::TRUNC | RecvFlags::DONTWAIT).map(drop)
@@ -174,6 +175,9 @@ fn flush(fd: BorrowedFd, kind: ListenKind) {
 /// Sets or clears O_NONBLOCK on the open file, for all who share it.
 pub(crate) fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), Errno> {
     let mut flags = fs::fcntl_getfl(fd)?;
+    if flags.contains(OFlags::NONBLOCK) == nonblocking {
+        return Ok(());
+    }
     flags.set(OFlags::NONBLOCK, nonblocking);
     fs::fcntl_setfl(fd, flags)
 }
@@ -211,10 +215,6 @@ pub(crate) fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &S
     }
 }
 
-/// Removes the node of a listener that the new manifest does not have.
-pub(crate) fn remove_node(path: &str) {
-    if let Ok(path) = PathBuffer::new(path) {
-        // Gone already is as good.
 /// chmod(2), but never of what a link leads to: whose directory it is may put one there.
 fn set_mode(path: &PathBuffer, mode: u32) -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -227,6 +227,10 @@ fn set_mode(path: &PathBuffer, mode: u32) -> Result<(), Errno> {
     fs::chmodat(CWD, held.as_c_str(), Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
+/// Removes the node of a listener that the new manifest does not have.
+pub(crate) fn remove_node(path: &str) {
+    if let Ok(path) = PathBuffer::new(path) {
+        // Gone already is as good.
         let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
     }
 }
