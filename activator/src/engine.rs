@@ -125,8 +125,7 @@ impl Engine {
         kept: &mut Kept,
         trouble: &mut dyn FnMut(&str),
     ) -> Result<Self, StartError> {
-        let manifest = start.manifest;
-        let place = start.place.clone();
+        let Start { manifest, copy, place, vsock, console } = start;
         let signals = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPWR, libc::SIGHUP];
         let signals =
             sys::signal_fd(&Signals::new(&signals)).or_else(|e| fail("block signals", e))?;
@@ -179,8 +178,7 @@ impl Engine {
             .or_else(|errno| if is_first { Err(errno) } else { Ok(None) })
         });
         let logs: Box<[_]> = logs.collect::<Result<_, _>>().or_else(|e| fail("make a pipe", e))?;
-        let copy = start.copy.try_clone().or_else(|e| fail_io("copy an fd", e))?;
-        let logger = Logger::new(start, &logs, kept.logger.as_ref(), trouble)?;
+        let logger = Logger::new(&place, vsock, console, &logs, kept.logger.as_ref(), trouble)?;
         let store = |(index, unit): (usize, &Unit)| match &unit.kind {
             UnitKind::Service(service) => {
                 let mut store = Store::new(service)?;

@@ -1,9 +1,10 @@
 //! logd as a child: started first, restarted when it dies, stopped last.
 
 use crate::cgroup::Entry;
-use crate::engine::{Start, StartError, Vsock, make_directories, parent};
+use crate::engine::{StartError, Vsock, make_directories, parent};
 use crate::program::OwnProgram;
 use crate::reload::fd::{Arriving, Leaving};
+use crate::reload::state::Place;
 use crate::spawn::{Plan, Stream};
 use crate::sys;
 use crate::world::{LogPipe, World};
@@ -56,26 +57,26 @@ wire! {
 impl Logger {
     /// Opens the control sockets, but for those that are kept, and prepares the command line.
     pub(crate) fn new(
-        start: Start,
+        place: &Place,
+        vsock: Vsock,
+        console: OwnedFd,
         logs: &[Option<LogPipe>],
         kept: Option<&Saved<Arriving>>,
         trouble: &mut dyn FnMut(&str),
     ) -> Result<Self, StartError> {
         let error = |what, errno: Errno| StartError { what, errno: errno.raw_os_error() };
-        let place = &start.place;
-        let vsock = kept.and_then(|kept| kept.vsock?.take());
-        let vsock = match start.vsock {
-            Vsock::Listen if vsock.is_none() => listen_vsock()
+        let vsock = match (kept.and_then(|kept| kept.vsock?.take()), vsock) {
+            (None, Vsock::Listen) => listen_vsock()
                 .map_err(|errno| trouble(&format!("no control over vsock: {errno}")))
                 .ok(),
-            _ => vsock,
+            (kept, _) => kept,
         };
         let control = match kept.and_then(|kept| kept.control.take()) {
             Some(control) => control,
             None => listen_unix(&place.control)
                 .map_err(|errno| error("listen on the control socket", errno))?,
         };
-        let console = kept.and_then(|kept| kept.console.take()).unwrap_or(start.console);
+        let console = kept.and_then(|kept| kept.console.take()).unwrap_or(console);
         let mut names = vec!["pid1".to_owned()];
         names.extend(vsock.iter().map(|_| "control-vsock".to_owned()));
         names.push("control-unix".to_owned());

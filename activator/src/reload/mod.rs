@@ -153,6 +153,8 @@ fn begin(
     let program = if turn == Turn::Forth { arrived.program } else { Program::Same };
     if taken {
         renew(&mut place, program, &bytes, &copy, log)?;
+    } else if place.path.starts_with(FDS) {
+        place.path = path_of(&copy);
     }
     let console = || std::io::stderr().as_fd().try_clone_to_owned();
     let console = console().map_err(|error| format!("failed to copy stderr: {error}"))?;
@@ -224,7 +226,7 @@ fn renew(
         Ok(()) => path,
         Err(error) => {
             log.line(&format!("failed to write {path}: {error}"));
-            format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd())
+            path_of(copy)
         }
     };
     let old = std::mem::replace(&mut place.path, path);
@@ -232,11 +234,22 @@ fn renew(
     Ok(())
 }
 
+/// Where a process finds the fds of others.
+const FDS: &str = "/proc/";
+
+/// The manifest where no file system has room for it: for as long as the engine has that fd.
+fn path_of(copy: &OwnedFd) -> String {
+    format!("{FDS}{}/fd/{}", std::process::id(), copy.as_raw_fd())
+}
+
+/// All of it, or nothing.
 fn write_file(path: &str, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let _ = std::fs::remove_file(path);
     let mut options = std::fs::File::options();
     let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)
+    file.write_all(bytes).inspect_err(|_| {
+        let _ = std::fs::remove_file(path);
+    })
 }
 
 fn read_manifest(fd: Arriving) -> Result<Manifest, String> {

@@ -50,7 +50,8 @@ impl Bench {
     }
 
     pub(crate) fn control(&self) -> PathBuf {
-        self.path().join("control")
+        // A folder of its own, since the activator writes beside it.
+        self.path().join("activator/control")
     }
 
     pub(crate) fn pid(&self) -> u32 {

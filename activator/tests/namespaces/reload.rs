@@ -4,9 +4,9 @@ use crate::Test;
 use crate::bench::{self, Bench, ask_tcp, ask_unix, signal, split, until};
 use crate::build::{Units, accepting, command, service, socket, tcp, unix};
 use activator::client::{self, Error};
-use activator::control::{Failure, Request, Unfit};
+use activator::control::{Failure, Request, Unfit, UnitName, Whose};
 use activator::manifest::{
-    Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
+    Input, Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
 };
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -28,6 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("reload::stored_fds_stay_stored_and_what_is_nobodys_is_closed", stored),
     ("reload::instances_keep_their_connections_and_their_slots", instances),
     ("reload::logs_go_on_and_new_units_have_theirs", logs),
+    ("reload::a_listener_that_was_blocking_for_its_service_never_blocks_pid_1", becomes_accept),
+    ("reload::children_find_the_manifest_where_no_file_system_has_room_for_it", no_room),
 ];
 
 /// At the end of a program that is to be taken for an activator of another version of the state.
@@ -479,6 +481,84 @@ fn instances(bench: &mut Bench) {
     bench.wait("it is gone", |status| bench::socket(status, "m.socket").connections == 0);
     assert_eq!(sockets(bench.pid()).len(), 4);
     bench.stop();
+}
+
+/// inetd's programs get their listener blocking. PID 1 accepts from it until nobody waits.
+fn becomes_accept(bench: &mut Bench) {
+    let path = bench.path().to_owned();
+    let mut inetd = service(&path, &["inetd"]);
+    inetd.execution.stdin = Input::Socket;
+    bench.start(&one(inetd));
+    assert!(ask_tcp("127.0.0.1:3000", "").starts_with("stdin listens"));
+    bench.wait("it has ended", |status| bench::service(status, "a.service").state == "dead");
+    let before = sockets(bench.pid());
+    let accepts = Units::default()
+        .service("a@.service", service(&path, &["connection"]))
+        .socket("a.socket", "a@.service", accepting(vec![tcp(3000)], [9, 0]))
+        .build();
+    reload(bench, &accepts);
+    assert_eq!(sockets(bench.pid()), before, "it is the same listener");
+    for _ in 0..3 {
+        assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).1, "x");
+    }
+    bench.stop();
+}
+
+/// The file for it lies in /run, which is memory that services fill as well.
+fn no_room(bench: &mut Bench) {
+    let path = bench.path().to_owned();
+    // Its commands go by way of stage 2, which reads the manifest.
+    let staged = |text: &str| {
+        let mut spec = service(&path, &["up-and-down", text]);
+        spec.start[0].expand = true;
+        Units::default().service("a.service", spec).build()
+    };
+    let order = |bench: &Bench, order: fn(UnitName) -> Request| {
+        let name = UnitName { name: "a.service".into(), whose: Whose::System };
+        assert_eq!(bench.order(order(name)), Ok(()), "{}", bench.log());
+    };
+    let control = bench.control();
+    let folder = control.parent().unwrap();
+    std::fs::create_dir(folder).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(c"tmpfs", folder, c"tmpfs", flags, Some(c"size=256k")).unwrap();
+    bench.start(&staged("first"));
+    let leftovers = || {
+        let names = std::fs::read_dir(folder).unwrap();
+        let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("manifest-")).count()
+    };
+    fill(folder);
+    let check = |bench: &Bench, text: &str| {
+        order(bench, Request::Start);
+        bench.wait_report(&format!("up {text}"));
+        order(bench, Request::Stop);
+        assert_eq!(leftovers(), 0, "what was begun of it is gone");
+    };
+    // Twice: the second time the state has such a path already.
+    for text in ["second", "third"] {
+        reload(bench, &staged(text));
+        check(bench, text);
+    }
+    // An activator that goes back to the one before it, and to its manifest.
+    let other = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let refused = replace(bench, &staged("never").encode(), Some(&other)).unwrap_err();
+    assert_eq!(refused, Error::Refused(Failure::Replace(Unfit::NotTaken)));
+    std::fs::remove_file(bench.path().join("report")).unwrap();
+    check(bench, "third");
+    std::fs::remove_file(folder.join("filler")).unwrap();
+    reload(bench, &staged("last"));
+    assert_eq!(leftovers(), 1);
+    order(bench, Request::Start);
+    bench.wait_report("up last");
+    bench.stop();
+    rustix::mount::unmount(folder, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// Leaves no room for a file.
+fn fill(folder: &Path) {
+    let mut file = std::fs::File::create(folder.join("filler")).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
 }
 
 fn logs(bench: &mut Bench) {
