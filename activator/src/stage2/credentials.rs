@@ -47,11 +47,27 @@ fn fill(
     user: Option<&User>,
 ) -> Result<(), Failed> {
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
+    // One that was killed may have had our number.
+    let _ = std::fs::remove_dir_all(&unfinished);
+    let filled = fill_as(subject, path, &unfinished, credentials, user);
+    if filled.is_err() {
+        let _ = std::fs::remove_dir_all(&unfinished);
+    }
+    filled
+}
+
+fn fill_as(
+    subject: &Subject,
+    path: &Path,
+    unfinished: &Path,
+    credentials: &[Credential],
+    user: Option<&User>,
+) -> Result<(), Failed> {
     let made = (|| {
         if let Some(parent) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
-        std::fs::DirBuilder::new().mode(0o700).create(&unfinished)
+        std::fs::DirBuilder::new().mode(0o700).create(unfinished)
     })();
     let failed = || format!("make {}", path.display());
     made.at(Stage::Credentials, failed)?;
@@ -81,11 +97,11 @@ fn fill(
         }
     }
     let finished = (|| {
-        std::fs::set_permissions(&unfinished, std::fs::Permissions::from_mode(0o500))?;
-        give(&unfinished, user)?;
-        match std::fs::rename(&unfinished, path) {
+        std::fs::set_permissions(unfinished, std::fs::Permissions::from_mode(0o500))?;
+        give(unfinished, user)?;
+        match std::fs::rename(unfinished, path) {
             // Another command of the unit was faster.
-            Err(_) if path.is_dir() => std::fs::remove_dir_all(&unfinished),
+            Err(_) if path.is_dir() => std::fs::remove_dir_all(unfinished),
             renamed => renamed,
         }
     })();
@@ -173,6 +189,8 @@ mod tests {
         assert_eq!((mode(&made), mode(&made.join("a"))), (0o500, 0o400));
         let error = fill("y", &[path("b", &missing)]).unwrap_err();
         assert_eq!(error.exit_code(), 243);
+        let left = std::fs::read_dir(directory.path()).unwrap().count();
+        assert_eq!(left, 2, "nothing but the source and x");
         assert!(fill("z", &[text("../z", "")]).is_err());
     }
 }

@@ -125,6 +125,9 @@ fn files(bench: &mut Bench) {
         println!("SKIPPED: only root has users to run as");
         return;
     }
+    // For what is made below /run.
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount(c"tmpfs", "/run", c"tmpfs", flags, Some(c"mode=755")).unwrap();
     let path = bench.path().to_owned();
     let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let mut manifest = manifest(bench, "home/sock");
