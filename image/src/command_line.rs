@@ -1,21 +1,26 @@
 //! What can be typed. Help, man page and completions come from this one table.
 
 use crate::config::Format;
+use crate::manual;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use rouse_qemu::publish::{HostAddress, Publish};
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// Appliance VM images whose services sleep until the first connection.
 ///
 /// An appliance is a folder with an appliance.toml, systemd .socket and .service units, and
 /// Podman Quadlet .container files.
-///
-/// Exit codes: 0 done, 1 findings or failed, 2 usage, 65 bad input file, 69 something missing on
-/// the host, 70 a bug in rouse, 75 try again.
 #[derive(Debug, Parser)]
-#[command(name = "rouse", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "rouse",
+    version,
+    max_term_width = 100,
+    subcommand_value_name = "COMMAND",
+    after_long_help = manual::after_help()
+)]
 pub struct CommandLine {
     /// Say less: no progress, no notes
     #[arg(long, short, global = true)]
@@ -105,7 +110,7 @@ pub enum Verb {
 #[derive(Debug, clap::Args)]
 pub struct Appliance {
     /// Folder with appliance.toml and units
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
     /// Take warnings for errors
     #[arg(long)]
@@ -129,11 +134,14 @@ pub struct Check {
 /// `rouse cat`
 #[derive(Debug, clap::Args)]
 pub struct Cat {
-    /// The appliance
-    #[command(flatten)]
-    pub appliance: Appliance,
-    /// Full name of the unit, such as echo.service
+    /// Folder with appliance.toml and units
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Name of the unit, such as echo.socket; without a suffix, a service
     pub unit: String,
+    /// Take warnings for errors
+    #[arg(long)]
+    pub strict: bool,
     /// A unit of that user; without a name, of the only one
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub user: Option<String>,
@@ -217,13 +225,14 @@ pub struct Run {
     /// vsock context id, from 3 up; by default the first that is free
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=4_294_967_294))]
     pub cid: Option<u32>,
-    /// A host socket for a vsock port of the guest: /path/to.sock=3000 or 127.0.0.1:8080=3000
+    /// A host socket for a vsock port of the guest: /path/to.sock=3000, 127.0.0.1:8080=3000, or
+    /// 8080=3000 for a port of the loopback
     #[arg(long, value_name = "HOST=PORT", value_parser = parse_publish)]
     pub publish: Vec<Publish>,
     /// Return when the guest listens, and leave it running
     #[arg(long, short)]
     pub detach: bool,
-    /// Print the command line of QEMU and do nothing
+    /// Build, print the command line of QEMU, and boot nothing
     #[arg(long)]
     pub print_command: bool,
 }
@@ -242,6 +251,7 @@ pub struct Connect {
     /// Name of the VM
     pub name: String,
     /// vsock port in the guest
+    #[arg(value_parser = parse_port)]
     pub port: u32,
 }
 
@@ -263,7 +273,7 @@ pub struct Status {
 pub struct Logs {
     /// Name of the VM
     pub name: String,
-    /// Full name of a unit; by default all
+    /// Name of a unit; without a suffix, a service; by default all units
     pub unit: Option<String>,
     /// A unit of that user; without a name, of the only one
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "", requires = "unit")]
@@ -281,7 +291,7 @@ pub struct Logs {
 pub struct UnitOf {
     /// Name of the VM
     pub name: String,
-    /// Full name of the unit, such as echo.service
+    /// Name of the unit, such as echo.socket; without a suffix, a service
     pub unit: String,
     /// A unit of that user; without a name, of the only one
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
@@ -308,17 +318,25 @@ pub struct Poweroff {
     pub name: String,
 }
 
+/// Reads a vsock port; VMADDR_PORT_ANY of vsock(7) is none.
+fn parse_port(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|port| *port != u32::MAX);
+    number.ok_or_else(|| format!("`{text}` is no vsock port, 0 to 4294967294"))
+}
+
 /// Reads `--publish`.
 fn parse_publish(text: &str) -> Result<Publish, String> {
     let (host, port) = text
         .rsplit_once('=')
         .ok_or("expected HOST=PORT, such as /tmp/echo.sock=3000 or 127.0.0.1:8080=3000")?;
-    let number = port.parse().ok().filter(|port| *port != u32::MAX);
-    let port = number.ok_or_else(|| format!("`{port}` is no vsock port, 0 to 4294967294"))?;
+    let port = parse_port(port)?;
     let host = if host.contains('/') {
         HostAddress::Unix(std::path::absolute(host).map_err(|error| error.to_string())?)
+    } else if let Ok(port) = host.strip_prefix("localhost:").unwrap_or(host).parse() {
+        HostAddress::Tcp((Ipv4Addr::LOCALHOST, port).into())
     } else {
-        let wrong = |_| format!("`{host}` is neither a path with a / in it nor ADDRESS:PORT");
+        let wrong =
+            |_| format!("`{host}` is neither a path with a / in it, nor a port, nor ADDRESS:PORT");
         HostAddress::Tcp(host.parse().map_err(wrong)?)
     };
     Ok(Publish { host, port })
@@ -332,6 +350,21 @@ mod tests {
     #[test]
     fn the_table_is_sound() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn the_folder_is_this_one_unless_said() {
+        let folder = |words: &[&str]| match CommandLine::try_parse_from(words).unwrap().verb {
+            Verb::Check(Check { appliance, .. })
+            | Verb::Build(Build { appliance, .. })
+            | Verb::Run(Run { appliance, .. })
+            | Verb::Reload(Reload { appliance, .. }) => appliance.folder,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(folder(&["rouse", "check"]), PathBuf::from("."));
+        assert_eq!(folder(&["rouse", "build", "--arch", "aarch64"]), PathBuf::from("."));
+        assert_eq!(folder(&["rouse", "run", "-d", "x"]), PathBuf::from("x"));
+        assert_eq!(folder(&["rouse", "reload", "vm"]), PathBuf::from("."));
     }
 
     #[test]
@@ -372,7 +405,10 @@ mod tests {
         assert_eq!(parse_publish("/run/x=y.sock=3000"), Ok(path));
         let tcp = Publish { host: HostAddress::Tcp("[::1]:80".parse().unwrap()), port: 1 };
         assert_eq!(parse_publish("[::1]:80=1"), Ok(tcp));
-        for wrong in ["localhost:80=1", "/x", "/x=4294967295", "/x=", "=3"] {
+        let loopback = Publish { host: HostAddress::Tcp("127.0.0.1:80".parse().unwrap()), port: 1 };
+        assert_eq!(parse_publish("80=1"), Ok(loopback.clone()));
+        assert_eq!(parse_publish("localhost:80=1"), Ok(loopback));
+        for wrong in ["example.org:80=1", "80:1", "70000=1", "/x", "/x=4294967295", "/x=", "=3"] {
             assert!(parse_publish(wrong).is_err(), "{wrong}");
         }
     }

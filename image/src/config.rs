@@ -1,7 +1,9 @@
 //! `appliance.toml`: what the units do not say.
 
+mod complaint;
 mod dependencies;
 pub mod disk;
+mod find;
 mod image;
 pub mod network;
 mod place;
@@ -18,7 +20,7 @@ pub use root::{Format, Root};
 pub use secret::Secret;
 pub use user::{FOLDER as USERS, Ids, User};
 
-use crate::finding::{Finding, Severity, Source, Span};
+use crate::finding::{Finding, Source};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -161,32 +163,14 @@ impl Default for Debian {
 impl Config {
     /// Reads `DIR/appliance.toml`. `folder` is how the person named it.
     pub fn read(folder: &Path) -> Result<(Self, Arc<Source>), Finding> {
-        let path = folder.join(FILE);
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(&path).map_err(|error| Finding {
-            severity: Severity::Error,
-            span: None,
-            message: format!("failed to read {shown}: {error}"),
-            label: String::new(),
-            help: Some("an appliance is a folder with an appliance.toml and units".into()),
-        })?;
-        let source = Arc::new(Source { path: shown, text });
+        let source = Arc::new(find::find(folder)?);
         Ok((Self::parse(&source)?, source))
     }
 
     /// Parses and checks a text. Files that it names are not looked at.
     pub fn parse(source: &Arc<Source>) -> Result<Self, Finding> {
-        let config: Self = toml::from_str(&source.text).map_err(|error| {
-            let range = error.span().unwrap_or(0..0);
-            let span = Span { source: source.clone(), range };
-            let message = error.message();
-            match message.split_once(", expected ") {
-                Some((wrong, expected)) => Finding::error(span, wrong.to_owned())
-                    .label(format!("expected {expected}"))
-                    .help("README.md lists the keys of appliance.toml"),
-                None => Finding::error(span, message.to_owned()),
-            }
-        })?;
+        let config: Self =
+            toml::from_str(&source.text).map_err(|error| complaint::complaint(&error, source))?;
         config.check(source)?;
         Ok(config)
     }
@@ -197,14 +181,15 @@ impl Config {
         for (path, named) in self.paths() {
             let package = path.last() == Some(&"cargo");
             let (real, expected) = match package {
-                true => (folder.join(named).join("Cargo.toml"), "a folder with a Cargo.toml"),
-                false => (folder.join(named), "a file or folder beside appliance.toml"),
+                true => (folder.join(&named).join("Cargo.toml"), "a folder with a Cargo.toml"),
+                false => (folder.join(&named), "a file or folder beside appliance.toml"),
             };
             let Err(error) = std::fs::metadata(&real) else { continue };
             let message = format!("cannot read {}: {error}", real.display());
             findings.push(
                 Finding::error(place(source, &path, Part::Value), message)
-                    .label(format!("expected {expected}")),
+                    .label(format!("expected {expected}"))
+                    .help(find::near(folder, &named)),
             );
         }
         findings
@@ -267,21 +252,41 @@ impl Config {
                     .help("no path and no .ko: `modules = [\"vhost_vsock\"]`"));
             }
         }
+        if let Some(path) = self.drop.iter().find(|path| !is_guest_path(path)) {
+            let message = format!("`{path}` is no path in the guest");
+            return Err(wrong(&["drop", path], Part::Value, message)
+                .label("expected an absolute path without `..`")
+                .help("it is a path in the guest, such as `/usr/share/zoneinfo`"));
+        }
+        if let Some(mirror) = &self.debian.mirror
+            && !["http://", "https://"].iter().any(|scheme| mirror.starts_with(scheme))
+        {
+            let message = format!("`{mirror}` is no mirror");
+            return Err(wrong(&["debian", "mirror"], Part::Value, message)
+                .label("expected a URL that begins with `http://` or `https://`")
+                .help(format!("did you mean `http://{mirror}`?")));
+        }
         image::check(&self.image, source)?;
         for (place_of, _) in self.paths().filter(|(place_of, _)| place_of.contains(&"files")) {
             let path = place_of.last().copied().unwrap_or_default();
-            let normal = |part| matches!(part, Component::RootDir | Component::Normal(_));
-            if !path.starts_with('/') || !Path::new(path).components().all(normal) {
+            if !is_guest_path(path) {
                 return Err(wrong(
                     &place_of,
                     Part::Key,
                     format!("`{path}` is no path in the guest"),
                 )
-                .label("expected an absolute path without `..`"));
+                .label("expected an absolute path without `..`")
+                .help("the guest's path is left of the `=`, and the host's right of it"));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a text is the path of a file in the guest.
+fn is_guest_path(path: &str) -> bool {
+    let normal = |part| matches!(part, Component::RootDir | Component::Normal(_));
+    path.starts_with('/') && Path::new(path).components().all(normal)
 }
 
 /// Whether a path that appliance.toml names lies outside the appliance's folder.
@@ -320,7 +325,7 @@ mod tests {
         let first = |text: &str| parse(text).unwrap_err();
         assert_eq!(
             first("name = \"a\"\npakages = []\n"),
-            "appliance.toml:2:1: error: unknown field `pakages`"
+            "appliance.toml:2:1: error: `pakages` is unknown in appliance.toml"
         );
         assert_eq!(
             first("[vm]\nmemory = 5\n"),
@@ -333,6 +338,14 @@ mod tests {
         assert_eq!(
             first("modules = [\"tun\", \"tun.ko\"]\n"),
             "appliance.toml:1:11: error: `tun.ko` cannot be a kernel module"
+        );
+        assert_eq!(
+            first("drop = [\"/usr/share/doc\", \"usr/share\"]\n"),
+            "appliance.toml:1:28: error: `usr/share` is no path in the guest"
+        );
+        assert_eq!(
+            first("[debian]\nmirror = \"deb.debian.org/debian\"\n"),
+            "appliance.toml:2:11: error: `deb.debian.org/debian` is no mirror"
         );
         assert_eq!(first("name = \"-\"\n"), "appliance.toml:1:9: error: `-` cannot be a name");
         assert!(first("name = \"a\n").starts_with("appliance.toml:1:"));

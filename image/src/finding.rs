@@ -145,6 +145,11 @@ impl Finding {
             groups.push(Group::with_title(Level::HELP.secondary_title(help.as_str())));
         }
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        if self.span.is_none() {
+            // In one go they would have the margin of a source between them.
+            let each = groups.into_iter().map(|group| renderer.render(&[group]));
+            return each.collect::<Vec<_>>().join("\n");
+        }
         renderer.render(&groups)
     }
 }

@@ -27,6 +27,7 @@ pub mod guest;
 pub mod kernel;
 pub mod lock;
 pub mod login;
+pub mod manual;
 pub mod oci;
 pub mod output;
 pub mod static_build;

@@ -51,7 +51,7 @@ pub struct Binary {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StaticBuildError {
     /// cargo or rustc cannot be executed.
-    #[error("run `{program}`: {kind}; Rust by rustup.rs has it")]
+    #[error("run `{program}`: {kind}")]
     NoToolchain {
         /// Which.
         program: String,
@@ -61,17 +61,14 @@ pub enum StaticBuildError {
     /// The toolchain has no standard library for the architecture.
     #[error(
         "compile for {architecture}: the Rust toolchain has neither {architecture}-unknown-linux-musl \
-         nor {architecture}-unknown-linux-gnu; `rustup target add {architecture}-unknown-linux-musl` \
-         adds one, or {VARIABLE} names a rustc that has one"
+         nor {architecture}-unknown-linux-gnu"
     )]
     NoTarget {
         /// Which.
         architecture: String,
     },
     /// There is no C compiler to link with.
-    #[error(
-        "link {package} for {target}: there is no linker `{linker}`; Debian's package gcc has one"
-    )]
+    #[error("link {package} for {target}: there is no linker `{linker}`")]
     NoLinker {
         /// What was compiled.
         package: PathBuf,
@@ -120,6 +117,27 @@ pub enum StaticBuildError {
         /// Why.
         reason: String,
     },
+}
+
+impl StaticBuildError {
+    /// One next step, if there is one to name.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoToolchain { .. } => Some("https://rustup.rs installs Rust".into()),
+            Self::NoTarget { architecture } => Some(format!(
+                "`rustup target add {architecture}-unknown-linux-musl` adds one, or {VARIABLE} \
+                 names a rustc that has one"
+            )),
+            Self::NoLinker { .. } => Some("Debian's package gcc has one".into()),
+            Self::DiskFull { .. } => {
+                Some("make room, or set ROUSE_CACHE_DIR to another disk".into())
+            }
+            Self::Failed { .. }
+            | Self::NotOneBinary { .. }
+            | Self::Dynamic { .. }
+            | Self::Unreadable { .. } => None,
+        }
+    }
 }
 
 /// Compiles a package. Cargo's own messages are kept for the error, and otherwise dropped.

@@ -214,9 +214,11 @@ fn the_verbs_that_need_no_vm() {
         serde_json::from_slice(&rouse.run(arguments).success().stdout).unwrap()
     };
 
-    for more in [None, Some("--strict"), Some("--short")] {
+    for more in [None, Some("--strict"), Some("--short"), Some("-q")] {
         let output = rouse.run(["check", folder].into_iter().chain(more)).success();
-        assert_eq!((output.text().as_str(), output.stderr.as_str()), ("", ""), "{more:?}");
+        let sound = format!("note: {folder} is sound: 1 socket, 1 service\n");
+        let said = if matches!(more, None | Some("--strict")) { sound.as_str() } else { "" };
+        assert_eq!((output.text().as_str(), output.stderr.as_str()), ("", said), "{more:?}");
     }
     assert_eq!(json(&["check", "--json", folder]), serde_json::json!([]));
     let wrong =
@@ -232,6 +234,9 @@ fn the_verbs_that_need_no_vm() {
     let missing = rouse.run(["cat", folder, "none.service"]);
     assert_eq!(missing.code, 1);
     assert!(missing.stderr.contains("echo.socket"), "{}", missing.stderr);
+    assert_eq!(rouse.run(["cat", folder, "echo"]).success().text(), service);
+    let quadlet = rouse.run(["cat", folder, "echo.container"]).stderr;
+    assert!(quadlet.contains("hint: echo.container becomes echo.service"), "{quadlet}");
 
     let manifest = rouse.run(["manifest", folder]).success().text();
     for text in ["echo.socket", "echo.service", "127.0.0.1:3000", "vsock:"] {
@@ -252,7 +257,8 @@ fn the_verbs_that_need_no_vm() {
     assert!(line.contains("qemu-system-") && line.contains("-kernel"), "{line}");
     assert_eq!(line.lines().count(), 1);
     assert_eq!(json(&["list", "--json"]), serde_json::json!([]));
-    rouse.run(["list"]).success();
+    let list = rouse.run(["list"]).success();
+    assert!(list.text().is_empty() && list.stderr.contains("`rouse run DIR`"), "{}", list.stderr);
     for verb in ["status", "logs", "poweroff"] {
         let output = rouse.run([verb, "nobody"]);
         assert!(output.code != 0 && output.stderr.contains("nobody"), "{}", output.stderr);

@@ -113,7 +113,9 @@ fn refused(name: &str, appliance: Appliance) {
     assert_eq!(names(&case.cache().join("blobs")), Vec::<String>::new());
     // `check` sees the same.
     let checked = feed(&mut case.command(&["check", "."]), b"");
-    assert!(matches!(checked.code, 1 | 65), "{}", checked.stderr);
+    // But where there is no appliance, nothing was found in it.
+    let is_there = case.appliance.path().join("appliance.toml").exists();
+    assert_eq!(checked.code, if is_there { 1 } else { 65 }, "{}", checked.stderr);
     assert_eq!(checked.stderr, output.stderr);
 }
 
@@ -126,6 +128,43 @@ fn no_appliance() {
 fn an_unknown_key_of_appliance_toml() {
     let text = "name = \"a\"\npakages = [\"socat\"]\n";
     refused("unknown-config-key", Appliance::empty().with("appliance.toml", text));
+}
+
+#[test]
+fn a_value_of_appliance_toml_that_has_a_unit() {
+    let text = "name = \"a\"\n\n[vm]\nmemory = \"256M\"\n";
+    refused("wrong-config-type", Appliance::empty().with("appliance.toml", text));
+}
+
+#[test]
+fn a_key_of_the_whole_file_below_a_table() {
+    let text = "name = \"a\"\n\n[vm]\ncpus = 2\npackages = [\"socat\"]\n";
+    refused("misplaced-config-key", Appliance::empty().with("appliance.toml", text));
+}
+
+#[test]
+fn a_folder_of_appliances() {
+    let case = Case::new(Appliance::empty().with("echo/appliance.toml", ""));
+    let output = feed(&mut case.command(&["build"]), b"");
+    shown("folder-of-appliances", &output, 65);
+    let file = feed(&mut case.command(&["run", "echo/appliance.toml"]), b"");
+    shown("file-for-folder", &file, 65);
+    shown("misspelt-folder", &feed(&mut case.command(&["check", "ehco"]), b""), 65);
+}
+
+#[test]
+fn findings_of_appliance_toml_are_json() {
+    let appliance = Appliance::empty().with("appliance.toml", "name = \"a\"\ncpus = 1\n");
+    let case = Case::new(appliance);
+    let output = feed(&mut case.command(&["check", "--json"]), b"");
+    assert_eq!((output.code, output.stderr.as_str()), (1, ""));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected = serde_json::json!([{
+        "severity": "error", "file": "./appliance.toml", "line": 2, "column": 1,
+        "message": "`cpus` is unknown in appliance.toml", "expected": "unknown",
+        "help": "it is a key of `[vm]`",
+    }]);
+    assert_eq!(found, expected);
 }
 
 #[test]

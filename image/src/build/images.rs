@@ -189,7 +189,12 @@ impl<'a> Images<'a> {
                 StaticBuildError::DiskFull { .. } => TRY_AGAIN,
                 _ => BAD_INPUT,
             };
-            Failure::new(code, format!("make image {reference}")).because(error)
+            let hint = error.hint();
+            let failure = Failure::new(code, format!("make image {reference}")).because(error);
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
         })
     }
 

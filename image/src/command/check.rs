@@ -1,11 +1,13 @@
 //! The verbs that only read: check, cat, manifest.
 
-use super::guest::{print, print_json};
+use super::guest::{full_name, print, print_json};
 use crate::appliance::Appliance;
-use crate::command_line::{Arch, Cat, Check, Manifest};
+use crate::command_line::{self, Arch, Cat, Check, Manifest};
 use crate::exit::{BAD_INPUT, FAILED, Failure, print_findings};
 use crate::finding::{Finding, Severity, forbids};
+use crate::terminal;
 use crate::units::Compiled;
+use crate::units::suggest::nearest_unit;
 use serde_json::json;
 
 /// Compiles without fetching anything, unless units from packages are enabled.
@@ -19,21 +21,41 @@ fn compile(appliance: &Appliance) -> Result<Compiled, Failure> {
 
 /// `rouse check`
 pub fn check(arguments: &Check) -> Result<(), Failure> {
-    let appliance = match Appliance::open(&arguments.appliance) {
-        Ok(appliance) => appliance,
-        // The finding is data here.
-        Err(failure) if arguments.short || arguments.json => {
+    let opened = Appliance::open(&arguments.appliance);
+    let (appliance, compiled) = match opened.and_then(|it| compile(&it).map(|all| (it, all))) {
+        Ok(both) => both,
+        Err(failure) if failure.as_findings().is_empty() => return Err(failure),
+        // The findings are data here.
+        Err(failure) => {
             show(arguments, failure.as_findings())?;
-            return Err(Failure::silent(failure.code()));
+            // Where there is no appliance, nothing was checked.
+            let is_checked = failure.as_findings().iter().all(|finding| finding.span.is_some());
+            return Err(Failure::silent(if is_checked { FAILED } else { failure.code() }));
         }
-        Err(failure) => return Err(failure),
     };
-    let compiled = compile(&appliance)?;
     show(arguments, &compiled.findings)?;
     if forbids(&compiled.findings, appliance.strict) {
         return Err(Failure::silent(FAILED));
     }
+    let is_talk = !arguments.json && !arguments.short;
+    if is_talk && !forbids(&compiled.findings, true) {
+        terminal::note(format!("{} is sound: {}", appliance.folder.display(), count(&compiled)));
+    }
     Ok(())
+}
+
+/// How many units of each type there are, `2 sockets, 1 service`.
+fn count(compiled: &Compiled) -> String {
+    let of = |word: &str| {
+        let suffix = format!(".{word}");
+        match compiled.units.iter().filter(|unit| unit.name.ends_with(&suffix)).count() {
+            0 => None,
+            1 => Some(format!("1 {word}")),
+            number => Some(format!("{number} {word}s")),
+        }
+    };
+    let counts: Vec<String> = ["socket", "service", "target"].into_iter().filter_map(of).collect();
+    if counts.is_empty() { "no units".into() } else { counts.join(", ") }
 }
 
 fn show(arguments: &Check, findings: &[Finding]) -> Result<(), Failure> {
@@ -71,23 +93,40 @@ fn as_json(finding: &Finding) -> serde_json::Value {
 
 /// `rouse cat`
 pub fn cat(arguments: &Cat) -> Result<(), Failure> {
-    let appliance = Appliance::open(&arguments.appliance)?;
+    let folder =
+        command_line::Appliance { folder: arguments.folder.clone(), strict: arguments.strict };
+    let appliance = Appliance::open(&folder)?;
     let compiled = compile(&appliance)?;
     let user = match &arguments.user {
         None => None,
         Some(user) => Some(the_user(&appliance, user)?),
     };
-    match compiled.cat(user, &arguments.unit) {
+    let name = full_name(&arguments.unit);
+    match compiled.cat(user, &name) {
         Some(text) => print(text),
         None if forbids(&compiled.findings, false) => {
             Err(Failure::findings(BAD_INPUT, compiled.findings))
         }
         None => {
             let names: Vec<_> = compiled.names(user).collect();
-            let whose = user.map_or("the appliance".into(), |user| format!("user {user}"));
-            Err(Failure::new(FAILED, format!("find {}", arguments.unit))
-                .hint(format!("{whose} has {}", names.join(", "))))
+            Err(Failure::new(FAILED, format!("find {name}")).hint(instead_of(&name, user, &names)))
         }
+    }
+}
+
+/// What may be meant by a name that no unit has.
+fn instead_of(name: &str, user: Option<&str>, names: &[&str]) -> String {
+    // A Quadlet is known by its service.
+    let made = name.strip_suffix(".container").map(|stem| format!("{stem}.service"));
+    if let Some(made) = made.filter(|made| names.contains(&made.as_str())) {
+        return format!("{name} becomes {made}");
+    }
+    if let Some(near) = nearest_unit(name, names.iter().copied()) {
+        return format!("did you mean {near}?");
+    }
+    match user {
+        None => format!("the appliance has {}", names.join(", ")),
+        Some(user) => format!("user {user} has {}", names.join(", ")),
     }
 }
 

@@ -3,12 +3,14 @@
 use crate::command_line::{Connect, List, Logs, Poweroff, Status, UnitOf};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE};
 use crate::terminal::{self, Measure, Task};
+use crate::units::suggest::nearest;
 use activator::client::{self, Error as ClientError, TransportError};
 use activator::control::{self, Failure as Refusal, Request, UnitName, Whose};
 use activator::ctl;
 use rouse_qemu::connect::{ConnectError, Patience, Route, Stream};
 use rouse_qemu::registry::{Entry, Registry, RegistryError};
 use rouse_qemu::splice::splice;
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -21,15 +23,24 @@ const BUSY: &str = "a guest that is busy answers later";
 
 /// The VM of that name.
 pub fn find(name: &str) -> Result<Entry, Failure> {
-    let failed = |error: RegistryError| {
-        let failure = Failure::of(FAILED, &error);
-        if matches!(error, RegistryError::NotFound(_)) {
-            failure.hint("`rouse list` shows what runs")
-        } else {
-            failure
-        }
-    };
-    Registry::open().map_err(failed)?.find(name).map_err(failed)
+    let failed = |error: RegistryError| Failure::of(FAILED, &error);
+    let registry = Registry::open().map_err(failed)?;
+    registry.find(name).map_err(|error| {
+        let is_missing = matches!(error, RegistryError::NotFound(_));
+        let running = registry.list().unwrap_or_default();
+        let names = running.iter().map(|entry| entry.record.name.as_str());
+        let hint = is_missing.then(|| not_running(name, &names.collect::<Vec<_>>()));
+        hinted(failed(error), hint)
+    })
+}
+
+/// What may be meant by a name that no VM has.
+fn not_running(name: &str, running: &[&str]) -> String {
+    match (nearest(name, running.iter().copied()), running) {
+        (Some(near), _) => format!("did you mean {near}?"),
+        (None, []) => "no appliance runs; `rouse run DIR` starts one".into(),
+        (None, _) => "`rouse list` shows what runs".into(),
+    }
 }
 
 /// A stream to its control port, with the token.
@@ -103,6 +114,9 @@ pub fn list(arguments: &List) -> Result<(), Failure> {
         let records: Vec<_> = entries.iter().map(|entry| &entry.record).collect();
         return print_json(&records);
     }
+    if entries.is_empty() {
+        terminal::note("no appliance runs; `rouse run DIR` starts one");
+    }
     let mut text = String::new();
     for entry in &entries {
         let record = &entry.record;
@@ -141,6 +155,18 @@ pub fn status(arguments: &Status) -> Result<(), Failure> {
         let is_wanted = |user: &Option<String>| {
             user.as_ref().is_some_and(|user| wanted.is_empty() || user == wanted)
         };
+        let users = status.sockets.iter().map(|socket| &socket.user);
+        let users: BTreeSet<&str> = users
+            .chain(status.services.iter().map(|service| &service.user))
+            .filter_map(Option::as_deref)
+            .collect();
+        if !wanted.is_empty() && !users.contains(wanted.as_str()) {
+            let hint = match users.into_iter().collect::<Vec<_>>() {
+                none if none.is_empty() => format!("{name} has no users with units"),
+                users => format!("{name} has units of {}", users.join(", ")),
+            };
+            return Err(Failure::new(FAILED, format!("find units of user {wanted}")).hint(hint));
+        }
         status.sockets.retain(|socket| is_wanted(&socket.user));
         status.services.retain(|service| is_wanted(&service.user));
     }
@@ -194,7 +220,12 @@ fn unit_name(name: &str, user: Option<&str>) -> UnitName {
         Some("") => Whose::SoleUser,
         Some(user) => Whose::User(user.to_owned()),
     };
-    UnitName { name: name.to_owned(), whose }
+    UnitName { name: full_name(name), whose }
+}
+
+/// A unit's name as systemctl(1) takes it: without a suffix it is a service's.
+pub(super) fn full_name(name: &str) -> String {
+    if name.contains('.') { name.to_owned() } else { format!("{name}.service") }
 }
 
 /// What `start`, `stop`, `restart` and `reload-unit` do to a unit.
@@ -272,4 +303,23 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::new(BUG, "write JSON").because(error))?;
     print(&(text + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_suffix_is_a_service() {
+        assert_eq!(full_name("echo"), "echo.service");
+        assert_eq!(full_name("echo@1"), "echo@1.service");
+        assert_eq!(full_name("echo.socket"), "echo.socket");
+    }
+
+    #[test]
+    fn who_misspells_a_vm_is_told_its_name() {
+        assert_eq!(not_running("ehco", &["echo", "httpd"]), "did you mean echo?");
+        assert_eq!(not_running("podman", &["echo"]), "`rouse list` shows what runs");
+        assert!(not_running("echo", &[]).contains("`rouse run DIR`"));
+    }
 }

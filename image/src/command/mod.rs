@@ -10,6 +10,7 @@ pub mod run;
 
 use crate::command_line::{CommandLine, Verb};
 use crate::exit::{BUG, Failure};
+use crate::manual;
 use clap::CommandFactory;
 use guest::Change;
 
@@ -46,9 +47,7 @@ fn completions(shell: clap_complete::Shell) -> Result<(), Failure> {
 }
 
 fn man() -> Result<(), Failure> {
-    let mut text = Vec::new();
-    clap_mangen::Man::new(CommandLine::command())
-        .render(&mut text)
+    let text = manual::page(CommandLine::command())
         .map_err(|error| Failure::new(BUG, "write the man page").because(error))?;
     guest::print(&String::from_utf8_lossy(&text))
 }

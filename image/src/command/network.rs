@@ -28,6 +28,9 @@ pub(super) fn reached(nic: Option<&Nic>, listener: &str, address: &Address) -> S
         Address::Inet(address, port) if address[0] != 127 => Some(*port),
         _ => None,
     };
+    if !matches!(address, Address::AnyPort(_) | Address::Inet(..) | Address::Inet6(..)) {
+        return "    inside the guest only: a name of the guest's own\n".into();
+    }
     let Some(nic) = nic else {
         return "    inside the guest only: it has no network device\n".into();
     };
@@ -66,5 +69,7 @@ mod tests {
         assert!(stream(Address::Inet([127, 0, 0, 1], 80)).contains("no `forward`"));
         assert!(reached(Some(&nic), "datagram x", &Address::AnyPort(80)).contains("no `forward`"));
         assert!(reached(None, "stream x", &Address::AnyPort(80)).contains("no network device"));
+        let path = Address::Path("/run/x.sock".into());
+        assert!(reached(Some(&nic), "stream x", &path).contains("the guest's own"));
     }
 }

@@ -94,6 +94,11 @@ impl Error {
             Self::Download(download::Error::Unreachable { .. }) => {
                 Some("set ROUSE_DEBIAN_MIRROR to a mirror that can be reached")
             }
+            Self::Download(download::Error::NotFound { url, .. })
+                if url.ends_with("/InRelease") =>
+            {
+                Some("the mirror has no such suite: `[debian]` in appliance.toml names it")
+            }
             Self::Download(download::Error::WrongHash { .. }) => Some(
                 "ROUSE_DEBIAN_MIRROR names another mirror; `rouse lock` replaces an edited lock",
             ),

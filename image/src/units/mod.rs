@@ -49,7 +49,7 @@ mod restart;
 mod service;
 mod socket;
 mod specifier;
-mod suggest;
+pub(crate) mod suggest;
 mod syntax;
 mod table;
 mod unit_section;
