@@ -30,6 +30,12 @@ const USAGE: &str = "usage: activator ctl [--control PATH] VERB
 
 /// `args` is what stands behind `ctl`.
 pub fn main(args: &[OsString]) -> ExitCode {
+    if let [word] = args
+        && (word == "--help" || word == "-h")
+    {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let Some(call) = Call::parse(args) else {
         eprintln!("{USAGE}");
         return ExitCode::from(exit::USAGE);

@@ -91,7 +91,7 @@ fn main() -> ExitCode {
             println!("activator {}", env!("CARGO_PKG_VERSION"));
             ExitCode::from(exit::DONE)
         }
-        Some(b"--help") => {
+        Some(b"--help" | b"-h") => {
             println!("{USAGE}");
             ExitCode::from(exit::DONE)
         }

@@ -19,6 +19,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+const USAGE: &str = "usage: activator run MANIFEST [--control PATH]";
+
 /// Runs until everything has stopped.
 pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let began = now();
@@ -26,7 +28,11 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let (path, control) = match texts.as_deref() {
         Some([path]) => (*path, SOCKET),
         Some([path, "--control", control] | ["--control", control, path]) => (*path, *control),
-        _ => return complain(exit::USAGE, "usage: activator run MANIFEST [--control PATH]"),
+        Some(["--help" | "-h"]) => {
+            println!("{USAGE}");
+            return ExitCode::from(exit::DONE);
+        }
+        _ => return complain(exit::USAGE, USAGE),
     };
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

@@ -257,9 +257,7 @@ impl Partial {
         let locked = File::open(parent).map_err(at(parent))?;
         rustix::fs::flock(&locked, FlockOperation::LockExclusive)
             .map_err(|error| at(parent)(error.into()))?;
-        if !may_replace(target).map_err(at(target))? {
-            return Err(OutputError::Occupied { path: target.into() });
-        }
+        check_place(target)?;
         let path = parent.join(format!(".{name}.partial"));
         remove(&path).map_err(at(&path))?;
         std::fs::create_dir(&path).map_err(at(&path))?;
@@ -287,6 +285,14 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         let _ = remove(&self.path);
+    }
+}
+
+/// Refuses a place with something that was not made by us.
+pub fn check_place(target: &Path) -> Result<(), OutputError> {
+    match may_replace(target).map_err(at(target))? {
+        true => Ok(()),
+        false => Err(OutputError::Occupied { path: target.into() }),
     }
 }
 

@@ -438,6 +438,37 @@ fn a_full_disk_under_the_output() {
 }
 
 #[test]
+fn a_place_for_the_image_that_is_taken() {
+    let appliance = Appliance::tiny().with("notes/precious", "x");
+    let case = Case::new(appliance);
+    let before = names(case.appliance.path());
+    // Nothing could be fetched: it is said before that is tried.
+    let output = feed(&mut case.command(&["build", "--output", "notes"]), b"");
+    shown("occupied-output", &output, 1);
+    assert_eq!(names(&case.appliance.path().join("notes")), ["precious"]);
+    case.left_nothing(&before);
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense() {
+    let case = Case::new(Appliance::tiny());
+    let wrong = |arguments: &[&str]| {
+        let output = feed(&mut case.command(arguments), b"");
+        assert_eq!(output.code, 2, "{}", output.stderr);
+        output.stderr
+    };
+    let port = "'x' for '<PORT>': `x` is no vsock port, 0 to 4294967294";
+    assert!(wrong(&["connect", "vm", "x"]).contains(port));
+    let publish = "`example.org:80` is neither a path with a / in it, nor a port, nor ADDRESS:PORT";
+    assert!(wrong(&["run", "--publish", "example.org:80=3000"]).contains(publish));
+    assert!(wrong(&["run", "--publish", "8080:3000"]).contains("expected HOST=PORT"));
+    assert!(wrong(&["chekc"]).contains("similar subcommand exists: 'check'"));
+    let nobody = feed(&mut case.command(&["status", "nobody"]), b"");
+    assert!(nobody.stderr.contains("hint: no appliance runs"), "{}", nobody.stderr);
+    feed(&mut case.command(&["help", "run"]), b"").success();
+}
+
+#[test]
 fn a_busy_name_and_a_busy_cid() {
     let case = Case::locked(Appliance::tiny());
     let registry = Registry::at(case.rouse.runtime().to_owned()).unwrap();
@@ -461,6 +492,8 @@ fn a_busy_name_and_a_busy_cid() {
     };
     shown("bad-name", &run(&["--name", "No Name"]), 2);
     shown("busy-name", &run(&["--name", "busy"]), 75);
+    let misspelt = feed(&mut case.command(&["poweroff", "busi"]), b"");
+    assert!(misspelt.stderr.ends_with("hint: did you mean busy?\n"), "{}", misspelt.stderr);
     shown("busy-cid", &run(&["--name", "other", "--cid", "4077"]), 75);
     let running: Vec<String> =
         registry.list().unwrap().into_iter().map(|entry| entry.record.name).collect();

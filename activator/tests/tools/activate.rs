@@ -278,7 +278,10 @@ fn its_help_and_version_are_data() {
         (&["relay", "-h"], "usage: activator relay"),
         (&["activate", "--version"], "activator "),
         (&["relay", "--version"], "activator "),
+        (&["ctl", "--help"], "usage: activator ctl"),
+        (&["run", "--help"], "usage: activator run"),
         (&["--help"], "usage:\n"),
+        (&["-h"], "usage:\n"),
     ] {
         let output = Command::new(ACTIVATOR).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0));

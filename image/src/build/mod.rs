@@ -33,7 +33,7 @@ use crate::finding::forbids;
 use crate::guest;
 use crate::kernel::{self, Kernel};
 use crate::login;
-use crate::output::{self, Place, description::Description};
+use crate::output::{self, OutputError, Place, description::Description};
 use crate::terminal::{self, Measure, Task};
 use crate::tree::Node;
 use crate::units::Compiled;
@@ -101,7 +101,8 @@ pub fn compile_early(appliance: &Appliance, arch: Arch) -> Compiled {
 /// Builds an appliance's image, unless the one that is there is current. Without `output` it
 /// goes to the cache.
 pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result<Built, Failure> {
-    // What is wrong in the person's files is said before anything is fetched.
+    // What is wrong in the person's files, or with the place, is said before anything is fetched.
+    output.map_or(Ok(()), output::check_place).map_err(not_written)?;
     let early = (!appliance.needs_packages()).then(|| compile_early(appliance, arch));
     if let Some(compiled) = &early
         && forbids(&compiled.findings, appliance.strict)
@@ -222,7 +223,6 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
             left_out.files
         ));
     }
-    let failed = |error| Failure::new(FAILED, "write the image").because(error);
     let boot;
     let place = match appliance.config.root.format.is_disk(tree.size()) {
         true => {
@@ -240,14 +240,23 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
             Place::Initramfs
         }
     };
-    let size = place.work(&tree).map_err(failed)?;
+    let size = place.work(&tree).map_err(not_written)?;
     let task = Task::begin("writing the image", Measure::Bytes, size);
     let (kernel, manifest) = (&kernel.image[..], &encoded[..]);
     let (tree, cache) = (&tree, Some(&cache));
     let image = output::Image { description, kernel, manifest, tree, place, cache };
-    output::write(&folder, image, |bytes| task.advance(bytes)).map_err(failed)?;
+    output::write(&folder, image, |bytes| task.advance(bytes)).map_err(not_written)?;
     drop(task);
     Ok(Built { folder, compiled })
+}
+
+fn not_written(error: OutputError) -> Failure {
+    let is_occupied = matches!(error, OutputError::Occupied { .. });
+    let failure = Failure::new(FAILED, "write the image").because(error);
+    match is_occupied {
+        true => failure.hint("name a folder that is not there yet, or that `rouse build` wrote"),
+        false => failure,
+    }
 }
 
 /// The kernel, with the modules of every guest and those of this appliance.
