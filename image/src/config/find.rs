@@ -33,7 +33,8 @@ fn not_found(folder: &Path, error: &std::io::Error) -> Finding {
     } else if folder.join(FILE).exists() {
         (format!("failed to read {}: {error}", folder.join(FILE).display()), Some(String::new()))
     } else {
-        (format!("{shown} has no {FILE}"), misnamed(folder).or_else(|| below(folder)))
+        let which = if is_here(folder) { "this folder".into() } else { shown.to_string() };
+        (format!("{which} has no {FILE}"), misnamed(folder).or_else(|| below(folder)))
     };
     let general = || "an appliance is a folder with an appliance.toml and units".to_owned();
     Finding {
@@ -43,6 +44,10 @@ fn not_found(folder: &Path, error: &std::io::Error) -> Finding {
         label: String::new(),
         help: Some(help.unwrap_or_else(general)).filter(|help| !help.is_empty()),
     }
+}
+
+fn is_here(folder: &Path) -> bool {
+    folder == Path::new(".")
 }
 
 fn did_you_mean(path: PathBuf) -> String {
@@ -74,7 +79,7 @@ fn below(folder: &Path) -> Option<String> {
         .iter()
         .take(NAMED)
         .map(|name| {
-            let path = if folder == Path::new(".") { name.into() } else { folder.join(name) };
+            let path = if is_here(folder) { name.into() } else { folder.join(name) };
             format!("`{}`", path.display())
         })
         .collect();
