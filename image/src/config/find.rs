@@ -2,6 +2,7 @@
 
 use super::FILE;
 use crate::finding::{Finding, Severity, Source};
+use crate::lock;
 use crate::units::suggest::nearest;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +69,9 @@ fn misnamed(folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).ok()?.flatten();
     let names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let near = nearest(FILE, names.iter().map(String::as_str))?;
+    // Its lock has almost the same name.
+    let others = names.iter().map(String::as_str).filter(|name| *name != lock::FILE);
+    let near = nearest(FILE, others)?;
     Some(format!("rename {near} to {FILE}"))
 }
 
@@ -84,7 +87,7 @@ fn below(folder: &Path) -> Option<String> {
         })
         .collect();
     let more = if names.len() > NAMED { ", ..." } else { "" };
-    (!named.is_empty()).then(|| format!("there are {}{more}", named.join(", ")))
+    (!named.is_empty()).then(|| format!("say which appliance in it: {}{more}", named.join(", ")))
 }
 
 /// Names of folders with an appliance.toml, sorted.
@@ -128,7 +131,10 @@ mod tests {
         };
         assert!(find(&scratch.path().join("echo")).is_ok());
         assert_eq!(wrong("ehco"), "there is no folder S/ehco; did you mean `S/echo`?");
-        assert_eq!(wrong(""), "S/ has no appliance.toml; there are `S/echo`, `S/httpd`");
+        assert_eq!(
+            wrong(""),
+            "S/ has no appliance.toml; say which appliance in it: `S/echo`, `S/httpd`"
+        );
         let file = "S/echo/appliance.toml is a file, not an appliance's folder; \
             name its folder: `S/echo`";
         assert_eq!(wrong("echo/appliance.toml"), file);
@@ -139,6 +145,9 @@ mod tests {
         .unwrap();
         let renamed = "S/echo has no appliance.toml; rename aplliance.toml to appliance.toml";
         assert_eq!(wrong("echo"), renamed);
+        std::fs::create_dir(scratch.path().join("locked")).unwrap();
+        std::fs::write(scratch.path().join("locked").join(lock::FILE), "").unwrap();
+        assert!(wrong("locked").ends_with("with an appliance.toml and units"));
         let general = "an appliance is a folder with an appliance.toml and units";
         assert_eq!(wrong("pqrs"), format!("there is no folder S/pqrs; {general}"));
     }
