@@ -26,12 +26,12 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     let began = now();
     let texts: Option<Vec<&str>> = arguments.iter().map(|text| text.to_str()).collect();
     let (path, control) = match texts.as_deref() {
-        Some([path]) => (*path, SOCKET),
-        Some([path, "--control", control] | ["--control", control, path]) => (*path, *control),
         Some(["--help" | "-h"]) => {
             println!("{USAGE}");
             return ExitCode::from(exit::DONE);
         }
+        Some([path]) => (*path, SOCKET),
+        Some([path, "--control", control] | ["--control", control, path]) => (*path, *control),
         _ => return complain(exit::USAGE, USAGE),
     };
     let bytes = match std::fs::read(path) {

@@ -107,7 +107,8 @@ fn describe(roff: &mut Roff, verb: &Command) {
     let mut verb = verb.clone();
     let usage = verb.render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
-    roff.control("SS", [usage]);
+    // What is not escaped here becomes a hyphen that cannot be typed.
+    roff.control("SS", [usage.replace('-', "\\-").as_str()]);
     if let Some(about) = verb.get_about() {
         roff.text([roman(format!("{about}."))]);
     }
