@@ -59,13 +59,19 @@ const ENVIRONMENT: [(&str, &str); 12] = [
 const SEE_ALSO: &str =
     "systemd.socket(5), systemd.service(5), podman-systemd.unit(5), crun(1), socat(1)";
 
+/// Of help, in columns; what is wider stands in two lines.
+const WIDTH: usize = 96;
+
 /// The end of `rouse --help`.
 pub fn after_help() -> String {
     let section = |title: &str, entries: &[(&str, &str)]| {
         let width = entries.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
-        let lines: String =
-            entries.iter().map(|(word, text)| format!("  {word:width$}  {text}\n")).collect();
-        format!("{title}:\n{lines}")
+        let longest = entries.iter().map(|(_, text)| text.len()).max().unwrap_or_default();
+        let line = |(word, text): &(&str, &str)| match width + longest < WIDTH {
+            true => format!("  {word:width$}  {text}\n"),
+            false => format!("  {word}\n          {text}\n"),
+        };
+        format!("{title}:\n{}", entries.iter().map(line).collect::<String>())
     };
     let sections = [
         section("Examples", &EXAMPLES),
