@@ -1,9 +1,9 @@
-//! Compiles the guest's activator, which `rouse` carries inside, and hashes the sources, so that
+//! Compiles the guest's two programs, which `rouse` carries inside, and hashes the sources, so that
 //! `rouse` can tell an image of its own from one of another `rouse`.
 //!
 //! `ROUSE_GUEST=skip` leaves it out: for a quick `cargo check`; such a `rouse` builds no image.
-//! `ROUSE_GUEST=DIR` (absolute) takes `DIR/activator-ARCH`, static programs that were built elsewhere, instead:
-//! by another toolchain, or by a quicker profile. `ROUSE_RUSTC` names the rustc that compiles them.
+//! `ROUSE_GUEST=DIR` (absolute) takes `DIR/init-ARCH` and `DIR/activator-ARCH`, static programs that
+//! were built elsewhere, instead: by another toolchain, or by a quicker profile. `ROUSE_RUSTC` names the rustc that compiles them.
 
 #[allow(unreachable_pub, dead_code)] // it is a module of the library as well
 #[path = "src/static_build.rs"]
@@ -25,8 +25,10 @@ const SOURCES: [&str; 6] = [
     "Cargo.lock",
 ];
 
-/// Guests that an activator is compiled for, if the toolchain can.
+/// Guests that programs are compiled for, if the toolchain can.
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+/// The programs, as the fields of `activator::control::Programs`.
+const PROGRAMS: [&str; 2] = ["init", "activator"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let image = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
@@ -43,12 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut table = String::from("&[\n");
     for architecture in ARCHITECTURES {
         if let Some(folder) = &prebuilt {
-            let path = folder.join(format!("activator-{architecture}"));
             if folder.as_os_str() != "skip" {
-                println!("cargo::rerun-if-changed={}", path.display());
-                if path.exists() {
-                    writeln!(table, "    ({architecture:?}, include_bytes!({path:?})),")?;
-                }
+                add_prebuilt(&mut table, folder, architecture)?;
             }
             continue;
         }
@@ -59,16 +57,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             architecture,
             target_directory: &target_directory(&out),
         };
-        match static_build::build(&package) {
-            Ok(binary) => {
-                let path = out.join(format!("activator-{architecture}"));
-                std::fs::write(&path, &binary.content)?;
-                writeln!(table, "    ({architecture:?}, include_bytes!({path:?})),")?;
+        match static_build::build_all(&package) {
+            Ok(binaries) => {
+                for binary in binaries {
+                    let path = place(&out, &binary.name, architecture);
+                    std::fs::write(&path, &binary.content)?;
+                }
+                add(&mut table, &out, architecture)?;
             }
             Err(StaticBuildError::NoTarget { .. }) => {}
             // Of the machine that rouse will run on it is needed; another is a gift of the toolchain.
             Err(error) if architecture != own => {
-                println!("cargo::warning=no activator for {architecture}: failed to {error}");
+                println!(
+                    "cargo::warning=no programs for guests of {architecture}: failed to {error}"
+                );
             }
             Err(error) => {
                 eprintln!("failed to {error}");
@@ -77,8 +79,45 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     table.push_str("]\n");
-    std::fs::write(out.join("activators.rs"), table)?;
+    std::fs::write(out.join("guests.rs"), table)?;
     Ok(())
+}
+
+/// Where a folder has a program.
+fn place(folder: &Path, program: &str, architecture: &str) -> PathBuf {
+    folder.join(format!("{program}-{architecture}"))
+}
+
+/// A row of the table: what is in a folder for an architecture.
+fn add(table: &mut String, folder: &Path, architecture: &str) -> std::fmt::Result {
+    write!(table, "    ({architecture:?}, Programs {{")?;
+    for program in PROGRAMS {
+        let path = place(folder, program, architecture);
+        write!(table, " {program}: include_bytes!({path:?}),")?;
+    }
+    writeln!(table, " }}),")
+}
+
+/// The same of a folder that has both programs or none.
+fn add_prebuilt(
+    table: &mut String,
+    folder: &Path,
+    architecture: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let paths = PROGRAMS.map(|program| place(folder, program, architecture));
+    for path in &paths {
+        println!("cargo::rerun-if-changed={}", path.display());
+    }
+    match paths.each_ref().map(|path| path.exists()) {
+        [true, true] => Ok(add(table, folder, architecture)?),
+        [false, false] => Ok(()),
+        there => {
+            let (lacks, has) = if there[0] { (1, 0) } else { (0, 1) };
+            let [lacks, has] = [lacks, has].map(|index: usize| paths[index].display());
+            Err(format!("ROUSE_GUEST has {has}, but lacks {lacks}: a guest has both programs")
+                .into())
+        }
+    }
 }
 
 /// SHA-256 over names and contents: the same in any directory and for any user.

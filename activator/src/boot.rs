@@ -18,10 +18,12 @@ mod root;
 pub(crate) use disk::note as note_disks;
 
 use crate::engine::{Engine, Start, Vsock, now};
+use crate::files;
 use crate::populate;
 use crate::reload;
 use crate::reload::kept::Kept;
 use crate::reload::state::{Place, Role};
+use crate::start;
 use crate::supervise::Supervisor;
 use crate::sys;
 use activator::manifest::{self, Boot, Manifest, Module};
@@ -33,7 +35,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::{self, RebootCommand};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
 
 /// The empty directory of every image for the trick with the root.
 const SYSROOT: &CStr = c"/sysroot";
@@ -128,9 +129,7 @@ fn live(began: u64, log: &mut KernelLog) -> Result<(), Fatal> {
 }
 
 fn read_manifest() -> Result<(&'static Manifest, Vec<u8>), Fatal> {
-    let bytes = std::fs::read(manifest::PATH).map_err(|error| {
-        Fatal::Read(Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO)))
-    })?;
+    let bytes = files::read(manifest::PATH).map_err(Fatal::Read)?;
     let manifest = Box::leak(Box::new(Manifest::decode(&bytes).map_err(Fatal::Decode)?));
     Ok((manifest, bytes))
 }
@@ -143,14 +142,13 @@ fn serve(
     log: &KernelLog,
 ) -> Result<(), Fatal> {
     let console = open_console().map_err(Fatal::Console)?;
-    // The kernel's name for us. /proc/self/exe may lead to the root before the trick.
-    let name = std::env::args_os().next().and_then(|name| name.into_string().ok());
-    let own = name.clone().filter(|name| name.starts_with('/') && Path::new(name).exists());
+    // The kernel's name for us.
+    let name = start::name().unwrap_or("init");
     let place = Place {
         role: Role::Init,
-        name: name.unwrap_or_else(|| "init".into()),
+        name: name.into(),
         path: manifest::PATH.into(),
-        activator: own.unwrap_or_else(|| "/init".into()),
+        activator: activator::ACTIVATOR.into(),
         control: activator::control::SOCKET.into(),
         files: Some(files),
         ..Place::default()
@@ -220,12 +218,13 @@ impl KernelLog {
 }
 
 /// The last line is for a person who looks at the screen: the kernel gives init the console as
-/// stderr. Where there was none, Rust's runtime has put /dev/null there.
+/// stderr. Where there was none, [`start`] has put /dev/null there.
 fn last_line(line: &str) {
     let null = fs::stat(c"/dev/null").map(|null| null.st_rdev);
-    if fs::fstat(std::io::stderr()).map(|stat| stat.st_rdev) != null {
-        let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
-    } else if let Ok(fd) = open_console() {
+    let is_null = fs::fstat(std::io::stderr()).map(|stat| stat.st_rdev) == null;
+    if (is_null || rustix::io::write(std::io::stderr(), line.as_bytes()).is_err())
+        && let Ok(fd) = open_console()
+    {
         let _ = rustix::io::write(&fd, line.as_bytes());
     }
 }
@@ -339,13 +338,8 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     troubles.note("share the mounts", mount::mount_change(c"/", shared));
     for (name, value) in sysctls {
-        let written = std::fs::write(format!("/proc/sys/{name}"), value);
-        troubles.note(
-            &format!("set {name}"),
-            written.map_err(|error| {
-                Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO))
-            }),
-        );
+        let written = files::set(&format!("/proc/sys/{name}"), value);
+        troubles.note(&format!("set {name}"), written);
     }
     troubles.note("bring the loopback up", loopback_up());
     if let Some(interface) = interface {

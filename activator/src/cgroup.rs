@@ -8,6 +8,7 @@
 
 mod delegated;
 
+use crate::files;
 use crate::program::decimal;
 use crate::slots::Slots;
 use activator::manifest::{Manifest, Service, Unit, UnitKind};
@@ -94,8 +95,8 @@ pub(crate) fn available(tree: Tree) -> bool {
         Ok(()) => {}
         Err(Errno::EXIST) if tree == Tree::Ours => {}
         Err(Errno::EXIST) => {
-            let events = std::fs::read_to_string(format!("{TREE}/cgroup.events"));
-            if !events.is_ok_and(|events| events.contains("populated 0")) {
+            let events = files::read(&format!("{TREE}/cgroup.events")).unwrap_or_default();
+            if !events.split(|byte| *byte == b'\n').any(|line| line == b"populated 0") {
                 return false;
             }
         }
@@ -122,7 +123,7 @@ impl Group {
         make(&path)?;
         let mut refused = vec![];
         for (file, value) in &service.cgroup {
-            if let Err(error) = std::fs::write(format!("{path}/{file}"), value) {
+            if let Err(error) = files::set(&format!("{path}/{file}"), value) {
                 refused.push(format!("{place}: {file}: {error}"));
             }
         }
@@ -398,10 +399,10 @@ impl Stacked {
 /// Gives all controllers to the children. One at a time, since one that cannot be given (taken
 /// by cgroup v1, or processes in the way) fails the whole write.
 fn give_controllers(path: &str) {
-    let Ok(controllers) = std::fs::read_to_string(format!("{path}/cgroup.controllers")) else {
-        return;
-    };
-    for controller in controllers.split_ascii_whitespace() {
-        let _ = std::fs::write(format!("{path}/cgroup.subtree_control"), format!("+{controller}"));
+    let controllers = files::read(&format!("{path}/cgroup.controllers"));
+    let Ok(controllers) = String::from_utf8(controllers.unwrap_or_default()) else { return };
+    let shared = format!("{path}/cgroup.subtree_control");
+    for controller in controllers.split([' ', '\n']).filter(|it| !it.is_empty()) {
+        let _ = files::set(&shared, &format!("+{controller}"));
     }
 }

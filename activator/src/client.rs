@@ -4,7 +4,7 @@
 //! One connection carries one request. Time-outs are the stream's own: set them before.
 
 use crate::control::{
-    self, Failure, Hello, Line, Part, Reply, Request, Status, Unfit, UnitName, Upload,
+    self, Failure, Hello, Line, Part, Programs, Reply, Request, Status, Unfit, UnitName, Upload,
 };
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -115,19 +115,27 @@ pub fn order<S: Read + Write>(stream: S, token: &str, request: &Request) -> Resu
     }
 }
 
-/// [`Request::Replace`]: returns when the manifest, and the activator, are in force. `sent` is told
+/// [`Request::Replace`]: returns when the manifest, and the programs, are in force. `sent` is told
 /// how many bytes of them have gone.
 pub fn replace<S: Read + Write>(
     mut stream: S,
     token: &str,
     manifest: &[u8],
-    activator: Option<&[u8]>,
+    programs: Option<Programs<&[u8]>>,
     mut sent: impl FnMut(usize),
 ) -> Result<(), Error> {
     let part = |bytes| Part::of(bytes).ok_or(Error::Refused(Failure::Replace(Unfit::TooLarge)));
-    let upload = Upload { manifest: part(manifest)?, activator: activator.map(part).transpose()? };
+    let parts = match programs {
+        Some(Programs { init, activator }) => {
+            Some(Programs { init: part(init)?, activator: part(activator)? })
+        }
+        None => None,
+    };
+    let upload = Upload { manifest: part(manifest)?, programs: parts };
     let mut replies = ask(&mut stream, token, &Request::Replace(upload))?;
-    for bytes in [manifest, activator.unwrap_or_default()] {
+    for bytes in
+        std::iter::once(manifest).chain(programs.into_iter().flat_map(Programs::into_array))
+    {
         for chunk in bytes.chunks(CHUNK) {
             if replies.stream.write_all(chunk).is_err() {
                 // The guest has refused already: its reason is still to be read.

@@ -6,12 +6,12 @@
 //! fd; ROUSE_INSTANCE is for stage 2. A client that has gone before its name was asked for leaves
 //! no connection.
 
-use crate::foreign::Foreign;
 use crate::listen::{self, options};
 use crate::program::Field;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Accepted;
 use crate::sys::{self, Name};
+use activator::foreign::Foreign;
 use activator::manifest::Socket;
 use activator::peer::{Instance, Peer};
 use activator::wire;

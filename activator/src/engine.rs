@@ -7,9 +7,10 @@ use crate::adopted::Adopted;
 use crate::cgroup::{self, Tree};
 use crate::connection::{Connections, Variables};
 use crate::execs::Execs;
+use crate::files::{make_directories, parent};
 use crate::idle;
 use crate::link::{Link, Taken};
-use crate::listen::Listeners;
+use crate::listeners::Listeners;
 use crate::logger::Logger;
 use crate::notify::{self, Message, Notify};
 use crate::program::{OwnProgram, Program, Setting, Surroundings, needs_stage2};
@@ -24,7 +25,7 @@ use crate::sys::{self, Signals};
 use crate::token::Token;
 use crate::users;
 use crate::world::World;
-use activator::control::{Event, Exit, Order};
+use activator::control::{Event, Exit, Order, Programs};
 use activator::manifest::{Execution, Manifest, Output, Service, Unit, UnitId, UnitKind};
 use activator::notification::{Keep, Notification};
 use activator::stage2::{self, Need, Next};
@@ -486,8 +487,10 @@ impl Engine {
                 }
                 Order::Replace { .. } if self.stage == Stage::Up => {
                     // Returns only if it failed.
-                    let [manifest, activator] = self.world.link.take_goods();
-                    self.replace(manifest, activator);
+                    let [manifest, init, activator] = self.world.link.take_goods();
+                    let programs = init.zip(activator);
+                    let programs = programs.map(|(init, activator)| Programs { init, activator });
+                    self.replace(manifest, programs);
                     self.world.link.refuse_replace();
                     continue;
                 }
@@ -605,21 +608,6 @@ fn execution(unit: &Unit) -> Option<&Execution> {
         }
         UnitKind::Target => None,
     }
-}
-
-/// The directory of a path.
-pub(crate) fn parent(path: &str) -> &str {
-    match path.rsplit_once('/') {
-        Some(("", _)) => "/",
-        Some((parent, _)) => parent,
-        None => ".",
-    }
-}
-
-/// Makes a directory and those above it, with mode 0755. A failure shows when it is used.
-pub(crate) fn make_directories(path: &str) {
-    use std::os::unix::fs::DirBuilderExt;
-    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
 }
 
 fn fail<T>(what: &'static str, errno: Errno) -> Result<T, StartError> {

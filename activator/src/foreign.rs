@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// One that is closed without waiting.
 #[derive(Debug)]
-pub(crate) struct Foreign(OwnedFd);
+pub struct Foreign(OwnedFd);
 
 impl From<OwnedFd> for Foreign {
     fn from(fd: OwnedFd) -> Self {

@@ -34,7 +34,7 @@ pub(crate) struct Link {
     /// logd is to be told that the manifest's file has changed.
     reread: bool,
     /// The fds of the last [`Order::Replace`].
-    goods: [Option<OwnedFd>; 2],
+    goods: [Option<OwnedFd>; 3],
 }
 
 /// What a reload hands over. No order is under way then but the one to reload.
@@ -69,7 +69,7 @@ impl Link {
     }
 
     fn of(ours: OwnedFd, theirs: OwnedFd, lost: u32) -> Self {
-        let (answer, news, reread, goods) = (None, vec![], false, [None, None]);
+        let (answer, news, reread, goods) = (None, vec![], false, [None, None, None]);
         Self { ours, theirs, answer, lost, events: Events::new(), news, reread, goods }
     }
 
@@ -107,7 +107,7 @@ impl Link {
     }
 
     /// What came with [`Order::Replace`].
-    pub(crate) fn take_goods(&mut self) -> [Option<OwnedFd>; 2] {
+    pub(crate) fn take_goods(&mut self) -> [Option<OwnedFd>; 3] {
         std::mem::take(&mut self.goods)
     }
 
@@ -169,7 +169,7 @@ impl Link {
                 return None;
             }
             let mut packet = [0; Report::MAX];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let buffers = &mut [IoSliceMut::new(&mut packet)];
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

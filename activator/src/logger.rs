@@ -1,7 +1,8 @@
 //! logd as a child: started first, restarted when it dies, stopped last.
 
 use crate::cgroup::Entry;
-use crate::engine::{StartError, Vsock, make_directories, parent};
+use crate::engine::{StartError, Vsock};
+use crate::files::{make_directories, parent};
 use crate::program::OwnProgram;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::reload::state::Place;

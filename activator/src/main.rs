@@ -1,59 +1,25 @@
-//! The guest's one binary: PID 1 of an appliance, and its helpers by subcommand.
+//! What people and units call in the guest, by subcommand; PID 1 and `run` are a program of their
+//! own beside it (`init.rs`), so that what stays in memory for good has nothing of this.
 //!
-//! Principles of PID 1 are in the library's documentation; where things are:
-//! * [`boot`]: the chores of PID 1, [`run`]: the same supervisor without them;
-//! * [`supervise`]: what is to be done, as a pure state machine;
-//! * [`engine`]: the loop that feeds it, [`world`]: its hands;
-//! * [`slots`], [`connection`]: the instances of `Accept=yes`; [`sock_diag`]: who is connected;
-//! * [`reload`]: how one process of it takes over from another;
-//! * [`spawn`], [`program`]: children; [`listen`]: sockets; [`cgroup`], [`notify`];
-//! * [`adopted`]: main processes that are no children of ours, [`store`]: fds kept for services;
-//! * [`told`]: variables of the moment; [`execs`]: who has executed its program;
-//! * [`lease`]: what a DHCP client was given, set;
-//! * [`logger`], [`link`]: the log process as a child, and the talk with it.
+//! * [`activate`], [`relay`]: the tools of systemd-socket-activate and systemd-socket-proxyd;
+//! * [`supervisor`]: `activator run`, which executes that other program;
+//! * [`lease`]: what a DHCP client was given, set; [`announce`]: sd_notify(3);
+//! * in the library: `ctl`, `logd` (the log process), `stage2` (the second stage of a spawn).
 
 mod activate;
-mod adopted;
 mod announce;
-mod boot;
-mod cgroup;
-mod connection;
-mod engine;
-mod execs;
-mod foreign;
-mod idle;
 mod lease;
-mod link;
-mod listen;
-mod logger;
-mod notify;
-mod populate;
-mod program;
 mod relay;
-mod reload;
-mod remote;
-mod run;
-mod seal;
-mod slots;
-mod sock_diag;
-mod sources;
-mod spawn;
-mod store;
-mod supervise;
-mod sys;
-mod token;
-mod told;
-mod users;
-mod vsock;
-mod world;
+mod supervisor;
+
+// The other program needs them as well.
+use activator::{listen, remote, sys, vsock};
 
 use activator::{ctl, exit, interface, logd, needs, stage2};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::process::ExitCode;
-
-#[global_allocator]
-static ALLOCATOR: seal::Sealable = seal::Sealable;
 
 const USAGE: &str = "\
 usage:
@@ -62,19 +28,12 @@ usage:
   activator activate -l ADDRESS PROGRAM     become PROGRAM when the first client is there
   activator relay BACKEND                   carry inherited sockets to a server that listens
   activator --version
-As PID 1, named init or without arguments, it boots the appliance.";
+The program `init` beside it is PID 1 of an appliance, and what `run` executes.";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.first().map_or(&b""[..], |path| path.as_bytes());
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    if arguments.get(1).is_some_and(|word| word.as_bytes() == reload::TAKE_OVER.to_bytes()) {
-        return reload::main(arguments.get(2..).unwrap_or_default());
-    }
-    // The kernel hands us what it does not understand of its command line as arguments.
-    if std::process::id() == 1 && (name == b"init" || arguments.len() <= 1) {
-        boot::main();
-    }
     if name == interface::LEASE.as_bytes() {
         return lease::main(arguments.get(1..).unwrap_or_default());
     }
@@ -82,10 +41,13 @@ fn main() -> ExitCode {
     match arguments.get(1).map(|verb| verb.as_bytes()) {
         Some(b"activate") => activate::main(rest),
         Some(b"relay") => relay::main(rest),
-        Some(b"run") => run::main(rest),
+        Some(b"run") => supervisor::main(rest),
         Some(b"logd") => logd::main(rest),
         Some(b"stage2") => stage2::main(rest),
-        Some(b"verify") => needs::verify(rest),
+        Some(b"verify") => {
+            let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
+            ExitCode::from(needs::verify(&words, |new| needs::check(Path::new("/"), None, new)))
+        }
         Some(b"ctl") => ctl::main(rest),
         Some(b"--version") => {
             println!("activator {}", env!("CARGO_PKG_VERSION"));

@@ -12,33 +12,31 @@ use crate::control::Unfit;
 use crate::exit;
 use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
 use crate::stage2::{List, template};
-use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Version of the state that one activator hands to the next on a reload; raised only when its
 /// fields no longer mean what they meant, or stand no longer where they stood.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// What [`verify`] prints, so that no other program is taken for an activator.
 pub const FIT: &str = "rouse activator: fit";
 
-/// `activator verify STATE_VERSION < MANIFEST`: whether this activator can take a manifest, and a
-/// state of that version, on this machine. Then stdout has [`FIT`]; else one line on stderr says
-/// why.
-pub fn verify(arguments: &[OsString]) -> ExitCode {
+/// `verify STATE_VERSION < MANIFEST`, of either program: whether it can take a manifest, and a state
+/// of that version, on this machine. Then stdout has [`FIT`]; else one line on stderr says why.
+/// `look` finds more to say about the manifest.
+pub fn verify(arguments: &[&str], look: fn(&Manifest) -> Result<(), Unfit>) -> u8 {
     let complain = |code, text: String| {
         eprintln!("{text}");
-        ExitCode::from(code)
+        code
     };
     let version = match arguments {
-        [version] => version.to_str().and_then(|text| text.parse::<u32>().ok()),
+        [version] => version.parse::<u32>().ok(),
         _ => None,
     };
     let Some(version) = version else {
-        return complain(exit::USAGE, "usage: activator verify STATE_VERSION < MANIFEST".into());
+        return complain(exit::USAGE, "usage: verify STATE_VERSION < MANIFEST".into());
     };
     if version != STATE_VERSION {
         let text = format!("the new activator reads states of version {STATE_VERSION} only");
@@ -52,10 +50,10 @@ pub fn verify(arguments: &[OsString]) -> ExitCode {
         Ok(manifest) => manifest,
         Err(error) => return complain(exit::DATA, error.to_string()),
     };
-    match check(Path::new("/"), None, &manifest) {
+    match look(&manifest) {
         Ok(()) => {
             println!("{FIT}");
-            ExitCode::SUCCESS
+            exit::DONE
         }
         Err(why) => complain(exit::FAILED, why.to_string()),
     }

@@ -7,8 +7,8 @@
 //! Only where the credentials decide nothing, with NotifyAccess=all, it is the service's user's
 //! alone, with mode 0600.
 
-use crate::engine::{make_directories, parent};
-use crate::foreign::Foreign;
+use crate::files::{make_directories, parent};
+use activator::foreign::Foreign;
 use activator::manifest::{NotifyAccess, Service, ServiceKind};
 use activator::notification::{Keep, Notification};
 use rustix::fs::{self, AtFlags, CWD, Mode};

@@ -7,17 +7,17 @@ use std::net::{IpAddr, SocketAddr};
 
 /// REMOTE_ADDR and REMOTE_PORT.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Remote {
+pub struct Remote {
     /// An IP address (IPv4 in IPv6 as IPv4), `vsock:CID`, `/path` or `@name`. None if the peer
     /// has no name.
-    pub(crate) address: Option<String>,
+    pub address: Option<String>,
     /// Of IP and vsock.
-    pub(crate) port: Option<u32>,
+    pub port: Option<u32>,
 }
 
 impl Remote {
     /// What getpeername(2) or accept(2) said.
-    pub(crate) fn of(address: &SocketAddrAny) -> Self {
+    pub fn of(address: &SocketAddrAny) -> Self {
         if let Some(vsock::Address { cid, port }) = vsock::Address::of(address) {
             return Self { address: Some(format!("vsock:{cid}")), port: Some(port) };
         }

@@ -1,40 +1,30 @@
-//! `activator run MANIFEST [--control PATH]`: the supervisor without PID 1's chores.
+//! `activator run`: the supervisor without PID 1's chores.
 //!
 //! Beside another init, or in a container. It becomes the subreaper of what it starts, stops all
 //! in order on SIGTERM or SIGINT, and exits 0 when that is done. On SIGHUP it takes what its
 //! manifest's file has then. Troubles go to stderr.
 
 use crate::engine::{Engine, Start, Vsock, now};
+use crate::files;
 use crate::reload;
 use crate::reload::kept::Kept;
 use crate::reload::state::{Place, Role};
+use crate::start;
 use crate::supervise::Supervisor;
 use crate::sys;
-use activator::control::SOCKET;
 use activator::exit;
 use activator::manifest::Manifest;
 use rustix::process::{Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit};
-use std::ffi::OsString;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::process::ExitCode;
 
-const USAGE: &str = "usage: activator run MANIFEST [--control PATH]";
-
-/// Runs until everything has stopped.
-pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
+/// Runs until everything has stopped. `arguments` are the manifest, absolute, the control socket, and the
+/// `activator` that was called.
+pub(crate) fn main(arguments: &[&str]) -> u8 {
     let began = now();
-    let texts: Option<Vec<&str>> = arguments.iter().map(|text| text.to_str()).collect();
-    let (path, control) = match texts.as_deref() {
-        Some(["--help" | "-h"]) => {
-            println!("{USAGE}");
-            return ExitCode::from(exit::DONE);
-        }
-        Some([path]) => (*path, SOCKET),
-        Some([path, "--control", control] | ["--control", control, path]) => (*path, *control),
-        _ => return complain(exit::USAGE, USAGE),
+    let [path, control, activator] = *arguments else {
+        return complain(exit::USAGE, "`activator run` executes this with what it wants");
     };
-    let bytes = match std::fs::read(path) {
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(error) => {
             return complain(exit::UNAVAILABLE, &format!("failed to read {path}: {error}"));
@@ -46,6 +36,9 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
             return complain(exit::DATA, &format!("failed to use {path}: {error}"));
         }
     };
+    let name = start::name().unwrap_or("activator");
+    // Not the name of our file.
+    reload::be_called(name);
     // What the one who started us left open is not for our services.
     if let Err(errno) = sys::close_on_exec_from(3) {
         eprintln!("activator: failed to mark inherited fds: {errno}");
@@ -60,14 +53,12 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
             return complain(exit::FAILED, &format!("failed to keep the manifest: {error}"));
         }
     };
-    let text = |path: PathBuf| path.to_str().map(str::to_owned);
-    let path = std::path::absolute(path).ok().and_then(text);
     let place = Place {
         role: Role::Beside,
-        name: std::env::args().next().unwrap_or_else(|| "activator".into()),
-        source: path.clone(),
-        path: path.unwrap_or_default(),
-        activator: std::fs::read_link("/proc/self/exe").ok().and_then(text).unwrap_or_default(),
+        name: name.into(),
+        source: Some(path.into()),
+        path: path.into(),
+        activator: activator.into(),
         control: control.into(),
         files: Some(raise_files()),
         ..Place::default()
@@ -79,7 +70,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
     match Engine::new(start, supervisor, &mut Kept::default(), &mut trouble) {
         Ok(mut engine) => {
             engine.run(2);
-            ExitCode::SUCCESS
+            exit::DONE
         }
         Err(error) => complain(exit::FAILED, &error.to_string()),
     }
@@ -97,7 +88,7 @@ fn raise_files() -> (u64, u64) {
     (number(limit.current), number(limit.maximum))
 }
 
-fn complain(code: u8, text: &str) -> ExitCode {
+fn complain(code: u8, text: &str) -> u8 {
     eprintln!("activator: {text}");
-    ExitCode::from(code)
+    code
 }

@@ -4,10 +4,10 @@
 //! under the name that it was given. An fd whose other end is gone (EPOLLHUP, EPOLLERR) is closed,
 //! unless its service said `FDPOLL=0`.
 
-use crate::foreign::Foreign;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::sys;
 use crate::token::Token;
+use activator::foreign::Foreign;
 use activator::manifest::{Service, UnitId};
 use activator::notification::{Name, Watch};
 use activator::wire;

@@ -10,11 +10,11 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A set of signals for [`signal_fd`].
-pub(crate) struct Signals(libc::sigset_t);
+pub struct Signals(libc::sigset_t);
 
 impl Signals {
     /// The set of exactly these.
-    pub(crate) fn new(signals: &[c_int]) -> Self {
+    pub fn new(signals: &[c_int]) -> Self {
         let mut set = MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set that it is given.
         let mut set = unsafe {
@@ -30,7 +30,7 @@ impl Signals {
 }
 
 /// Blocks the signals and makes a non-blocking signalfd(2) of them.
-pub(crate) fn signal_fd(signals: &Signals) -> Result<OwnedFd, Errno> {
+pub fn signal_fd(signals: &Signals) -> Result<OwnedFd, Errno> {
     // SAFETY: both take a valid set; the fd that comes back is new and ours.
     unsafe {
         check(libc::sigprocmask(libc::SIG_BLOCK, &signals.0, std::ptr::null_mut()))?;
@@ -40,7 +40,7 @@ pub(crate) fn signal_fd(signals: &Signals) -> Result<OwnedFd, Errno> {
 }
 
 /// The next pending signal of a signalfd.
-pub(crate) fn next_signal(fd: BorrowedFd) -> Option<c_int> {
+pub fn next_signal(fd: BorrowedFd) -> Option<c_int> {
     let mut info = [0; size_of::<libc::signalfd_siginfo>()];
     let read = rustix::io::read(fd, &mut info).ok()?;
     // ssi_signo is the first field, a u32.
@@ -49,7 +49,7 @@ pub(crate) fn next_signal(fd: BorrowedFd) -> Option<c_int> {
 }
 
 /// Reaps one child, whichever; the pid and the wait status.
-pub(crate) fn reap() -> Option<(u32, c_int)> {
+pub fn reap() -> Option<(u32, c_int)> {
     let mut status = 0;
     // SAFETY: the status is written to a live local.
     let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
@@ -59,7 +59,7 @@ pub(crate) fn reap() -> Option<(u32, c_int)> {
 /// Runs with the rights of a user and group to the file system and the network, setfsuid(2) and
 /// capset(2): what is made is the user's, and nothing is reached that the user could not reach,
 /// no port below 1024 either. None is root.
-pub(crate) fn with_rights_of<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T) -> T {
+pub fn with_rights_of<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T) -> T {
     let Some((uid, gid)) = ids else { return run() };
     let set = |uid: u32, gid: u32| {
         // SAFETY: both take numbers, and change nothing but the rights of this thread, which is
@@ -87,13 +87,13 @@ pub(crate) fn with_rights_of<T>(ids: Option<(u32, u32)>, run: impl FnOnce() -> T
 }
 
 /// kill(2), with its meaning of negative numbers.
-pub(crate) fn kill(pid: i32, signal: c_int) -> Result<(), Errno> {
+pub fn kill(pid: i32, signal: c_int) -> Result<(), Errno> {
     // SAFETY: kill takes numbers only.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
 /// Sends a signal to the process of a pidfd, whoever has its number by now.
-pub(crate) fn kill_pidfd(pidfd: BorrowedFd, signal: c_int) -> Result<(), Errno> {
+pub fn kill_pidfd(pidfd: BorrowedFd, signal: c_int) -> Result<(), Errno> {
     let nothing = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: no siginfo is given, the rest are numbers.
     let done = unsafe {
@@ -103,7 +103,7 @@ pub(crate) fn kill_pidfd(pidfd: BorrowedFd, signal: c_int) -> Result<(), Errno> 
 }
 
 /// Whether two fds are of one open file description. False where the kernel does not tell.
-pub(crate) fn same_file(one: BorrowedFd, other: BorrowedFd) -> bool {
+pub fn same_file(one: BorrowedFd, other: BorrowedFd) -> bool {
     /// linux/kcmp.h
     const KCMP_FILE: c_int = 0;
     let own = std::process::id();
@@ -115,7 +115,7 @@ pub(crate) fn same_file(one: BorrowedFd, other: BorrowedFd) -> bool {
 }
 
 /// setsockopt(2) with bytes.
-pub(crate) fn set_option_bytes(
+pub fn set_option_bytes(
     fd: BorrowedFd,
     level: c_int,
     name: c_int,
@@ -130,17 +130,12 @@ pub(crate) fn set_option_bytes(
 }
 
 /// setsockopt(2) with an int.
-pub(crate) fn set_option(
-    fd: BorrowedFd,
-    level: c_int,
-    name: c_int,
-    value: c_int,
-) -> Result<(), Errno> {
+pub fn set_option(fd: BorrowedFd, level: c_int, name: c_int, value: c_int) -> Result<(), Errno> {
     set_option_bytes(fd, level, name, &value.to_ne_bytes())
 }
 
 /// bind(2) to a vsock address (vsock(7)).
-pub(crate) fn bind_vsock(fd: BorrowedFd, cid: u32, port: u32) -> Result<(), Errno> {
+pub fn bind_vsock(fd: BorrowedFd, cid: u32, port: u32) -> Result<(), Errno> {
     // SAFETY: all zeroes is a valid sockaddr_vm.
     let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
     address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
@@ -155,11 +150,11 @@ pub(crate) fn bind_vsock(fd: BorrowedFd, cid: u32, port: u32) -> Result<(), Errn
 }
 
 /// Bytes of a Unix socket's path, unix(7).
-pub(crate) const UNIX_NAME: usize = 108;
+pub const UNIX_NAME: usize = 108;
 
 /// The address of one end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Name {
+pub enum Name {
     /// IPv4 address, port.
     Inet(([u8; 4], u16)),
     /// IPv6 address, port.
@@ -174,14 +169,14 @@ pub(crate) enum Name {
 
 /// The name of a Unix socket as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UnixName {
+pub struct UnixName {
     path: [u8; UNIX_NAME],
     length: usize,
 }
 
 impl UnixName {
     /// What to write: a path, or `@` and an abstract name; nothing for a socket without a name.
-    pub(crate) fn parts(&self) -> [&[u8]; 2] {
+    pub fn parts(&self) -> [&[u8]; 2] {
         match self.path.get(..self.length).unwrap_or_default() {
             [] => [b"", b""],
             [0, name @ ..] => [b"@", name],
@@ -194,12 +189,12 @@ impl UnixName {
 }
 
 /// getsockname(2).
-pub(crate) fn own_name(fd: BorrowedFd) -> Result<Name, Errno> {
+pub fn own_name(fd: BorrowedFd) -> Result<Name, Errno> {
     name(fd, libc::getsockname)
 }
 
 /// getpeername(2).
-pub(crate) fn peer_name(fd: BorrowedFd) -> Result<Name, Errno> {
+pub fn peer_name(fd: BorrowedFd) -> Result<Name, Errno> {
     name(fd, libc::getpeername)
 }
 
@@ -241,7 +236,7 @@ fn name(fd: BorrowedFd, get: GetName) -> Result<Name, Errno> {
 }
 
 /// SO_PEERCRED: pid (0 if it is in no PID namespace of ours) and uid of the other end.
-pub(crate) fn peer_credentials(fd: BorrowedFd) -> Result<(u32, u32), Errno> {
+pub fn peer_credentials(fd: BorrowedFd) -> Result<(u32, u32), Errno> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: pointer and size are those of a live ucred.
@@ -259,7 +254,7 @@ pub(crate) fn peer_credentials(fd: BorrowedFd) -> Result<(u32, u32), Errno> {
 
 /// mq_open(3) for reading, non-blocking; one that is missing is made with that mode and these
 /// attributes (messages at most, bytes of one at most).
-pub(crate) fn open_queue(
+pub fn open_queue(
     name: &CStr,
     mode: u32,
     attributes: Option<(u32, u32)>,
@@ -283,13 +278,13 @@ pub(crate) fn open_queue(
 }
 
 /// mq_unlink(3).
-pub(crate) fn unlink_queue(name: &CStr) -> Result<(), Errno> {
+pub fn unlink_queue(name: &CStr) -> Result<(), Errno> {
     // SAFETY: a C string.
     check(unsafe { libc::mq_unlink(name.as_ptr()) }).map(drop)
 }
 
 /// mq_receive(3); the buffer must be as long as the queue's messages can be.
-pub(crate) fn receive_from_queue(fd: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub fn receive_from_queue(fd: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
     let nothing = std::ptr::null_mut();
     let (at, length) = (buffer.as_mut_ptr().cast(), buffer.len());
     // SAFETY: pointer and length are those of a live slice, and NULL asks for no priority.
@@ -298,7 +293,7 @@ pub(crate) fn receive_from_queue(fd: BorrowedFd, buffer: &mut [u8]) -> Result<us
 }
 
 /// The index of a network interface.
-pub(crate) fn interface_index(name: &CStr) -> Result<u32, Errno> {
+pub fn interface_index(name: &CStr) -> Result<u32, Errno> {
     // SAFETY: the name is a C string.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(Errno::NODEV),
@@ -307,7 +302,7 @@ pub(crate) fn interface_index(name: &CStr) -> Result<u32, Errno> {
 }
 
 /// Sets IFF_UP on the interface `lo` (netdevice(7)).
-pub(crate) fn loopback_up(socket: BorrowedFd) -> Result<(), Errno> {
+pub fn loopback_up(socket: BorrowedFd) -> Result<(), Errno> {
     // SAFETY: all zeroes is a valid ifreq, and both ioctls take one; the union's field that is
     // read and written is the one that SIOCGIFFLAGS fills.
     unsafe {
@@ -324,7 +319,7 @@ pub(crate) fn loopback_up(socket: BorrowedFd) -> Result<(), Errno> {
 
 /// Marks every fd from `first` on as close-on-exec: whatever we were started with is not for our
 /// children.
-pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: libc::c_ulong = 4;
     // SAFETY: close_range with this flag changes fd flags only.
     let done = unsafe {
@@ -339,7 +334,7 @@ pub(crate) fn close_on_exec_from(first: u32) -> Result<(), Errno> {
 }
 
 /// Closes every fd from `first` on. For a process that has lost count of them.
-pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+pub fn close_from(first: u32) -> Result<(), Errno> {
     // SAFETY: whoever owns one of these numbers is not asked for it again: the only caller
     // starts all over, and its owners were made by a process that is gone.
     let done = unsafe {

@@ -2,7 +2,7 @@
 //!
 //! systemd mounts a tmpfs there; /run is one already.
 
-use crate::engine::{make_directories, parent};
+use crate::files::{make_directories, parent};
 use activator::manifest::{Lingering, Manifest};
 use rustix::fs::{self, AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;

@@ -7,15 +7,16 @@ use std::mem::size_of;
 
 /// Context id and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Address {
+pub struct Address {
     /// Context id: 2 is the host, 4294967295 any.
-    pub(crate) cid: u32,
-    pub(crate) port: u32,
+    pub cid: u32,
+    /// As in TCP, but of 32 bits.
+    pub port: u32,
 }
 
 impl Address {
     /// The vsock address that it is; None if it is of another family.
-    pub(crate) fn of(address: &SocketAddrAny) -> Option<Self> {
+    pub fn of(address: &SocketAddrAny) -> Option<Self> {
         let vsock = address.address_family() == AddressFamily::VSOCK
             && address.addr_len() as usize >= size_of::<libc::sockaddr_vm>();
         // SAFETY: the family and the length say that a sockaddr_vm is what it points to, which

@@ -1,14 +1,14 @@
 //! What is in every image, whatever the appliance: directories, who is root, and `/init`.
 
 use crate::tree::{Node, Tree, TreeError};
+use activator::control::Programs;
 
-/// Where the guest's one binary lies.
-pub const ACTIVATOR: &str = "/usr/lib/rouse/activator";
+pub use activator::{ACTIVATOR, INIT};
 
 /// Who brings these files.
 const ORIGIN: &str = "rouse";
 
-/// Directories and their modes. The activator mounts something over most of them.
+/// Directories and their modes. PID 1 mounts something over most of them.
 const DIRECTORIES: &[(&str, u32)] = &[
     ("/dev", 0o755),
     ("/etc", 0o755),
@@ -34,7 +34,7 @@ const DIRECTORIES: &[(&str, u32)] = &[
 
 const SYMLINKS: &[(&str, &str)] = &[
     ("/bin", "usr/bin"),
-    ("/init", "usr/lib/rouse/activator"),
+    ("/init", "usr/lib/rouse/init"),
     ("/lib", "usr/lib"),
     ("/lib64", "usr/lib64"),
     ("/sbin", "usr/sbin"),
@@ -54,9 +54,9 @@ const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files
 pub const OS_RELEASE: &str =
     "NAME=rouse\nID=rouse\nID_LIKE=debian\nPRETTY_NAME=\"rouse appliance\"\n";
 
-/// The common part of all images. `name` is the appliance's, and its host name. `activator` is
-/// the guest's binary, of its architecture.
-pub fn tree(name: &str, activator: &[u8]) -> Result<Tree, TreeError> {
+/// The common part of all images. `name` is the appliance's, and its host name. `programs`
+/// are the guest's, of its architecture.
+pub fn tree(name: &str, programs: Programs<&[u8]>) -> Result<Tree, TreeError> {
     let mut tree = Tree::new();
     for (path, mode) in DIRECTORIES {
         tree.make_directory(path, *mode, ORIGIN)?;
@@ -78,7 +78,8 @@ pub fn tree(name: &str, activator: &[u8]) -> Result<Tree, TreeError> {
     for (path, text) in files {
         tree.insert(path, Node::file(text.as_bytes(), 0o644, ORIGIN))?;
     }
-    tree.insert(ACTIVATOR, Node::file(activator, 0o755, ORIGIN))?;
+    tree.insert(ACTIVATOR, Node::file(programs.activator, 0o755, ORIGIN))?;
+    tree.insert(INIT, Node::file(programs.init, 0o755, ORIGIN))?;
     Ok(tree)
 }
 
@@ -116,8 +117,9 @@ pub fn complete(tree: &mut Tree) -> Result<(), TreeError> {
 
 /// Whether every image has that path.
 pub fn has(path: &str) -> bool {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 9] = [
         ACTIVATOR,
+        INIT,
         "/etc/group",
         "/etc/hostname",
         "/etc/hosts",
@@ -145,10 +147,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn init_is_the_activator() {
-        let tree = tree("echo", b"\x7fELF").unwrap();
-        for path in ["/init", "/usr/bin/activator", "/bin/activator"] {
-            assert_eq!(tree.content(path).unwrap().as_ref(), b"\x7fELF", "{path}");
+    fn each_program_has_its_names() {
+        let tree = tree("echo", Programs { init: b"PID 1", activator: b"others" }).unwrap();
+        assert_eq!(tree.content("/init").unwrap().as_ref(), b"PID 1");
+        for path in ["/usr/bin/activator", "/bin/activator"] {
+            assert_eq!(tree.content(path).unwrap().as_ref(), b"others", "{path}");
         }
         assert_eq!(tree.content("/etc/hostname").unwrap().as_ref(), b"echo\n");
         for (path, _) in tree.iter().filter(|(path, _)| path.starts_with("/etc/")) {

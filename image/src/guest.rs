@@ -1,27 +1,28 @@
-//! The guest's binaries, compiled with this program and carried inside it.
+//! The guest's programs, compiled with this program and carried inside it.
 
+use activator::control::Programs;
 use thiserror::Error;
 
-/// Architecture and static ELF file; written by the build script.
-const ACTIVATORS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/activators.rs"));
+/// Architecture and static ELF files; written by the build script.
+const GUESTS: &[(&str, Programs<&[u8]>)] = include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
-/// This program was built without an activator for that guest.
+/// This program was built without programs for that guest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "build for {architecture}: this rouse carries no activator for it; build rouse with a Rust \
      toolchain that has the target {architecture}-unknown-linux-musl, or name a rustc that has it \
      in ROUSE_RUSTC"
 )]
-pub struct NoActivator {
-    /// Which one is missing.
+pub struct NoPrograms {
+    /// Which architecture.
     pub architecture: String,
 }
 
-/// The activator for guests of an architecture: `x86_64` or `aarch64`.
-pub fn activator(architecture: &str) -> Result<&'static [u8], NoActivator> {
-    let found = ACTIVATORS.iter().find(|(name, _)| *name == architecture);
-    let missing = || NoActivator { architecture: architecture.into() };
-    found.map(|(_, content)| *content).ok_or_else(missing)
+/// The programs for guests of an architecture: `x86_64` or `aarch64`.
+pub fn programs(architecture: &str) -> Result<Programs<&'static [u8]>, NoPrograms> {
+    let found = GUESTS.iter().find(|(name, _)| *name == architecture);
+    let missing = || NoPrograms { architecture: architecture.into() };
+    found.map(|(_, programs)| *programs).ok_or_else(missing)
 }
 
 #[cfg(test)]
@@ -30,17 +31,20 @@ mod tests {
 
     #[test]
     fn an_architecture_that_is_missing_is_named() {
-        let error = activator("m68k").unwrap_err();
-        assert_eq!(error, NoActivator { architecture: "m68k".into() });
+        let error = programs("m68k").unwrap_err();
+        assert_eq!(error, NoPrograms { architecture: "m68k".into() });
         assert!(error.to_string().contains("m68k-unknown-linux-musl"), "{error}");
     }
 
     #[test]
-    fn activators_are_static() {
-        for (architecture, content) in ACTIVATORS {
-            let elf = goblin::elf::Elf::parse(content).unwrap();
-            assert_eq!(elf.interpreter, None, "{architecture}");
-            assert!(elf.libraries.is_empty(), "{architecture}");
+    fn programs_are_static_and_not_the_same() {
+        for (architecture, programs) in GUESTS {
+            assert_ne!(programs.init, programs.activator, "{architecture}");
+            for content in programs.into_array() {
+                let elf = goblin::elf::Elf::parse(content).unwrap();
+                assert_eq!(elf.interpreter, None, "{architecture}");
+                assert!(elf.libraries.is_empty(), "{architecture}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Compiles a Cargo package into one static binary for a guest.
+//! Compiles a Cargo package into static binaries for a guest.
 //!
-//! Used twice: by this package's build script, for the activator that every image carries, and
+//! Used twice: by this package's build script, for the programs that every image carries, and
 //! by `rouse build`, for a container image that is made of a Cargo package. So it depends on
 //! little, and on nothing else of this crate.
 //!
@@ -140,8 +140,21 @@ impl StaticBuildError {
     }
 }
 
-/// Compiles a package. Cargo's own messages are kept for the error, and otherwise dropped.
+/// Compiles a package that has one binary.
 pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
+    let mut binaries = build_all(package)?;
+    match (binaries.pop(), binaries.len()) {
+        (Some(binary), 0) => Ok(binary),
+        (last, more) => {
+            let found = more + usize::from(last.is_some());
+            Err(StaticBuildError::NotOneBinary { package: package.folder.into(), found })
+        }
+    }
+}
+
+/// Compiles a package; all its binaries, by their names. Cargo's own messages are kept for the
+/// error, and otherwise dropped.
+pub fn build_all(package: &Package<'_>) -> Result<Vec<Binary>, StaticBuildError> {
     let target = Target::choose(package.architecture)?;
     // Cargo runs inside the folder, where a path relative to here means nothing.
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
@@ -169,18 +182,26 @@ pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
         return Err(failure(package, &target, &stderr));
     }
     let mut binaries = executables(&stdout);
-    let (Some((name, path)), true) = (binaries.pop(), binaries.is_empty()) else {
-        let found = executables(&stdout).len();
-        return Err(StaticBuildError::NotOneBinary { package: package.folder.into(), found });
-    };
-    let unreadable = |reason: String| StaticBuildError::Unreadable { path: path.clone(), reason };
-    let content = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+    binaries.sort();
+    let binaries = binaries.into_iter().map(|(name, path)| read(package, &target, name, &path));
+    binaries.collect()
+}
+
+/// A file that Cargo has made.
+fn read(
+    package: &Package<'_>,
+    target: &Target,
+    name: String,
+    path: &Path,
+) -> Result<Binary, StaticBuildError> {
+    let unreadable = |reason: String| StaticBuildError::Unreadable { path: path.into(), reason };
+    let content = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     let elf = goblin::elf::Elf::parse(&content).map_err(|error| unreadable(error.to_string()))?;
     if let Some(interpreter) = elf.interpreter {
         let interpreter = interpreter.to_owned();
         return Err(StaticBuildError::Dynamic { package: package.folder.into(), interpreter });
     }
-    Ok(Binary { name, content, target: target.triple })
+    Ok(Binary { name, content, target: target.triple.clone() })
 }
 
 /// A target that the toolchain can compile for.

@@ -95,7 +95,7 @@ fn all(words: &[OsString]) -> ExitCode {
         .filter(|text| !text.starts_with('-') && !skipped.contains(&Some(**text)))
         .copied()
         .collect();
-    if let Err(why) = rouse::guest::activator(std::env::consts::ARCH) {
+    if let Err(why) = rouse::guest::programs(std::env::consts::ARCH) {
         rouse_tests::skipped(format_args!("nothing to measure: {why}"));
         return if size == Size::Smoke { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }

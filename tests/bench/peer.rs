@@ -2,7 +2,7 @@
 
 use crate::client::Address;
 use crate::props::Props;
-use crate::room::{Needs, PROGRAMS, Room, SHARED};
+use crate::room::{Needs, OWN, PROGRAMS, Room, SHARED};
 use rouse_tests::Units;
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ pub(crate) fn units(name: &str, at: &str, accept: Accept) -> [(String, String); 
 fn rouse(room: &Room, at: &Address, accept: Accept) -> Vec<String> {
     let units = units("bench", &at.listen_stream(), accept);
     std::fs::write(room.path("/run/manifest"), manifest(&units)).unwrap();
-    words(&[&format!("{PROGRAMS}/activator"), "run", "/run/manifest"])
+    words(&[OWN, "run", "/run/manifest"])
 }
 
 /// What the guest gets for some units.

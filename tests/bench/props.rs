@@ -58,11 +58,16 @@ impl Props {
             compiler.args(["-static", "-O2", "-s", "-w", "-o"]).arg(bin.join(name)).arg(source);
             assert!(compiler.status().expect("a C compiler named cc").success());
         }
-        let activator = bin.join("activator");
-        std::fs::write(&activator, rouse::guest::activator(std::env::consts::ARCH).unwrap())
-            .unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(&activator, PermissionsExt::from_mode(0o755)).unwrap();
+        let programs = rouse::guest::programs(std::env::consts::ARCH).unwrap();
+        // Not by the name of PID 1 of an image: the floor has an `init` of its own.
+        let own = bin.join("rouse");
+        std::fs::create_dir_all(&own).unwrap();
+        for (name, content) in [("init", programs.init), ("activator", programs.activator)] {
+            use std::os::unix::fs::PermissionsExt;
+            let path = own.join(name);
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        }
         let mut trees: BTreeMap<_, _> = match size {
             Size::Smoke => BTreeMap::new(),
             _ => TREES.iter().map(|(name, roots)| (name.to_string(), fetch(name, roots))).collect(),

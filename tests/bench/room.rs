@@ -13,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 
 /// Programs that are in all rooms.
 pub(crate) const PROGRAMS: &str = "/mnt/bin";
+/// The activator, and PID 1 beside it, which `activator run` executes.
+pub(crate) const OWN: &str = "/mnt/bin/rouse/activator";
 /// Unix sockets, and files of peers.
 pub(crate) const SHARED: &str = "/mnt/s";
 /// Where control groups of the rooms are made.

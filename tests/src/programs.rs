@@ -4,7 +4,7 @@ use crate::vm::Appliance;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Builds the activator as the test itself was built: cargo hands a test the programs of its own
+/// Builds the guest's programs as the test itself was built: cargo hands a test the programs of its own
 /// package alone.
 ///
 /// # Panics
@@ -12,7 +12,7 @@ use std::process::Command;
 pub fn build_activator() {
     let programs = programs();
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--package", "activator", "--bin", "activator"]);
+    command.args(["build", "--quiet", "--package", "activator", "--bins"]);
     command.arg("--target-dir").arg(programs.parent().unwrap());
     command.current_dir(Appliance::repository());
     if programs.ends_with("release") {

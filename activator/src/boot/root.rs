@@ -1,18 +1,19 @@
 //! The root on a disk: what PID 1 does in an initramfs that holds no more than the way there.
 //!
 //! Modules for the disk, its device, its file system; then the disk becomes the root, and the
-//! activator that lies there is executed in our place, to do the chores of a boot. What was in the
+//! program that lies there is executed in our place, to do the chores of a boot. What was in the
 //! initramfs is removed, since it takes memory that nobody could give back later.
 
 use super::disk::wait_for;
 use super::{Fatal, load};
+use crate::files;
+use crate::start;
 use activator::child;
 use activator::manifest::{self, Manifest, Root};
-use rustix::fs::{self, AtFlags, CWD, Mode};
+use rustix::fs::{self, Mode};
 use rustix::io::Errno;
 use rustix::mount::{self, MountFlags, UnmountFlags};
-use std::ffi::CStr;
-use std::path::Path;
+use std::ffi::{CStr, CString};
 
 /// Where the disk is mounted before it is the root.
 const SYSROOT: &CStr = c"/sysroot";
@@ -22,14 +23,14 @@ pub(super) fn switch(manifest: &Manifest, root: &Root) -> Fatal {
     match prepare(manifest, root) {
         Ok(()) => {
             // The kernel's name for us, which the new root has too.
-            let arguments = std::iter::once("/init".into()).chain(std::env::args_os().skip(1));
-            let errno = match (child::texts([&root.activator]), child::texts(arguments)) {
-                (Ok(program), Ok(arguments)) => {
-                    child::execute(&program[0], &arguments, &child::environment(&[]))
-                }
-                _ => Errno::INVAL,
+            let name = std::iter::once(c"/init");
+            let arguments: Vec<_> =
+                name.chain(start::words().skip(1)).map(CStr::to_owned).collect();
+            let errno = match CString::new(root.init.as_str()) {
+                Ok(program) => child::execute(&program, &arguments, &child::environment(&[])),
+                Err(_) => Errno::INVAL,
             };
-            Fatal::Root(root.activator.clone(), errno)
+            Fatal::Root(root.init.clone(), errno)
         }
         Err(fatal) => fatal,
     }
@@ -61,8 +62,8 @@ fn prepare(manifest: &Manifest, root: &Root) -> Result<(), Fatal> {
 /// Removes what the initramfs holds; the kernel keeps us until we execute something else.
 fn forget(manifest: &Manifest) {
     let modules = manifest.boot.modules.iter().map(|module| module.path.as_str());
-    for path in modules.chain(["/init", manifest::PATH]).map(Path::new) {
+    for path in modules.chain(["/init", manifest::PATH]) {
         // At worst it takes some memory.
-        let _ = fs::unlinkat(CWD, path, AtFlags::empty());
+        files::remove(path);
     }
 }

@@ -21,7 +21,7 @@ mod text;
 
 pub use report::{Event, Order, Refusal, Report};
 pub(crate) use request::SUM;
-pub use request::{Failure, Part, Reply, Request, Unfit, UnitName, Upload, Whose};
+pub use request::{Failure, Part, Programs, Reply, Request, Unfit, UnitName, Upload, Whose};
 pub use state::{Exit, HealthState, JobResult, MachineState, ServiceState, SocketState};
 pub use status::{InstanceStatus, Line, ServiceStatus, SocketStatus, Status};
 pub use text::Text;
@@ -37,7 +37,7 @@ pub const SOCKET: &str = "/run/rouse/control";
 /// Name of the fw_cfg file in which the host hands over the token (64 hexadecimal digits).
 pub const TOKEN_FW_CFG: &str = "opt/org.rouse/token";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Larger frames are refused.
 pub const MAX_FRAME: usize = 64 * 1024;
 

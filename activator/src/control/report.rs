@@ -20,11 +20,11 @@ pub enum Order {
     ReloadUnit(UnitId),
     /// Answered by [`Report::End`] at once.
     Poweroff,
-    /// Take the manifest, and with `activator` the executable, that come as fds with this packet.
-    /// Answered by [`Report::Replaced`].
+    /// Take the manifest, and with `programs` the two executables, that come as fds with this
+    /// packet. Answered by [`Report::Replaced`].
     Replace {
-        /// Whether there are two fds.
-        activator: bool,
+        /// Whether there are three fds: the manifest, then those of [`super::Programs`].
+        programs: bool,
     },
 }
 
@@ -181,7 +181,7 @@ pub enum Refusal {
 wire! {
     enum Order {
         Status, Start(unit), Stop(unit), Restart(unit), ReloadUnit(unit), Poweroff,
-        Replace { activator },
+        Replace { programs },
     }
     enum Report {
         Machine { state, started_us, listening_us, now_us },

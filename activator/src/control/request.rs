@@ -53,8 +53,8 @@ pub enum Request {
     },
     /// Stop all services in order, then switch off. Answered before that happens.
     Poweroff,
-    /// Take another manifest, and perhaps another activator, whose bytes follow the frame, in
-    /// that order. Answered when it is in force, or with [`Failure::Replace`]. What has changed
+    /// Take another manifest, and perhaps other programs, whose bytes follow the frame, in the
+    /// order of [`Upload`]. Answered when it is in force, or with [`Failure::Replace`]. What has changed
     /// of a service applies from its next command on; the process that runs is left alone.
     Replace(Upload),
 }
@@ -64,15 +64,31 @@ pub enum Request {
 pub struct Upload {
     /// An encoded [`crate::manifest::Manifest`], at most [`Upload::LARGEST_MANIFEST`] bytes.
     pub manifest: Part,
-    /// An executable for the guest's architecture, at most [`Upload::LARGEST_ACTIVATOR`] bytes.
-    pub activator: Option<Part>,
+    /// Executables for the guest's architecture, at most [`Upload::LARGEST_PROGRAM`] bytes each.
+    pub programs: Option<Programs<Part>>,
+}
+
+/// The two programs of a guest; one never goes without the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Programs<T> {
+    /// PID 1.
+    pub init: T,
+    /// What it executes for its log process and the second stage of a spawn, and people call.
+    pub activator: T,
+}
+
+impl<T> Programs<T> {
+    /// Both, in the order of the wire.
+    pub fn into_array(self) -> [T; 2] {
+        [self.init, self.activator]
+    }
 }
 
 impl Upload {
     /// In bytes.
     pub const LARGEST_MANIFEST: u32 = 16 << 20;
     /// In bytes.
-    pub const LARGEST_ACTIVATOR: u32 = 64 << 20;
+    pub const LARGEST_PROGRAM: u32 = 64 << 20;
 }
 
 /// One thing that is sent.
@@ -213,7 +229,8 @@ wire! {
         Status, Start(unit), Stop(unit), Restart(unit), ReloadUnit(unit), Logs { unit, follow },
         Poweroff, Replace(upload),
     }
-    struct Upload { manifest, activator }
+    struct Upload { manifest, programs }
+    struct Programs<T> { init, activator }
     struct Part { length, sum }
     enum Reply { Done, Failed(failure), Status(status), Line(line) }
     enum Failure {

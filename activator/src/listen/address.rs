@@ -2,8 +2,8 @@
 
 use super::path::PathBuffer;
 use super::{options, with_umask};
+use crate::manifest::{Address, Scope, Socket};
 use crate::sys;
-use activator::manifest::{Address, Scope, Socket};
 use rustix::fs::{self, AtFlags, CWD, Mode};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;

@@ -1,4 +1,4 @@
-//! Socket units' listeners: opened, kept, flushed and closed.
+//! Listeners of socket units: opened, changed, flushed and removed.
 //!
 //! The semantics are those of systemd.socket(5). What is not obvious:
 //! * The mode of a Unix socket or FIFO is exact from the first moment: the umask is replaced for
@@ -6,148 +6,26 @@
 //! * A node that a predecessor left behind is removed, once, and only after bind said EADDRINUSE.
 //! * All fds are close-on-exec and non-blocking in here. The flag lives on the open file that
 //!   the service shares, so it is set again before anything here that could block.
-//! * An IPv6 address on a kernel without IPv6 is skipped, and is then no fd of the unit.
 
 mod address;
 mod node;
-pub(crate) mod options;
+pub mod options;
 mod path;
 
 use crate::foreign::Foreign;
-use crate::supervise::OpenFailed;
+use crate::manifest::{Address, ListenKind, Listener, Socket};
 use crate::sys;
-use activator::manifest::{Address, ListenKind, Listener, Manifest, Socket, UnitId, UnitKind};
 use path::PathBuffer;
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SocketFlags, SocketType};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// At most so many connections or packets are dropped by one flush, as in systemd.
 const FLUSH_AT_MOST: usize = 1024;
 
-/// The fds of all socket units.
-#[derive(Debug)]
-pub(crate) struct Listeners {
-    /// One for each unit, at its index; empty if it is no socket.
-    units: Box<[Box<[Slot]>]>,
-}
-
-#[derive(Debug)]
-enum Slot {
-    Closed,
-    /// The kernel does not know the address family.
-    Skipped,
-    Open(OwnedFd),
-}
-
-impl Listeners {
-    /// Makes the table, with the listeners that are open already.
-    pub(crate) fn new(
-        manifest: &Manifest,
-        mut open: impl FnMut(UnitId, usize) -> Option<OwnedFd>,
-    ) -> Self {
-        let slots = |(index, unit): (usize, &activator::manifest::Unit)| match &unit.kind {
-            UnitKind::Socket(socket) => (0..socket.listeners.len())
-                .map(|listener| match open(UnitId(index as u16), listener) {
-                    Some(fd) => Slot::Open(fd),
-                    None => Slot::Closed,
-                })
-                .collect(),
-            _ => Box::default(),
-        };
-        Self { units: manifest.units.iter().enumerate().map(slots).collect() }
-    }
-
-    /// The open ones of a unit, each with its index.
-    pub(crate) fn open_ones(&self, unit: UnitId) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
-        let slots = self.units.get(unit.index()).into_iter().flatten().enumerate();
-        slots.filter_map(|(index, slot)| match slot {
-            Slot::Open(fd) => Some((index, fd.as_fd())),
-            _ => None,
-        })
-    }
-
-    /// Opens what is not open yet.
-    pub(crate) fn open(&mut self, unit: UnitId, socket: &Socket) -> Result<(), OpenFailed> {
-        let Some(slots) = self.units.get_mut(unit.index()) else { return Ok(()) };
-        for (index, (slot, listener)) in slots.iter_mut().zip(&socket.listeners).enumerate() {
-            if !matches!(slot, Slot::Open(_)) {
-                *slot = match open(socket, listener) {
-                    Ok(fd) => Slot::Open(fd),
-                    Err(Errno::AFNOSUPPORT) if matches!(listener.address, Address::Inet6(..)) => {
-                        Slot::Skipped
-                    }
-                    Err(errno) => {
-                        let listener = index as u16;
-                        return Err(OpenFailed { listener, errno: errno.raw_os_error() });
-                    }
-                };
-            }
-        }
-        if !slots.iter().any(|slot| matches!(slot, Slot::Open(_))) {
-            return Err(OpenFailed { listener: 0, errno: libc::EAFNOSUPPORT });
-        }
-        link(socket);
-        Ok(())
-    }
-
-    /// Closes all, and removes the nodes if the unit says so.
-    pub(crate) fn close(&mut self, unit: UnitId, socket: &Socket) {
-        for slot in self.units.get_mut(unit.index()).into_iter().flatten() {
-            *slot = Slot::Closed;
-        }
-        if !socket.remove_on_stop {
-            return;
-        }
-        let paths = socket.listeners.iter().filter_map(|listener| match &listener.address {
-            // A special file was there before.
-            Address::Path(path) if listener.kind != ListenKind::Special => Some(path),
-            _ => None,
-        });
-        for path in paths.chain(&socket.symlinks) {
-            if let Ok(path) = PathBuffer::new(path) {
-                // Gone already is as good.
-                let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
-            }
-        }
-        for listener in &socket.listeners {
-            if let Address::Queue(name) = &listener.address
-                && let Ok(name) = PathBuffer::new(name)
-            {
-                let _ = sys::unlink_queue(name.as_c_str());
-            }
-        }
-    }
-
-    /// The fd of one listener, if it is open.
-    pub(crate) fn fd(&self, unit: UnitId, listener: u16) -> Option<BorrowedFd<'_>> {
-        match self.units.get(unit.index())?.get(usize::from(listener))? {
-            Slot::Open(fd) => Some(fd.as_fd()),
-            _ => None,
-        }
-    }
-
-    /// The open fds of a unit, in the order of its Listen lines.
-    pub(crate) fn fds(&self, unit: UnitId) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.units.get(unit.index()).into_iter().flatten().filter_map(|slot| match slot {
-            Slot::Open(fd) => Some(fd.as_fd()),
-            _ => None,
-        })
-    }
-
-    /// Drops what waits.
-    pub(crate) fn flush(&self, unit: UnitId, socket: &Socket) {
-        let slots = self.units.get(unit.index()).into_iter().flatten();
-        for (slot, listener) in slots.zip(&socket.listeners) {
-            if let Slot::Open(fd) = slot {
-                flush(fd.as_fd(), listener.kind);
-            }
-        }
-    }
-}
-
-fn flush(fd: BorrowedFd, kind: ListenKind) {
+/// Drops what waits.
+pub fn flush(fd: BorrowedFd, kind: ListenKind) {
     if set_nonblocking(fd, true).is_err() {
         return;
     }
@@ -173,7 +51,7 @@ fn flush(fd: BorrowedFd, kind: ListenKind) {
 }
 
 /// Sets or clears O_NONBLOCK on the open file, for all who share it.
-pub(crate) fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), Errno> {
+pub fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), Errno> {
     let mut flags = fs::fcntl_getfl(fd)?;
     if flags.contains(OFlags::NONBLOCK) == nonblocking {
         return Ok(());
@@ -184,7 +62,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd, nonblocking: bool) -> Result<(), E
 
 /// Whether a listener that was opened for one unit can serve another, or the same with other
 /// settings: whether all that only bind(2) decides is the same.
-pub(crate) fn is_bound_alike(old: &Socket, new: &Socket) -> bool {
+pub fn is_bound_alike(old: &Socket, new: &Socket) -> bool {
     let bound = |socket: &Socket| {
         let options = socket.options.iter().filter(|option| options::is_of_bind(option));
         options.cloned().collect::<Vec<_>>()
@@ -196,7 +74,7 @@ pub(crate) fn is_bound_alike(old: &Socket, new: &Socket) -> bool {
 
 /// Gives an open listener what has changed of the settings that can change. An option that is
 /// gone stays as it is: what it was before is not known.
-pub(crate) fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &Socket) {
+pub fn refresh(fd: BorrowedFd, listener: &Listener, old: &Socket, new: &Socket) {
     if old.backlog != new.backlog
         && matches!(listener.kind, ListenKind::Stream | ListenKind::SequentialPacket)
     {
@@ -228,15 +106,37 @@ fn set_mode(path: &PathBuffer, mode: u32) -> Result<(), Errno> {
 }
 
 /// Removes the node of a listener that the new manifest does not have.
-pub(crate) fn remove_node(path: &str) {
+pub fn remove_node(path: &str) {
     if let Ok(path) = PathBuffer::new(path) {
         // Gone already is as good.
         let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
     }
 }
 
+/// Removes what listeners and links have left in the file system, and queues.
+pub fn remove_nodes(socket: &Socket) {
+    let paths = socket.listeners.iter().filter_map(|listener| match &listener.address {
+        // A special file was there before.
+        Address::Path(path) if listener.kind != ListenKind::Special => Some(path),
+        _ => None,
+    });
+    for path in paths.chain(&socket.symlinks) {
+        if let Ok(path) = PathBuffer::new(path) {
+            // Gone already is as good.
+            let _ = fs::unlinkat(CWD, path.as_c_str(), AtFlags::empty());
+        }
+    }
+    for listener in &socket.listeners {
+        if let Address::Queue(name) = &listener.address
+            && let Ok(name) = PathBuffer::new(name)
+        {
+            let _ = sys::unlink_queue(name.as_c_str());
+        }
+    }
+}
+
 /// Opens one listener.
-pub(crate) fn open(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
+pub fn open(socket: &Socket, listener: &Listener) -> Result<OwnedFd, Errno> {
     match (listener.kind, &listener.address) {
         (ListenKind::Fifo, Address::Path(path)) => return node::fifo(socket, path),
         (ListenKind::Special, Address::Path(path)) => return node::special(socket, path),
@@ -274,7 +174,7 @@ fn own(socket: &Socket, path: &PathBuffer) -> Result<(), Errno> {
 }
 
 /// Makes the symbolic links; a link that cannot be made is not worth a socket, as in systemd.
-fn link(socket: &Socket) {
+pub fn link(socket: &Socket) {
     let path = socket.listeners.iter().find_map(|listener| match &listener.address {
         Address::Path(path) => Some(path),
         _ => None,

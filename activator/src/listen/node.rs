@@ -2,8 +2,8 @@
 
 use super::path::PathBuffer;
 use super::{own, with_umask};
+use crate::manifest::Socket;
 use crate::sys;
-use activator::manifest::Socket;
 use rustix::fs::{self, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};

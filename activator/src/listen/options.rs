@@ -1,7 +1,7 @@
 //! Socket options of systemd.socket(5) as setsockopt(2).
 
+use crate::manifest::{Socket, SocketOption};
 use crate::sys;
-use activator::manifest::{Socket, SocketOption};
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
 use rustix::io::Errno;
 use rustix::net::AddressFamily;
@@ -79,7 +79,7 @@ pub(super) fn is_of_bind(option: &SocketOption) -> bool {
 
 /// Sets on an accepted connection what systemd sets there again, and after a reload on a listener:
 /// all but what is for bind(2).
-pub(crate) fn set_again(fd: BorrowedFd, socket: &Socket) {
+pub fn set_again(fd: BorrowedFd, socket: &Socket) {
     let Ok(family) = rustix::net::sockopt::socket_domain(fd) else { return };
     for option in socket.options.iter().filter(|option| !is_of_bind(option)) {
         // Fails for what `set` lets fail only.

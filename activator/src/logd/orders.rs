@@ -165,9 +165,9 @@ impl Pid1 {
         if out.into_iter().chain(&self.queue).any(is_replace) {
             return false;
         }
-        let activator = goods.activator.is_some();
+        let programs = goods.programs.is_some();
         self.goods = Some(goods);
-        self.order(Order::Replace { activator }, client);
+        self.order(Order::Replace { programs }, client);
         true
     }
 
@@ -206,12 +206,13 @@ impl Pid1 {
         let Some(packet) = wire::to_slice(&order, &mut packet) else { return false };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let fds: Vec<BorrowedFd> = match (&self.goods, order) {
-            (Some(Goods { manifest, activator }), Order::Replace { .. }) => {
-                std::iter::once(manifest).chain(activator).map(AsFd::as_fd).collect()
+            (Some(Goods { manifest, programs }), Order::Replace { .. }) => {
+                let programs = programs.iter().flat_map(|it| [&it.init, &it.activator]);
+                std::iter::once(manifest).chain(programs).map(AsFd::as_fd).collect()
             }
             _ => Vec::new(),
         };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(&fds));

@@ -1,12 +1,12 @@
-//! A new manifest, and perhaps a new activator, on their way to PID 1.
+//! A new manifest, and perhaps new programs, on their way to PID 1.
 //!
 //! Each part is received into a memfd. When all is there and the checksums fit, it is tried as
 //! far as it can be without PID 1: a manifest for this activator is decoded and its files are
-//! looked for ([`crate::needs`]); a new activator is asked to do that itself, as `activator
-//! verify` ([`needs::verify`]), for it may speak another version of the manifest.
+//! looked for ([`crate::needs`]); new programs are asked to do that themselves, as `init verify` and
+//! `activator verify` ([`needs::verify`]), for they may speak another version of the manifest.
 
 use crate::child;
-use crate::control::{Part, SUM, Unfit, Upload};
+use crate::control::{Part, Programs, SUM, Unfit, Upload};
 use crate::manifest::Manifest;
 use crate::needs;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a new activator may take to look at a manifest.
+/// How long a new program may take to look at a manifest.
 const TRIAL: Duration = Duration::from_secs(5);
 /// Between two looks whether it is done.
 const LOOK: Duration = Duration::from_millis(5);
@@ -54,16 +54,17 @@ impl std::fmt::Debug for Digest {
 pub struct Goods {
     /// An encoded manifest.
     pub manifest: OwnedFd,
-    /// An executable.
-    pub activator: Option<OwnedFd>,
+    /// Executables.
+    pub programs: Option<Programs<OwnedFd>>,
 }
 
 impl Receiving {
     /// Makes room for what is announced.
     pub fn begin(upload: &Upload) -> Result<Self, Unfit> {
-        let (manifest, activator) = (upload.manifest, upload.activator);
+        let (manifest, programs) = (upload.manifest, upload.programs);
+        let programs = programs.into_iter().flat_map(Programs::into_array);
         if manifest.length > Upload::LARGEST_MANIFEST
-            || activator.is_some_and(|part| part.length > Upload::LARGEST_ACTIVATOR)
+            || programs.clone().any(|part| part.length > Upload::LARGEST_PROGRAM)
         {
             return Err(Unfit::TooLarge);
         }
@@ -72,7 +73,7 @@ impl Receiving {
             let memory = fs::memfd_create(c"rouse-upload", flags).map_err(|_| Unfit::TooLarge)?;
             Ok(Receiver { part, memory, received: 0, digest: Digest(SUM.digest()) })
         };
-        let parts = std::iter::once(manifest).chain(activator).map(receiver);
+        let parts = std::iter::once(manifest).chain(programs).map(receiver);
         Ok(Self { parts: parts.collect::<Result<_, Unfit>>()? })
     }
 
@@ -105,7 +106,10 @@ impl Receiving {
         }
         let mut fds = fds.into_iter();
         let manifest = fds.next().ok_or(Unfit::Damaged)?;
-        Ok(Goods { manifest, activator: fds.next() })
+        // None, or both: so many parts were announced.
+        let programs = fds.next().zip(fds.next());
+        let programs = programs.map(|(init, activator)| Programs { init, activator });
+        Ok(Goods { manifest, programs })
     }
 }
 
@@ -133,15 +137,18 @@ impl Goods {
             |error| Unfit::Manifest(format!("cannot read {}: {error}", path.display()));
         let bytes = std::fs::read(path).map_err(unreadable)?;
         let manifest = Part::of(&bytes).ok_or(Unfit::TooLarge)?;
-        let mut receiving = Receiving::begin(&Upload { manifest, activator: None })?;
+        let mut receiving = Receiving::begin(&Upload { manifest, programs: None })?;
         receiving.feed(&bytes)?;
         receiving.finish()
     }
 
     /// Whether it can be taken, as far as can be told from here. `old` is what is in force.
     pub fn check(&self, old: &Manifest) -> Result<(), Unfit> {
-        match &self.activator {
-            Some(activator) => try_out(activator, &self.manifest),
+        match &self.programs {
+            Some(Programs { init, activator }) => {
+                try_out("init", init, &self.manifest)?;
+                try_out("activator", activator, &self.manifest)
+            }
             None => {
                 let bytes = read(&self.manifest);
                 let bytes = bytes.map_err(|error| Unfit::Manifest(error.to_string()))?;
@@ -153,18 +160,18 @@ impl Goods {
     }
 }
 
-/// `activator verify` of another activator: 0 and no word if it can take the manifest.
-fn try_out(activator: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfit> {
+/// `verify` of a new program: 0 and [`needs::FIT`] if it can take the manifest.
+fn try_out(name: &str, program: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfit> {
     let say = |text: String| Err(Unfit::Activator(text));
     // Opened by its own name, it is at the beginning again.
     let input = std::fs::File::open(format!("/proc/self/fd/{}", manifest.as_raw_fd()));
     let Ok(input) = input else { return say("its manifest cannot be opened".into()) };
-    let (child, pipes) = match verify(activator, input.as_fd()) {
+    let (child, pipes) = match verify(program, input.as_fd()) {
         Ok(begun) => begun,
-        Err(errno) => return say(format!("the new activator cannot be executed: {errno}")),
+        Err(errno) => return say(format!("the new {name} cannot be executed: {errno}")),
     };
     let Some(status) = wait(child) else {
-        return say("the new activator does not come to an end".into());
+        return say(format!("the new {name} does not come to an end"));
     };
     let [answer, complaint] = pipes.map(|pipe| {
         let mut words = String::new();
@@ -175,14 +182,14 @@ fn try_out(activator: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfit> {
     match status.exit_status() {
         Some(0) if answer == needs::FIT => Ok(()),
         _ if !complaint.is_empty() => say(complaint),
-        Some(code) => say(format!("the new activator does not answer as one: exited {code}")),
-        None => say("the new activator does not answer as one: killed".into()),
+        Some(code) => say(format!("the new {name} does not answer as one: exited {code}")),
+        None => say(format!("the new {name} does not answer as one: killed")),
     }
 }
 
 /// Begins it; the ends of its stdout and its stderr.
-fn verify(activator: &OwnedFd, input: BorrowedFd) -> Result<(Pid, [OwnedFd; 2]), Errno> {
-    let program = format!("/proc/self/fd/{}", activator.as_raw_fd());
+fn verify(program: &OwnedFd, input: BorrowedFd) -> Result<(Pid, [OwnedFd; 2]), Errno> {
+    let program = format!("/proc/self/fd/{}", program.as_raw_fd());
     let arguments = child::texts([&program, "verify", &needs::STATE_VERSION.to_string()])?;
     let (answer, said) = pipe_with(PipeFlags::CLOEXEC)?;
     let (complaint, complained) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -220,17 +227,21 @@ pub fn read(fd: &OwnedFd) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn upload(manifest: &[u8], activator: Option<&[u8]>) -> Upload {
+    fn upload(manifest: &[u8], programs: Option<[&[u8]; 2]>) -> Upload {
         let part = |bytes: &[u8]| Part::of(bytes).unwrap();
-        Upload { manifest: part(manifest), activator: activator.map(part) }
+        let programs = programs.map(|programs| programs.map(part));
+        let programs = programs.map(|[init, activator]| Programs { init, activator });
+        Upload { manifest: part(manifest), programs }
     }
 
     #[test]
     fn parts_are_told_apart_however_they_come() {
-        let (manifest, activator) = (b"manifest".as_slice(), b"activator!".as_slice());
-        let wire = [manifest, activator].concat();
+        let manifest = b"manifest".as_slice();
+        let [init, activator] = [b"init".as_slice(), b"activator!".as_slice()];
+        let wire = [manifest, init, activator].concat();
         for step in 1..=wire.len() {
-            let mut receiving = Receiving::begin(&upload(manifest, Some(activator))).unwrap();
+            let mut receiving =
+                Receiving::begin(&upload(manifest, Some([init, activator]))).unwrap();
             for bytes in wire.chunks(step) {
                 assert!(!receiving.is_complete());
                 assert_eq!(receiving.feed(bytes), Ok(bytes.len()));
@@ -239,7 +250,9 @@ mod tests {
             assert_eq!(receiving.feed(b"more"), Ok(0));
             let goods = receiving.finish().unwrap();
             assert_eq!(read(&goods.manifest).unwrap(), manifest);
-            assert_eq!(read(&goods.activator.unwrap()).unwrap(), activator);
+            let programs = goods.programs.unwrap();
+            assert_eq!(read(&programs.init).unwrap(), init);
+            assert_eq!(read(&programs.activator).unwrap(), activator);
         }
     }
 
@@ -249,8 +262,16 @@ mod tests {
         receiving.feed(b"manifesT").unwrap();
         assert_eq!(receiving.finish().unwrap_err(), Unfit::Damaged);
         let huge = Part { length: Upload::LARGEST_MANIFEST + 1, sum: 0 };
-        let refused = Receiving::begin(&Upload { manifest: huge, activator: None });
+        let refused = Receiving::begin(&Upload { manifest: huge, programs: None });
         assert_eq!(refused.unwrap_err(), Unfit::TooLarge);
+        let (fits, huge) = (upload(b"", Some([b"", b""])), Upload::LARGEST_PROGRAM + 1);
+        for index in 0..2 {
+            let mut lengths = [0; 2];
+            lengths[index] = huge;
+            let [init, activator] = lengths.map(|length| Part { length, sum: 0 });
+            let refused = Upload { programs: Some(Programs { init, activator }), ..fits };
+            assert_eq!(Receiving::begin(&refused).unwrap_err(), Unfit::TooLarge);
+        }
     }
 
     #[test]
@@ -266,7 +287,8 @@ mod tests {
         goods.manifest = Goods::of_file(&file).unwrap().manifest;
         assert_eq!(goods.check(&nothing), Ok(()));
         let mut ask = |program: &str| {
-            goods.activator = Some(std::fs::File::open(program).unwrap().into());
+            let [init, activator] = [(); 2].map(|()| std::fs::File::open(program).unwrap().into());
+            goods.programs = Some(Programs { init, activator });
             goods.check(&nothing)
         };
         for program in ["/bin/true", "/bin/false"] {

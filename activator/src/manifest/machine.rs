@@ -5,15 +5,15 @@ use crate::wire;
 use serde::Serialize;
 
 /// The disk with the root, of an image whose initramfs holds no more than what it takes to mount
-/// that disk. The activator mounts it, makes it the root and executes the activator that lies there.
+/// that disk. PID 1 mounts it, makes it the root and executes the PID 1 that lies there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Root {
     /// The block device, `/dev/vda`.
     pub device: String,
     /// Kind of its file system, as mount(2) takes it: `erofs`.
     pub kind: String,
-    /// Its activator, absolute.
-    pub activator: String,
+    /// Its PID 1, absolute.
+    pub init: String,
 }
 
 /// A disk that keeps what is written to it, mounted before any unit starts.
@@ -50,7 +50,7 @@ pub struct FixedAddress {
 }
 
 wire! {
-    struct Root { device, kind, activator }
+    struct Root { device, kind, init }
     struct Disk { device, kind, path, owner }
     struct Interface { name, fixed }
     struct FixedAddress { address, prefix, gateway }

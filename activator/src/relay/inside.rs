@@ -12,7 +12,7 @@
 //! when it goes where the container is.
 
 use super::backend::start_connect;
-use crate::cgroup;
+use activator::logd::status::CGROUPS;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2, stat};
 use rustix::io::Errno;
@@ -36,7 +36,7 @@ pub(super) struct Inside {
 impl Inside {
     /// `place` is the unit's cgroup below that of all services.
     pub(super) fn new(place: &str) -> Self {
-        Self { cgroup: Path::new(cgroup::TREE).join(place), root: None }
+        Self { cgroup: Path::new(CGROUPS).join(place), root: None }
     }
 
     /// A connection failed: it may be another container by now.

@@ -7,7 +7,8 @@ use std::ffi::{CStr, c_char, c_int};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The word that tells `main` that it is not the first of its life.
-pub(crate) const TAKE_OVER: &CStr = c"--take-over";
+pub(crate) const TAKE_OVER: &str = "--take-over";
+const TAKE_OVER_C: &CStr = c"--take-over";
 
 /// What the next process is told.
 pub(crate) struct Errand<'a> {
@@ -53,7 +54,7 @@ pub(crate) fn execute(errand: &Errand) -> Errno {
     }
     let argv: [*const c_char; 6] = [
         errand.name.as_ptr(),
-        TAKE_OVER.as_ptr(),
+        TAKE_OVER_C.as_ptr(),
         numbers[0].as_ptr().cast(),
         numbers[1].as_ptr().cast(),
         errand.turn.word().as_ptr(),

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::engine::Engine;
 use crate::store::Store;
 use crate::{supervise, sys};
-use activator::control::Event;
+use activator::control::{Event, Programs};
 use activator::manifest::{Address, UnitId, UnitKind};
 use activator::wire::{Put, Writer};
 use rustix::fs::{self, CWD, Mode, OFlags};
@@ -18,18 +18,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 const FIRST: u32 = 3;
 
 impl Engine {
-    /// Executes ourselves, or the new activator, with the new manifest. Returns only if that was
+    /// Executes ourselves, or the new program, with the new manifest. Returns only if that was
     /// not possible; then nothing has changed.
-    pub(crate) fn replace(&mut self, manifest: Option<OwnedFd>, activator: Option<OwnedFd>) {
+    pub(crate) fn replace(
+        &mut self,
+        manifest: Option<OwnedFd>,
+        programs: Option<Programs<OwnedFd>>,
+    ) {
         let Some(manifest) = manifest else { return };
         self.world.link.flush();
-        let errno = self.execute(manifest.as_fd(), activator.as_ref().map(AsFd::as_fd));
+        let errno = self.execute(manifest.as_fd(), programs.as_ref());
         // What was to be kept is ours alone again. It cannot fail where it did not before.
         let _ = sys::close_on_exec_from(FIRST);
         self.world.link.tell(None, Event::SpawnFailed(errno.raw_os_error()));
     }
 
-    fn execute(&self, manifest: BorrowedFd, activator: Option<BorrowedFd>) -> Errno {
+    fn execute(&self, manifest: BorrowedFd, programs: Option<&Programs<OwnedFd>>) -> Errno {
         let own = || {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             fs::openat(CWD, c"/proc/self/exe", flags, Mode::empty())
@@ -43,7 +47,8 @@ impl Engine {
             machine: self.supervisor.machine(),
             manifest: Leaving(self.copy.as_fd()),
             new: Some(Leaving(manifest)),
-            program: if activator.is_some() { Program::New } else { Program::Same },
+            program: if programs.is_some() { Program::New } else { Program::Same },
+            activator: programs.map(|new| Leaving(new.activator.as_fd())),
             way_back: Leaving(way_back.as_fd()),
             link: self.world.link.leave(),
             logger: self.logger.leave(),
@@ -54,7 +59,7 @@ impl Engine {
             Err(errno) => return errno,
         };
         execute(&Errand {
-            program: activator.unwrap_or(way_back.as_fd()),
+            program: programs.map_or(way_back.as_fd(), |new| new.init.as_fd()),
             name: &self.name,
             state: state.as_fd(),
             way_back: way_back.as_fd(),

@@ -6,7 +6,7 @@
 //!
 //! | who | does |
 //! |---|---|
-//! | a client, or SIGHUP and a file | hands logd a manifest, perhaps an activator |
+//! | a client, or SIGHUP and a file | hands logd a manifest, perhaps the two programs |
 //! | logd | checks them as far as can be without PID 1, passes them on as fds |
 //! | PID 1 ([`leave`]) | writes its [`state`] into a memfd, leaves open what is in it, executes |
 //! | the next process ([`main`]) | reads it, [`merge`]s the manifests, fills its tables with what is [`kept`], goes on |
@@ -33,6 +33,9 @@
 //! but their addresses. A manifest of the old version cannot be read by the new activator: then
 //! units that the new manifest does not have are stopped without commands of their own. logd is
 //! started anew, and has lost the lines that it kept, but none that was still in a pipe.
+//!
+//! The two programs come together. PID 1 executes the new `init` from the memory that it came in,
+//! and writes the new `activator` into a file, since children execute it by its path.
 
 mod exec;
 pub(crate) mod fd;
@@ -44,8 +47,10 @@ mod prepare;
 pub(crate) mod state;
 
 use crate::boot::{self, KernelLog};
-use crate::engine::{Engine, Start, StartError, Vsock, make_directories, now, parent};
+use crate::engine::{Engine, Start, StartError, Vsock, now};
+use crate::files::{self, make_directories, parent};
 use crate::listen;
+use crate::start;
 use crate::supervise::Supervisor;
 use crate::sys;
 use activator::control::Report;
@@ -60,11 +65,8 @@ use prepare::{Prepared, prepare};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{self, Errno};
 use state::{Arrived, Place, Program, Role};
-use std::ffi::{CString, OsString};
-use std::io::Write;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::process::ExitCode;
 
 /// A manifest's bytes where nobody can change them and no file system keeps them: for the next
 /// reload, and for logd.
@@ -78,11 +80,16 @@ pub(crate) fn keep(bytes: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(memory)
 }
 
+/// Gives this process the name by which it was called: execve(2) has taken the file's.
+pub(crate) fn be_called(name: &str) {
+    let name = name.rsplit('/').next().unwrap_or_default();
+    let _ = rustix::thread::set_name(&CString::new(name).unwrap_or_default());
+}
+
 /// The life of a process that takes over: `--take-over STATE WAY_BACK forth|back`, where the
 /// first two are fds.
-pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
-    let texts: Vec<_> = arguments.iter().map(|text| text.to_str().unwrap_or_default()).collect();
-    let [state, way_back, turn] = texts[..] else { return ExitCode::from(exit::USAGE) };
+pub(crate) fn main(arguments: &[&str]) -> u8 {
+    let [state, way_back, turn] = *arguments else { return exit::USAGE };
     let [state, way_back] = [state, way_back].map(|text| Arriving::new(text.parse().unwrap_or(-1)));
     let turn = if turn == "back" { Turn::Back } else { Turn::Forth };
     let arrived = match state::read(state) {
@@ -94,7 +101,10 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
         Ok((mut engine, prepared)) => {
             // Whoever is executed next gets an fd of its own.
             drop((state.take(), way_back.take(), arrived.manifest.take()));
-            drop(arrived.new.and_then(Arriving::take));
+            drop((
+                arrived.new.and_then(Arriving::take),
+                arrived.activator.and_then(Arriving::take),
+            ));
             arrived.units.iter().for_each(state::In::sweep);
             if let Err(errno) = sys::close_on_exec_from(3) {
                 log.line(&format!("failed to mark fds that are not known: {errno}"));
@@ -109,8 +119,7 @@ pub(crate) fn main(arguments: &[OsString]) -> ExitCode {
 /// Makes an engine of what has come. The error is why nothing of it was touched.
 fn take_over(arrived: &Arrived, turn: Turn, log: &mut Log) -> Result<(Engine, Prepared), String> {
     // Not the number of an fd, which is what the kernel makes of it.
-    let name = arrived.place.name.rsplit('/').next().unwrap_or_default();
-    let _ = rustix::thread::set_name(&CString::new(name).unwrap_or_default());
+    be_called(&arrived.place.name);
     let old = read_manifest(arrived.manifest);
     let known = old.is_ok();
     let old = old.unwrap_or_else(|_| prepare::sketch(arrived));
@@ -152,7 +161,8 @@ fn begin(
     let mut place = wire::copy(&arrived.place);
     let program = if turn == Turn::Forth { arrived.program } else { Program::Same };
     if taken {
-        renew(&mut place, program, &bytes, &copy, log)?;
+        let activator = arrived.activator.filter(|_| program == Program::New);
+        renew(&mut place, activator, &bytes, &copy, log)?;
     } else if place.path.starts_with(FDS) {
         place.path = path_of(&copy);
     }
@@ -197,7 +207,7 @@ fn announce(engine: &mut Engine, prepared: &Prepared, taken: bool) {
 /// The files of the next generation: children read the manifest, and execute the activator.
 fn renew(
     place: &mut Place,
-    program: Program,
+    activator: Option<Arriving>,
     bytes: &[u8],
     copy: &OwnedFd,
     log: &mut Log,
@@ -207,22 +217,22 @@ fn renew(
     make_directories(&directory);
     for path in place.retired.drain(..) {
         // Somebody may have tidied up.
-        let _ = std::fs::remove_file(path);
+        files::remove(&path);
     }
     let own = |name: &str| format!("{directory}/{name}-{}", place.generation);
     let is_own = |path: &String, name: &str| path.starts_with(&format!("{directory}/{name}-"));
-    if program == Program::New {
+    if let Some(activator) = activator {
         let path = own("activator");
-        let program = std::fs::read("/proc/self/exe");
+        let program = state::read_all(activator);
         program
-            .and_then(|program| write_file(&path, &program, 0o755))
+            .and_then(|program| files::make(&path, &program, 0o755))
             .map_err(|error| format!("failed to write {path}: {error}"))?;
         let old = std::mem::replace(&mut place.activator, path);
         place.retired.extend(Some(old).filter(|old| is_own(old, "activator")));
     }
     let path = own("manifest");
     // It may have secrets in it.
-    let path = match write_file(&path, bytes, 0o600) {
+    let path = match files::make(&path, bytes, 0o600) {
         Ok(()) => path,
         Err(error) => {
             log.line(&format!("failed to write {path}: {error}"));
@@ -242,41 +252,30 @@ fn path_of(copy: &OwnedFd) -> String {
     format!("{FDS}{}/fd/{}", std::process::id(), copy.as_raw_fd())
 }
 
-/// All of it, or nothing.
-fn write_file(path: &str, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    let _ = std::fs::remove_file(path);
-    let mut options = std::fs::File::options();
-    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes).inspect_err(|_| {
-        let _ = std::fs::remove_file(path);
-    })
-}
-
 fn read_manifest(fd: Arriving) -> Result<Manifest, String> {
     let bytes = state::read_all(fd).map_err(|errno| format!("it cannot be read: {errno}"))?;
     Manifest::decode(&bytes).map_err(|error| error.to_string())
 }
 
 /// Nothing was taken: the activator before us can still go on, if it was not us.
-fn give_back(state: Arriving, way_back: Arriving, turn: Turn, why: &str) -> ExitCode {
+fn give_back(state: Arriving, way_back: Arriving, turn: Turn, why: &str) -> u8 {
     // As what we run is in the state that may be unreadable.
     let role = if std::process::id() == 1 { Role::Init } else { Role::Beside };
     let log = Log::new(role);
     log.line(&format!("failed to take over: {why}"));
     if turn == Turn::Forth {
-        let name = std::env::args_os().next().and_then(|name| name.into_string().ok());
-        let name = CString::new(name.unwrap_or_default()).unwrap_or_default();
+        let name = start::word(0).unwrap_or_default();
         let failed = state.peek(|state| {
             way_back.peek(|program| {
                 let (way_back, turn) = (program, Turn::Back);
-                execute(&Errand { program, name: &name, state, way_back, turn })
+                execute(&Errand { program, name, state, way_back, turn })
             })
         });
         log.line(&format!("failed to go back to the old activator: {failed:?}"));
     }
     match role {
         Role::Init => boot::start_over(),
-        Role::Beside => ExitCode::from(exit::SOFTWARE),
+        Role::Beside => exit::SOFTWARE,
     }
 }
 
@@ -310,10 +309,10 @@ impl Log {
     }
 
     /// Everything has stopped.
-    fn end(self) -> ExitCode {
+    fn end(self) -> u8 {
         match self {
             Self::Kernel(_) => boot::power_off(),
-            Self::Stderr => ExitCode::SUCCESS,
+            Self::Stderr => exit::DONE,
         }
     }
 }

@@ -16,6 +16,7 @@
 
 use super::fd::{Arriving, Leaving};
 use crate::connection;
+use crate::files;
 use crate::link;
 use crate::logger;
 use crate::store;
@@ -24,9 +25,9 @@ use activator::manifest::{Address, ListenKind};
 use activator::wire;
 use activator::wire::{Put, Raw, Writer};
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
-use rustix::io::{self, Errno};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// First bytes of a state.
 const MAGIC: [u8; 8] = *b"rouse\0S\n";
@@ -87,7 +88,7 @@ pub(crate) struct Place {
     pub(crate) path: String,
     /// Path of the manifest that SIGHUP reads; PID 1 has none.
     pub(crate) source: Option<String>,
-    /// Path of this executable, for logd and stage 2.
+    /// Path of the program for logd and stage 2.
     pub(crate) activator: String,
     /// Path of the control socket; all that the activator makes is beside it.
     pub(crate) control: String,
@@ -112,6 +113,8 @@ pub(crate) struct State<P, F, U> {
     pub(crate) new: Option<F>,
     /// Whether another program than before is executed.
     pub(crate) program: Program,
+    /// With [`Program::New`], what children are to execute.
+    pub(crate) activator: Option<F>,
     /// The program of the process that leaves.
     pub(crate) way_back: F,
     pub(crate) link: link::Saved<F>,
@@ -125,7 +128,7 @@ pub(crate) enum Program {
     /// The one that ran.
     #[default]
     Same,
-    /// Another: children get a copy of it, and logd is started anew.
+    /// Another: children get a copy of what comes with it, and logd is started anew.
     New,
 }
 
@@ -198,7 +201,7 @@ wire! {
         role, name, path, source, activator, control, files, generation, retired
     }
     struct State<P, F, U> {
-        place, machine, manifest, new, program, way_back, link, logger, units
+        place, machine, manifest, new, program, activator, way_back, link, logger, units
     }
     enum Program { Same, New }
     struct In {
@@ -274,26 +277,7 @@ pub(crate) fn read(fd: Arriving) -> Result<Arrived, StateError> {
 
 /// All that is in a memfd, from its beginning.
 pub(crate) fn read_all(fd: Arriving) -> Result<Vec<u8>, Errno> {
-    fd.peek(read_from).unwrap_or(Err(Errno::BADF))
-}
-
-fn read_from(fd: BorrowedFd) -> Result<Vec<u8>, Errno> {
-    let size = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
-    if size > LARGEST {
-        return Err(Errno::FBIG);
-    }
-    let mut bytes = vec![0; size as usize];
-    let mut done = 0;
-    while let Some(rest @ [_, ..]) = bytes.get_mut(done..) {
-        match io::pread(fd, rest, done as u64) {
-            Ok(0) => break,
-            Ok(length) => done += length,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    bytes.truncate(done);
-    Ok(bytes)
+    fd.peek(|fd| files::read_from(fd, LARGEST)).unwrap_or(Err(Errno::BADF))
 }
 
 fn parse(bytes: &[u8]) -> Result<Arrived, StateError> {

@@ -9,6 +9,7 @@
 use crate::Test;
 use crate::bench::{self, Bench, until};
 use crate::build::{Units, listener, service, socket};
+use activator::control::Programs;
 use activator::manifest::{
     self, Address, Boot, ListenKind, Module, Output, Service, Socket, Writable,
 };
@@ -115,7 +116,8 @@ fn make_root(bench: &Bench) -> PathBuf {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(from, to).unwrap();
     };
-    copy(Path::new(env!("CARGO_BIN_EXE_activator")), "/init");
+    copy(Path::new(env!("CARGO_BIN_EXE_init")), "/init");
+    copy(Path::new(env!("CARGO_BIN_EXE_activator")), activator::ACTIVATOR);
     copy(&std::env::current_exe().unwrap(), "/helper");
     // What the dynamic linker mapped for us is what the two need.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -255,11 +257,13 @@ fn reload(bench: &mut Bench) {
     let Some(init) = boots(init) else { return };
     let before = ["/proc/mounts", "/proc/self/stat"].map(|path| init.read(path));
     let control = init.path("/run/rouse/control");
-    let program = std::fs::read(env!("CARGO_BIN_EXE_activator")).unwrap();
-    for activator in [None, Some(&program[..]), None] {
+    let [own, other] = [env!("CARGO_BIN_EXE_init"), env!("CARGO_BIN_EXE_activator")]
+        .map(|path| std::fs::read(path).unwrap());
+    let programs = Programs { init: &own[..], activator: &other[..] };
+    for programs in [None, Some(programs), None] {
         let stream = std::os::unix::net::UnixStream::connect(&control).unwrap();
         stream.set_read_timeout(Some(bench::PATIENCE)).unwrap();
-        activator::client::replace(stream, "", &new.encode(), activator, |_| ()).unwrap();
+        activator::client::replace(stream, "", &new.encode(), programs, |_| ()).unwrap();
         // The same process answers, from the same mounts, as a child of the same PID 1.
         let after = ["/proc/mounts", "/proc/self/stat"].map(|path| init.read(path));
         assert_eq!(after[0], before[0]);

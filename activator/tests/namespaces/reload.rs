@@ -4,7 +4,7 @@ use crate::Test;
 use crate::bench::{self, Bench, ask_tcp, ask_unix, signal, split, until};
 use crate::build::{Units, accepting, command, service, socket, tcp, unix};
 use activator::client::{self, Error};
-use activator::control::{Failure, Request, Unfit, UnitName, Whose};
+use activator::control::{Failure, Programs, Request, Unfit, UnitName, Whose};
 use activator::manifest::{
     Input, Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
 };
@@ -40,10 +40,19 @@ pub(crate) fn is_of_another_state() -> bool {
     std::fs::read("/proc/self/exe").is_ok_and(|bytes| bytes.ends_with(OF_ANOTHER_STATE))
 }
 
-fn replace(bench: &Bench, manifest: &[u8], activator: Option<&[u8]>) -> Result<(), Error> {
+fn replace(bench: &Bench, manifest: &[u8], programs: Option<Programs<&[u8]>>) -> Result<(), Error> {
     let stream = UnixStream::connect(bench.control()).unwrap();
     stream.set_read_timeout(Some(bench::PATIENCE)).unwrap();
-    client::replace(stream, "", manifest, activator, |_| ())
+    client::replace(stream, "", manifest, programs, |_| ())
+}
+
+/// Those under test.
+fn programs() -> Programs<Vec<u8>> {
+    let read = |path| std::fs::read(path).unwrap();
+    Programs {
+        init: read(env!("CARGO_BIN_EXE_init")),
+        activator: read(env!("CARGO_BIN_EXE_activator")),
+    }
 }
 
 pub(crate) fn reload(bench: &Bench, manifest: &Manifest) {
@@ -188,12 +197,23 @@ fn refused(bench: &mut Bench) {
     lacking.start[0].program = "/nowhere/daemon".into();
     let lacks = Unfit::Lacks(vec!["/nowhere/daemon (a.service)".into()]);
     assert_eq!(why(replace(bench, &one(lacking).encode(), None)), lacks);
-    let program = std::fs::read("/bin/true").unwrap();
-    assert!(matches!(why(replace(bench, &good, Some(&program))), Unfit::Activator(_)));
+    let (own, program) = (programs(), std::fs::read("/bin/true").unwrap());
+    for (name, wrong) in [
+        ("init", Programs { init: &program[..], activator: &own.activator }),
+        ("activator", Programs { init: &own.init, activator: &program[..] }),
+    ] {
+        let Unfit::Activator(text) = why(replace(bench, &good, Some(wrong))) else { panic!() };
+        assert!(text.contains(&format!("the new {name} does not answer as one")), "{text}");
+    }
     let mut other = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     other.extend(OF_ANOTHER_STATE);
-    let Unfit::Activator(text) = why(replace(bench, &good, Some(&other))) else { panic!() };
-    assert!(text.contains("states of version"), "{text}");
+    for wrong in [
+        Programs { init: &other[..], activator: &own.activator },
+        Programs { init: &own.init, activator: &other[..] },
+    ] {
+        let Unfit::Activator(text) = why(replace(bench, &good, Some(wrong))) else { panic!() };
+        assert!(text.contains("states of version"), "{text}");
+    }
     let status = bench.status();
     assert_eq!(bench::service(&status, "a.service").main_pid, Some(pid));
     assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).0, pid);
@@ -317,20 +337,22 @@ fn upgrade(bench: &mut Bench) {
     let manifest = one(service(bench.path(), &["serve", "0"]));
     bench.start(&manifest);
     let pid = split(&ask_tcp("127.0.0.1:3000", "x")).0;
-    // The same program, but not the same bytes: who executes it does not look behind its end.
-    let mut program = std::fs::read(env!("CARGO_BIN_EXE_activator")).unwrap();
-    program.extend(b"other");
+    // The same programs, but not the same bytes: who executes them does not look behind the end.
+    let mut new = programs();
+    new.init.extend(b"other");
+    new.activator.extend(b"other");
+    let both = Programs { init: &new.init[..], activator: &new.activator };
     let executed = |bench: &Bench| std::fs::read(format!("/proc/{}/exe", bench.pid())).unwrap();
     for _ in 0..3 {
-        assert_eq!(replace(bench, &manifest.encode(), Some(&program)), Ok(()));
-        assert!(executed(bench) == program);
+        assert_eq!(replace(bench, &manifest.encode(), Some(both)), Ok(()));
+        assert!(executed(bench) == new.init);
         // logd is one of the new version, too.
         let children = format!("/proc/{0}/task/{0}/children", bench.pid());
         until("logd is executed anew", || {
             let children = std::fs::read_to_string(&children).unwrap();
             let mut others = children.split_whitespace().filter(|it| *it != pid.to_string());
             others.next().is_some_and(|logd| {
-                std::fs::read(format!("/proc/{logd}/exe")).is_ok_and(|it| it == program)
+                std::fs::read(format!("/proc/{logd}/exe")).is_ok_and(|it| it == new.activator)
             })
         });
         let status = bench.status();
@@ -339,9 +361,10 @@ fn upgrade(bench: &mut Bench) {
     }
     // One that turns out not to be able to when it is in charge: the one before goes on.
     let fails = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-    let failed = replace(bench, &one(service(bench.path(), &["sleep"])).encode(), Some(&fails));
+    let failing = Programs { init: &fails[..], activator: &new.activator };
+    let failed = replace(bench, &one(service(bench.path(), &["sleep"])).encode(), Some(failing));
     assert_eq!(failed, Err(Error::Refused(Failure::Replace(Unfit::NotTaken))));
-    assert!(executed(bench) == program);
+    assert!(executed(bench) == new.init);
     assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).0, pid);
     assert_eq!(replace(bench, &manifest.encode(), None), Ok(()));
     let name = std::fs::read_to_string(format!("/proc/{}/comm", bench.pid())).unwrap();

@@ -12,6 +12,7 @@ use crate::exit::{BAD_INPUT, FAILED, Failure};
 use crate::lock;
 use crate::output::description::Fingerprint;
 use crate::tree::Tree;
+use activator::control::Programs;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -21,18 +22,19 @@ use std::path::{Path, PathBuf};
 /// Folders that hold nothing which is built from.
 const SKIPPED: [&str; 2] = ["target", ".git"];
 
-/// The appliance's files, what is locked, the activator, this program.
+/// The appliance's files, what is locked, the guest's programs, this program.
 pub(super) fn of(
     appliance: &Appliance,
     arch: Arch,
     packages: Hash,
-    activator: &[u8],
+    programs: Programs<&[u8]>,
 ) -> Result<String, Failure> {
     let mut fingerprint = Fingerprint::new();
     fingerprint.add("architecture", arch.as_str().as_bytes());
     fingerprint.add("name", appliance.name.as_bytes());
     fingerprint.add("packages", packages.to_string().as_bytes());
-    fingerprint.add("activator", activator);
+    fingerprint.add("init", programs.init);
+    fingerprint.add("activator", programs.activator);
     // --format may say something else than appliance.toml.
     fingerprint.add("root", format!("{:?}", appliance.config.root.format).as_bytes());
     add_sources(&mut fingerprint, &appliance.folder)?;
@@ -149,9 +151,14 @@ mod tests {
         let (config, source) = config::Config::read(root).unwrap();
         let (folder, name) = (root.to_owned(), "x".to_owned());
         let appliance = Appliance { folder, name, config, source, strict: false };
-        let fingerprint =
-            || of(&appliance, Arch::X86_64, Hash::of(b"packages"), b"activator").unwrap();
+        let with = |init, activator| {
+            let programs = Programs { init, activator };
+            of(&appliance, Arch::X86_64, Hash::of(b"packages"), programs).unwrap()
+        };
+        let fingerprint = || with(b"init", b"activator");
         let first = fingerprint();
+        assert_ne!(with(b"another", b"activator"), first);
+        assert_ne!(with(b"init", b"another"), first);
         write(root.join("target/tool"), "b").unwrap();
         assert_ne!(fingerprint(), first);
     }

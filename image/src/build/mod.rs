@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! appliance.toml, units --compile--> containers, units
-//! lock --fetch--> packages --> tree  <-- container images, bundles, files, activator
+//! lock --fetch--> packages --> tree  <-- container images, bundles, files, programs
 //!                                |
 //!                                v
 //!              kernel + initramfs (+ disk) + image.json
@@ -109,12 +109,12 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     {
         return Err(Failure::findings(BAD_INPUT, compiled.findings.clone()));
     }
-    let activator =
-        guest::activator(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
+    let programs =
+        guest::programs(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?;
     let cache = cache()?;
     let debian = debian(appliance, &cache);
     let section = locked(appliance, &debian, arch)?;
-    let fingerprint = fingerprint::of(appliance, arch, section.hash(), activator)?;
+    let fingerprint = fingerprint::of(appliance, arch, section.hash(), programs)?;
     let folder = match output {
         Some(folder) => folder.to_owned(),
         None => default_folder(&cache, appliance, arch)?,
@@ -130,7 +130,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     if Description::is_current(&folder, &fingerprint) {
         return Ok(Built { folder, compiled });
     }
-    let mut tree = base::tree(&appliance.name, activator).map_err(conflict)?;
+    let mut tree = base::tree(&appliance.name, programs).map_err(conflict)?;
     let containers = Containers::of(appliance, &compiled);
     let left_out = packages.put_into(&mut tree, appliance, containers)?;
     if let Some(network) = &appliance.config.network {
@@ -230,7 +230,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
             let kernel = Kernel::extract(&cache, &kernel_package[0], sha256, &root::MODULES)
                 .map_err(|error| Failure::of(FAILED, &error))?;
             let device = root::device(&appliance.config);
-            boot = root::tree(activator, &kernel, device).map_err(conflict)?;
+            boot = root::tree(programs.init, &kernel, device).map_err(conflict)?;
             let mkfs = tools::program(&debian, "erofs-utils", "mkfs.erofs")
                 .map_err(|error| of_debian("fetch mkfs.erofs", error))?;
             Place::Disk { boot: &boot, mkfs: Box::new(mkfs.command()) }

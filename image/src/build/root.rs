@@ -1,4 +1,4 @@
-//! The initramfs of an image whose files are on a disk: the activator, what it takes to mount the
+//! The initramfs of an image whose files are on a disk: PID 1, what it takes to mount the
 //! disk, and a manifest that says so.
 
 use crate::base;
@@ -22,23 +22,19 @@ pub(super) fn device(config: &Config) -> &'static str {
 }
 
 /// The tree. `kernel` has [`MODULES`]; `device` is the disk's.
-pub(super) fn tree(activator: &[u8], kernel: &Kernel, device: &str) -> Result<Tree, TreeError> {
+pub(super) fn tree(init: &[u8], kernel: &Kernel, device: &str) -> Result<Tree, TreeError> {
     let mut tree = Tree::new();
     for folder in ["/dev", "/sysroot"] {
         tree.make_directory(folder, 0o755, ORIGIN)?;
     }
-    tree.insert("/init", Node::file(activator, 0o755, ORIGIN))?;
+    tree.insert("/init", Node::file(init, 0o755, ORIGIN))?;
     let mut modules = Vec::new();
     for module in &kernel.modules {
         let path = format!("/{}", module.path.display());
         tree.insert(&path, Node::file(module.bytes.as_slice(), 0o644, ORIGIN))?;
         modules.push(Module { path, parameters: String::new(), required: true });
     }
-    let root = manifest::Root {
-        device: device.into(),
-        kind: KIND.into(),
-        activator: base::ACTIVATOR.into(),
-    };
+    let root = manifest::Root { device: device.into(), kind: KIND.into(), init: base::INIT.into() };
     let boot = Boot { modules, root: Some(root), ..Boot::default() };
     let manifest = Manifest { name: "initramfs".into(), boot, ..Manifest::default() };
     tree.insert(manifest::PATH, Node::file(manifest.encode(), 0o644, ORIGIN))?;
@@ -58,8 +54,8 @@ mod tests {
             bytes: b"\x7fELF".to_vec(),
         };
         let kernel = Kernel { release: "6".into(), image: vec![], modules: vec![module] };
-        let tree = tree(b"activator", &kernel, "/dev/vdb").unwrap();
-        assert_eq!(tree.content("/init").unwrap().as_ref(), b"activator");
+        let tree = tree(b"PID 1", &kernel, "/dev/vdb").unwrap();
+        assert_eq!(tree.content("/init").unwrap().as_ref(), b"PID 1");
         let manifest = Manifest::decode(tree.content(manifest::PATH).unwrap()).unwrap();
         let root = manifest.boot.root.unwrap();
         assert_eq!((&*root.device, &*root.kind), ("/dev/vdb", "erofs"));

@@ -1,7 +1,7 @@
 //! `rouse reload`: a running guest takes an appliance's units as they are now.
 //!
 //! The image is built as for a boot, so that the next one has the same; what the running guest
-//! gets of it is the manifest, and with `--activator` the activator. It refuses a manifest that
+//! gets of it is the manifest, and with `--activator` the two programs. It refuses a manifest that
 //! needs files which the image that it has booted from lacks.
 
 use super::guest::{control, find, hinted};
@@ -14,7 +14,7 @@ use crate::output;
 use crate::output::description::Description;
 use crate::terminal::{self, Measure, Task};
 use activator::client::{self, Error as ClientError};
-use activator::control::{Failure as Refusal, Unfit};
+use activator::control::{Failure as Refusal, Programs, Unfit};
 use rouse_qemu::connect::Patience;
 use rouse_qemu::machine;
 use serde::Deserialize;
@@ -37,19 +37,20 @@ pub fn reload(arguments: &Reload) -> Result<(), Failure> {
     let path = built.folder.join(output::MANIFEST);
     let manifest = std::fs::read(&path)
         .map_err(|error| Failure::new(FAILED, format!("read {}", path.display())).because(error))?;
-    let activator = match arguments.activator {
-        true => Some(
-            guest::activator(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?,
-        ),
+    let programs = match arguments.activator {
+        true => {
+            Some(guest::programs(arch.as_str()).map_err(|error| Failure::of(UNAVAILABLE, &error))?)
+        }
         false => None,
     };
     let (stream, token) = control(&entry, Patience::ONCE)?;
     stream
         .set_read_timeout(Some(PATIENCE))
         .map_err(|error| Failure::new(BUG, "prepare a connection").because(error))?;
-    let size = manifest.len() + activator.map_or(0, <[u8]>::len);
+    let sent = programs.into_iter().flat_map(Programs::into_array);
+    let size = manifest.len() + sent.map(<[u8]>::len).sum::<usize>();
     let task = Task::begin(format!("reloading {name}"), Measure::Bytes, size as u64);
-    client::replace(stream, &token, &manifest, activator, |sent| task.advance(sent as u64))
+    client::replace(stream, &token, &manifest, programs, |sent| task.advance(sent as u64))
         .map_err(|error| refused(name, error))?;
     drop(task);
     let now = Description::read(&built.folder).map(|image| image.own).unwrap_or_default();

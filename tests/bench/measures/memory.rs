@@ -5,7 +5,7 @@ use crate::client::{Address, hellos};
 use crate::measure::{Bound, Measure};
 use crate::peer::{self, Accept, ROUSE, SYSTEMD};
 use crate::props::Props;
-use crate::room::{Needs, PROGRAMS, Room, name_of};
+use crate::room::{Needs, OWN, Room, name_of};
 use std::time::Duration;
 
 const LOG: &str = "rouse's log process beside it";
@@ -117,7 +117,7 @@ pub(crate) fn manager(
         }
         _ => {
             std::fs::write(room.path("/run/manifest"), peer::manifest(&units)).unwrap();
-            vec![format!("{PROGRAMS}/activator"), "run".into(), "/run/manifest".into()]
+            vec![OWN.into(), "run".into(), "/run/manifest".into()]
         }
     };
     room.start(words);
@@ -197,13 +197,15 @@ pub(crate) fn many(props: &Props) -> Vec<Measure> {
 
 /// Sizes of programs, and of what they load.
 pub(crate) fn sizes(props: &Props) -> Vec<Measure> {
-    let how = "Bytes of the program's file; in brackets, with the libraries that it loads.";
-    let mut size = Measure::new("size", "Size of the activator's program", "KiB", how)
+    let how = "Bytes of the program's file; in brackets, with the libraries that it loads. Of rouse \
+        it is PID 1; `activator` is what PID 1 and people execute.";
+    let mut size = Measure::new("size", "Size of the supervisor's program", "KiB", how)
         .limit(ROUSE, Bound::AtMost(300.0));
     let bytes = |path: &std::path::Path| std::fs::metadata(path).map(|it| it.len() as f64 / 1024.0);
     for (name, tree, path) in [
         ("C floor", "", "activate"),
-        (ROUSE, "", "activator"),
+        (ROUSE, "", "rouse/init"),
+        ("rouse activator", "", "rouse/activator"),
         ("s6-svscan", "s6", "usr/bin/s6-svscan"),
         ("s6-supervise", "s6", "usr/bin/s6-supervise"),
         ("runsvdir", "runit", "usr/bin/runsvdir"),
@@ -234,6 +236,10 @@ pub(crate) fn sizes(props: &Props) -> Vec<Measure> {
             let all: f64 = libraries.iter().filter_map(|path| bytes(path).ok()).sum();
             size.note(name, &format!("and {all:.0} KiB in {} libraries", libraries.len()));
         }
+    }
+    let own = ["init", "activator"].map(|name| bytes(&props.folder.join("bin/rouse").join(name)));
+    if let [Ok(init), Ok(activator)] = own {
+        size.add("rouse, both", init + activator);
     }
     vec![size]
 }
@@ -270,11 +276,10 @@ fn keepers() -> Vec<Keeper> {
         (ROUSE, "", here, |room| {
             let units = peer::units("bench", "127.0.0.1:9000", Accept::No);
             std::fs::write(room.path("/run/manifest"), peer::manifest(&units)).unwrap();
-            words(&["/mnt/bin/activator", "run", "/run/manifest"])
+            words(&[OWN, "run", "/run/manifest"])
         }),
         ("rouse relay", "", here, |_| {
-            let own = "/mnt/bin/activator";
-            words(&[own, "activate", "--now", "-l", "9000", own, "relay", "127.0.0.1:1"])
+            words(&[OWN, "activate", "--now", "-l", "9000", OWN, "relay", "127.0.0.1:1"])
         }),
         ("s6-svscan", "s6", pid_1, |room| {
             room.write("/run/service/one/run", "#!/mnt/bin/service wait 9\n");
@@ -316,7 +321,7 @@ fn keepers() -> Vec<Keeper> {
         ("systemd-socket-proxyd", "systemd", here, |_| {
             let proxyd = "/usr/lib/systemd/systemd-socket-proxyd";
             // Its own starts at the first client only.
-            words(&["/mnt/bin/activator", "activate", "--now", "-l", "9006", proxyd, "127.0.0.1:1"])
+            words(&[OWN, "activate", "--now", "-l", "9006", proxyd, "127.0.0.1:1"])
         }),
         (SYSTEMD, "systemd", pid_1, |room| {
             peer::install(room, &peer::units("bench", "127.0.0.1:9007", Accept::No));

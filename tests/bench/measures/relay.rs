@@ -5,7 +5,7 @@ use crate::client::{Address, Stream};
 use crate::measure::{Bound, Measure};
 use crate::peer::ROUSE;
 use crate::props::Props;
-use crate::room::{Needs, PROGRAMS, Room, SHARED};
+use crate::room::{Needs, OWN, PROGRAMS, Room, SHARED};
 use crate::statistics::quantile;
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -217,7 +217,7 @@ fn floor(how: &str, front: &Address, back: &Address) -> Vec<String> {
 }
 
 fn rouse(_: &Room, front: &Address, back: &Address) -> Vec<String> {
-    let own = format!("{PROGRAMS}/activator");
+    let own = OWN.to_owned();
     let (front, back) = (front.listen_stream(), back.listen_stream());
     words(&[&own, "activate", "-l", &front, &own, "relay", &back])
 }

@@ -26,7 +26,7 @@ pub struct Props<'a> {
     pub tree: &'a Path,
     /// An empty folder.
     pub scratch: &'a Path,
-    /// The activator's program.
+    /// The activator's program; `init` is beside it.
     pub activator: &'a Path,
     /// The daemon's manifest.
     pub manifest: &'a Path,
@@ -131,7 +131,10 @@ fn set(props: &Props<'_>, daemon: &Daemon) {
         rustix::mount::mount_bind_recursive(from, root.join(folder)).unwrap();
     }
     std::fs::create_dir_all(root.join("run/rouse")).unwrap();
-    for (file, name) in [(props.activator, "activator"), (props.manifest, "manifest")] {
+    let init = &*props.activator.with_file_name("init");
+    for (file, name) in
+        [(props.activator, "activator"), (init, "init"), (props.manifest, "manifest")]
+    {
         let to = root.join("run/rouse").join(name);
         std::fs::write(&to, "").unwrap();
         rustix::mount::mount_bind(file, to).unwrap();

@@ -21,6 +21,8 @@ pub enum Manager {
 pub const UNITS: &str = "/run/oracle/units";
 /// The activator's program and manifest.
 pub const ACTIVATOR: &str = "/run/oracle/activator";
+/// The supervisor, which it executes.
+pub const INIT: &str = "/run/oracle/init";
 /// See [`ACTIVATOR`].
 pub const MANIFEST: &str = "/run/oracle/manifest";
 const CONTROL: &str = "/run/rouse/control";

@@ -50,9 +50,12 @@ pub fn set(props: &Props, cases: &[Case]) {
     for folder in ["/run/systemd/system", "/run/rouse", FOLDERS, UNITS] {
         std::fs::create_dir_all(folder).unwrap();
     }
-    for (file, to) in
-        [(&props.probe, PROBE), (&props.activator, ACTIVATOR), (&props.manifest, MANIFEST)]
-    {
+    for (file, to) in [
+        (&props.probe, PROBE),
+        (&props.activator, ACTIVATOR),
+        (&props.activator.with_file_name("init"), INIT),
+        (&props.manifest, MANIFEST),
+    ] {
         std::fs::write(to, "").unwrap();
         rustix::mount::mount_bind(file, to).unwrap();
     }
