@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use rustix::fs::{self, CWD, Mode, OFlags};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -17,7 +17,7 @@ static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
 #[cfg(not(test))]
 // SAFETY: no other `main` is linked into this program, and this one is of C's type.
 #[unsafe(no_mangle)]
-extern "C" fn main(_count: c_int, argv: *mut *const c_char) -> c_int {
+extern "C" fn main(_count: i32, argv: *mut *const c_char) -> i32 {
     ARGV.store(argv, Ordering::Relaxed);
     open_streams();
     // SAFETY: ignoring a signal runs no code of ours.
