@@ -174,7 +174,7 @@ pub(crate) fn power_off() -> ! {
         // Returns only without the privilege, which PID 1 lacks nowhere but in a container; there
         // its end is the end of the container.
         if system::reboot(RebootCommand::PowerOff).is_err() {
-            std::process::exit(1);
+            start::exit(1);
         }
     }
 }

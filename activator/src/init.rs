@@ -67,10 +67,26 @@ fn run_as_told() -> u8 {
         [] | [_] if is_first => boot::main(),
         [name, ..] if is_first && name.rsplit('/').next() == Some("init") => boot::main(),
         [_, "run", ref rest @ ..] => run::main(rest),
-        [_, "verify", ref rest @ ..] => needs::verify(rest, |_| Ok(())),
+        [_, "verify", ref rest @ ..] => match verify(rest) {
+            Ok(()) => {
+                start::say(needs::FIT);
+                exit::DONE
+            }
+            Err((code, why)) => {
+                eprintln!("{why}");
+                code
+            }
+        },
         _ => {
             eprintln!("{USAGE}");
             exit::USAGE
         }
     }
+}
+
+/// Whether this program can take the manifest on stdin, as far as PID 1 can tell.
+fn verify(words: &[&str]) -> Result<(), (u8, String)> {
+    let unreadable = |errno| (exit::UNAVAILABLE, format!("cannot read the manifest: {errno}"));
+    let manifest = files::read("/proc/self/fd/0").map_err(unreadable)?;
+    needs::verify(words, &manifest, |_| Ok(()))
 }

@@ -17,6 +17,7 @@ use activator::{listen, remote, sys, vsock};
 
 use activator::{ctl, exit, interface, logd, needs, stage2};
 use std::ffi::OsString;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,7 +47,23 @@ fn main() -> ExitCode {
         Some(b"stage2") => stage2::main(rest),
         Some(b"verify") => {
             let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
-            ExitCode::from(needs::verify(&words, |new| needs::check(Path::new("/"), None, new)))
+            let mut manifest = vec![];
+            let read = std::io::stdin().read_to_end(&mut manifest);
+            let look = |new: &_| needs::check(Path::new("/"), None, new);
+            match read.map(|_| needs::verify(&words, &manifest, look)) {
+                Ok(Ok(())) => {
+                    println!("{}", needs::FIT);
+                    ExitCode::SUCCESS
+                }
+                Ok(Err((code, why))) => {
+                    eprintln!("{why}");
+                    ExitCode::from(code)
+                }
+                Err(error) => {
+                    eprintln!("cannot read the manifest: {error}");
+                    ExitCode::from(exit::UNAVAILABLE)
+                }
+            }
         }
         Some(b"ctl") => ctl::main(rest),
         Some(b"--version") => {

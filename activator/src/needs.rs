@@ -12,7 +12,6 @@ use crate::control::Unfit;
 use crate::exit;
 use crate::manifest::{Command, Container, Execution, Manifest, Unit, UnitKind};
 use crate::stage2::{List, template};
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -24,13 +23,14 @@ pub const STATE_VERSION: u32 = 3;
 pub const FIT: &str = "rouse activator: fit";
 
 /// `verify STATE_VERSION < MANIFEST`, of either program: whether it can take a manifest, and a state
-/// of that version, on this machine. Then stdout has [`FIT`]; else one line on stderr says why.
-/// `look` finds more to say about the manifest.
-pub fn verify(arguments: &[&str], look: fn(&Manifest) -> Result<(), Unfit>) -> u8 {
-    let complain = |code, text: String| {
-        eprintln!("{text}");
-        code
-    };
+/// of that version, on this machine. Then it writes [`FIT`] to stdout; else one line to stderr: the
+/// error, with the exit code. `bytes` are the manifest, of which `look` finds more to say.
+pub fn verify(
+    arguments: &[&str],
+    bytes: &[u8],
+    look: fn(&Manifest) -> Result<(), Unfit>,
+) -> Result<(), (u8, String)> {
+    let complain = |code, text: String| Err((code, text));
     let version = match arguments {
         [version] => version.parse::<u32>().ok(),
         _ => None,
@@ -42,19 +42,12 @@ pub fn verify(arguments: &[&str], look: fn(&Manifest) -> Result<(), Unfit>) -> u
         let text = format!("the new activator reads states of version {STATE_VERSION} only");
         return complain(exit::DATA, text);
     }
-    let mut bytes = vec![];
-    if let Err(error) = std::io::stdin().read_to_end(&mut bytes) {
-        return complain(exit::UNAVAILABLE, format!("cannot read the manifest: {error}"));
-    }
-    let manifest = match Manifest::decode(&bytes) {
+    let manifest = match Manifest::decode(bytes) {
         Ok(manifest) => manifest,
         Err(error) => return complain(exit::DATA, error.to_string()),
     };
     match look(&manifest) {
-        Ok(()) => {
-            println!("{FIT}");
-            exit::DONE
-        }
+        Ok(()) => Ok(()),
         Err(why) => complain(exit::FAILED, why.to_string()),
     }
 }

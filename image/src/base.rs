@@ -143,12 +143,15 @@ pub fn hosts(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Stand for a guest's programs.
+    pub(crate) const PROGRAMS: Programs<&[u8]> = Programs { init: b"PID 1", activator: b"others" };
 
     #[test]
     fn each_program_has_its_names() {
-        let tree = tree("echo", Programs { init: b"PID 1", activator: b"others" }).unwrap();
+        let tree = tree("echo", PROGRAMS).unwrap();
         assert_eq!(tree.content("/init").unwrap().as_ref(), b"PID 1");
         for path in ["/usr/bin/activator", "/bin/activator"] {
             assert_eq!(tree.content(path).unwrap().as_ref(), b"others", "{path}");

@@ -95,7 +95,7 @@ mod tests {
             "ann:x:1000:1000:ann:/home/ann:/bin/sh\nbob:x:1001:5:bob:/srv/bob:/bin/sh\n"
         ));
         assert_eq!(group(&users), "root:x:0:\ntty:x:5:ann,bob\nnogroup:x:65534:\nann:x:1000:\n");
-        let mut tree = base::tree("a", b"").unwrap();
+        let mut tree = base::tree("a", base::tests::PROGRAMS).unwrap();
         put_into(&mut tree, &users).unwrap();
         let subuid = tree.content("/etc/subuid").unwrap();
         assert_eq!(subuid.as_ref(), b"ann:100000:65536\nbob:165536:65536\n");

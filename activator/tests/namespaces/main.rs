@@ -51,7 +51,10 @@ fn main() -> ExitCode {
         // An activator that reads states of another version: see `reload`.
         ["verify", version] if reload::is_of_another_state() => {
             let theirs = version.parse::<u32>().unwrap() + 1;
-            ExitCode::from(activator::needs::verify(&[&theirs.to_string()], |_| Ok(())))
+            let (code, why) =
+                activator::needs::verify(&[&theirs.to_string()], b"", |_| Ok(())).unwrap_err();
+            eprintln!("{why}");
+            ExitCode::from(code)
         }
         // One that says it is fit, and then is not.
         ["verify", _] => {

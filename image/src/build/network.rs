@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn programs_find_their_name_servers() {
-        let mut tree = base::tree("x", b"\x7fELF").unwrap();
+        let mut tree = base::tree("x", base::tests::PROGRAMS).unwrap();
         put_into(&mut tree, &Network::default()).unwrap();
         assert_eq!(tree.content(&Network::script()).unwrap().as_ref(), b"\x7fELF");
         let link = &tree.node("/etc/resolv.conf").unwrap().kind;
@@ -45,7 +45,7 @@ mod tests {
             dns: vec!["10.0.2.3".parse().unwrap()],
             ..Network::default()
         };
-        let mut tree = base::tree("x", b"\x7fELF").unwrap();
+        let mut tree = base::tree("x", base::tests::PROGRAMS).unwrap();
         put_into(&mut tree, &network).unwrap();
         let content = tree.content("/etc/resolv.conf").unwrap();
         assert_eq!(content.as_ref(), b"nameserver 10.0.2.3\n");
