@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::case::{Case, FOLDERS, PROBE};
-use super::manager::{ACTIVATOR, MANIFEST, UNITS};
+use super::manager::{ACTIVATOR, INIT, MANIFEST, UNITS};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::ffi::CStr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
