@@ -565,7 +565,9 @@ fn no_room(bench: &mut Bench) {
     }
     // An activator that goes back to the one before it, and to its manifest.
     let other = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-    let refused = replace(bench, &staged("never").encode(), Some(&other)).unwrap_err();
+    let own = programs();
+    let other = Programs { init: &other[..], activator: &own.activator };
+    let refused = replace(bench, &staged("never").encode(), Some(other)).unwrap_err();
     assert_eq!(refused, Error::Refused(Failure::Replace(Unfit::NotTaken)));
     std::fs::remove_file(bench.path().join("report")).unwrap();
     check(bench, "third");
