@@ -10,7 +10,8 @@
 
 use super::Input;
 use super::manager::Manager;
-use super::name::Name;
+use super::name::{self, Name};
+use super::suggest;
 use super::unit_section::Relation;
 use crate::config;
 use crate::finding::{Finding, Severity, Source, Span};
@@ -170,6 +171,8 @@ impl Files {
                         }
                     }
                 }
+            } else if path.is_file() {
+                findings.extend(misnamed(&path, &name));
             }
         }
     }
@@ -286,6 +289,28 @@ fn other_name(name: &str, target: &str) -> Option<String> {
     let link = Name::parse(name)?;
     let same_type = target.kind() == link.kind() && !target.is_template();
     (target != link && same_type).then(|| target.as_str().to_owned())
+}
+
+/// What to say of a file that would be a unit under another name, and is none under its own.
+fn misnamed(path: &Path, name: &str) -> Option<Finding> {
+    let (stem, suffix) = name.rsplit_once('.')?;
+    let kind = suggest::nearest(suffix, QUADLETS.into_iter().chain(name::kinds()))?;
+    let text = std::fs::read_to_string(path).ok()?;
+    let is_heading = |line: &str| line.starts_with('[') && line.ends_with(']');
+    if !text.lines().map(str::trim).any(is_heading) {
+        return None;
+    }
+    let source = Arc::new(Source { path: path.display().to_string(), text });
+    let message = format!("`{name}` is no name of a unit: nothing reads this file");
+    let finding = Finding::warning(Span::file(&source), message);
+    Some(if kind == suffix {
+        finding.label("has no effect").help(
+            "a name is made of letters, digits and `:-_.\\@` (systemd.unit(5)); \
+             `systemd-escape` writes others",
+        )
+    } else {
+        finding.label("has no effect").help(format!("did you mean `{stem}.{kind}`?"))
+    })
 }
 
 fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Entry> {

@@ -15,6 +15,11 @@ pub(crate) enum Kind {
 const OTHERS: [&str; 8] =
     ["timer", "path", "mount", "automount", "swap", "slice", "scope", "device"];
 
+/// Suffixes of all kinds.
+pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
+    ["socket", "service", "target"].into_iter().chain(OTHERS)
+}
+
 /// A valid name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
