@@ -224,6 +224,11 @@ impl Cache {
         Ok(Some(bytes))
     }
 
+    /// Whether there is such a file; a torn one counts.
+    pub fn has_made(&self, key: &str) -> bool {
+        self.root.join("made").join(key).exists()
+    }
+
     /// Stores a file that was made from blobs, or replaces it.
     pub fn store_made(&self, key: &str, bytes: &[u8]) -> Result<(), Error> {
         let scratch = self.scratch()?;

@@ -172,6 +172,9 @@ fn part_of(path: &Path) -> io::Result<Part> {
     Ok(hashed.finish().1)
 }
 
+/// Bytes of an archive from which on its compressed form is kept in the cache.
+const WORTH_KEEPING: usize = 64 << 10;
+
 /// The archives, each in a zstd frame of its own, on all processors.
 fn compress(
     archives: &[cpio::Archive<'_>],
@@ -208,11 +211,11 @@ fn compress(
     })
 }
 
-/// An archive, compressed; from the cache if it is a large file that was in an image before.
+/// An archive, compressed; from the cache if it is large and was in an image before.
 fn frame(archive: &cpio::Archive<'_>, level: i32, cache: Option<&Cache>) -> io::Result<Vec<u8>> {
     let mut raw = Vec::new();
     archive.write(&mut raw)?;
-    let cache = cache.filter(|_| archive.is_alone());
+    let cache = cache.filter(|_| raw.len() >= WORTH_KEEPING);
     let key = format!("zstd-{level}-{}", Hash::of(&raw));
     // A cache that cannot be used costs time, and nothing else.
     if let Some(Ok(Some(frame))) = cache.map(|cache| cache.made(&key)) {

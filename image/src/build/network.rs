@@ -37,7 +37,10 @@ mod tests {
     fn programs_find_their_name_servers() {
         let mut tree = base::tree("x", base::tests::PROGRAMS).unwrap();
         put_into(&mut tree, &Network::default()).unwrap();
-        assert_eq!(tree.content(&Network::script()).unwrap().as_ref(), base::tests::PROGRAMS.activator);
+        assert_eq!(
+            tree.content(&Network::script()).unwrap().as_ref(),
+            base::tests::PROGRAMS.activator
+        );
         let link = &tree.node("/etc/resolv.conf").unwrap().kind;
         assert_eq!(*link, Kind::Symlink("../run/resolv.conf".into()));
         let network = Network {

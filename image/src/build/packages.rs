@@ -7,7 +7,7 @@ use crate::appliance::{Appliance, Files};
 use crate::base;
 use crate::command_line::Arch;
 use crate::config::{Engine, Network, Part, network, place};
-use crate::debian::{self, Debian, solver};
+use crate::debian::{self, Debian, Package, deb, solver};
 use crate::elf;
 use crate::exit::{BAD_INPUT, BUG, FAILED, Failure, with_causes};
 use crate::finding::Finding;
@@ -18,7 +18,7 @@ use crate::output::description::LeftOut;
 use crate::terminal::{self, Measure, Task};
 use crate::tree::{Kind, Tree, filter};
 use crate::units::{Compiled, podman};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Podman's default seccomp profile.
 const SECCOMP: &str = crate::oci::seccomp::PROFILE;
@@ -290,16 +290,45 @@ fn is_copied(appliance: &Appliance, path: &str) -> bool {
     })
 }
 
-pub(super) fn read(debian: &Debian, packages: &[crate::debian::Package]) -> Result<Tree, Failure> {
+pub(super) fn read(debian: &Debian, packages: &[Package]) -> Result<Tree, Failure> {
     let mut tree = Tree::new();
-    let files = debian.fetch(packages).map_err(|error| of_debian("fetch packages", error))?;
+    let new = packages.iter().filter(|package| !debian.cache().has_made(&key(package)));
+    fetch(debian, &new.cloned().collect::<Vec<_>>())?;
     let task = Task::begin("reading packages", Measure::Items, packages.len() as u64);
-    for (package, file) in packages.iter().zip(&files) {
+    for package in packages {
         let origin: std::sync::Arc<str> = package.to_string().into();
-        tree.insert_package(file, &origin).map_err(|error| {
-            Failure::new(FAILED, format!("read package {package}")).because(error)
-        })?;
+        let repacked = repacked(debian, package)?;
+        let inserted = tree.insert_package(&repacked, &origin);
+        inserted.map_err(|error| unread(package).because(error))?;
         task.advance(1);
     }
     Ok(tree)
+}
+
+fn fetch(debian: &Debian, packages: &[Package]) -> Result<Vec<PathBuf>, Failure> {
+    debian.fetch(packages).map_err(|error| of_debian("fetch packages", error))
+}
+
+fn unread(package: &Package) -> Failure {
+    Failure::new(FAILED, format!("read package {package}"))
+}
+
+/// Where the cache has what a package holds.
+fn key(package: &Package) -> String {
+    format!("data-1-{}", package.sha256)
+}
+
+/// What a package holds, from the cache if it was read before.
+fn repacked(debian: &Debian, package: &Package) -> Result<Vec<u8>, Failure> {
+    let key = key(package);
+    // A cache that cannot be used costs time, and nothing else.
+    if let Ok(Some(repacked)) = debian.cache().made(&key) {
+        return Ok(repacked);
+    }
+    let mut repacked = vec![];
+    for deb in fetch(debian, std::slice::from_ref(package))? {
+        repacked = deb::repack(&deb).map_err(|error| unread(package).because(error))?;
+    }
+    let _ = debian.cache().store_made(&key, &repacked);
+    Ok(repacked)
 }

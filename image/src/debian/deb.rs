@@ -95,11 +95,35 @@ pub enum Kind {
 }
 
 /// Calls `f` for each entry of a package, in the package's order. The root folder is left out.
-pub fn entries<E: From<Error>>(
+pub fn entries<E: From<Error>>(deb: &Path, f: impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
+    each(deb, member(deb, "data.tar")?, f)
+}
+
+/// What [`repacked_entries`] reads in a tenth of the time that [`entries`] takes, since most
+/// packages are compressed by xz: the same, with zstd, and a third larger.
+pub fn repack(deb: &Path) -> Result<Vec<u8>, Error> {
+    let read = |source| Error::Read { path: deb.to_owned(), source };
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).map_err(read)?;
+    io::copy(&mut member(deb, "data.tar")?, &mut packed).map_err(read)?;
+    packed.finish().map_err(read)
+}
+
+/// [`entries`] of what [`repack`] made of a package; `name` is for errors.
+pub fn repacked_entries<E: From<Error>>(
+    name: &Path,
+    repacked: &[u8],
+    f: impl FnMut(Entry) -> Result<(), E>,
+) -> Result<(), E> {
+    let read = |source| Error::Read { path: name.to_owned(), source };
+    each(name, zstd::Decoder::new(repacked).map_err(read)?, f)
+}
+
+fn each<E: From<Error>>(
     deb: &Path,
+    data: impl Read,
     mut f: impl FnMut(Entry) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut archive = tar::Archive::new(member(deb, "data.tar")?);
+    let mut archive = tar::Archive::new(data);
     let read = |source| Error::Read { path: deb.to_owned(), source };
     for entry in archive.entries().map_err(read)? {
         let mut entry = entry.map_err(read)?;
@@ -368,6 +392,13 @@ pub(crate) mod tests {
             assert_eq!(entries[2].kind, Kind::Hardlink("usr/bin/sh".into()));
             assert_eq!(entries[4].kind, Kind::Character { major: 1, minor: 3 });
             assert_eq!(control(&path).unwrap(), "Package: test\n");
+            let mut again = vec![];
+            let keep = |entry| {
+                again.push(entry);
+                Ok::<_, Error>(())
+            };
+            repacked_entries(&path, &repack(&path).unwrap(), keep).unwrap();
+            assert_eq!(again, entries);
         }
     }
 

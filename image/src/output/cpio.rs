@@ -6,6 +6,7 @@
 //! one inode number; the content stands with the last of them, as cpio(1) does it.
 
 use crate::tree::{Kind, Node, Tree};
+use activator::manifest;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub struct Archive<'a> {
 }
 
 /// A tree as archives that follow each other, which the kernel unpacks one by one: first all that
-/// is small, and every directory; then each large file alone, so that what became of it can be
-/// kept from one image for the next. Checks that the format can hold the tree.
+/// is small, and every directory; then the manifest, which changes with every unit, and each large
+/// file alone, so that what became of the others can be kept from one image for the next. Checks that the format can hold the tree.
 pub fn archives(tree: &Tree) -> Result<Vec<Archive<'_>>, CpioError> {
     let mut all = vec![Archive::default()];
     // Names of one file stay together.
@@ -60,7 +61,8 @@ pub fn archives(tree: &Tree) -> Result<Vec<Archive<'_>>, CpioError> {
         if u32::try_from(node.size()).is_err() {
             return Err(CpioError::TooLarge { path: path.into(), size: node.size() });
         }
-        let place = match key(node).filter(|_| node.size() >= ALONE) {
+        let alone = node.size() >= ALONE || path == manifest::PATH;
+        let place = match key(node).filter(|_| alone) {
             Some(key) => *places.entry(key).or_insert(all.len()),
             None => 0,
         };
@@ -85,11 +87,6 @@ pub fn write(tree: &Tree, mut to: impl Write) -> io::Result<()> {
 }
 
 impl Archive<'_> {
-    /// Whether it is one large file.
-    pub fn is_alone(&self) -> bool {
-        self.entries.iter().all(|(_, node)| node.size() >= ALONE)
-    }
-
     /// Bytes that [`Self::write`] writes.
     pub fn size(&self) -> u64 {
         let links = Links::of(&self.entries);
@@ -384,18 +381,20 @@ mod tests {
         let large: Arc<[u8]> = vec![7; ALONE as usize].into();
         tree.insert("/a", Node::file(large.clone(), 0o755, "x")).unwrap();
         tree.insert("/usr/lib/z", Node::file(large, 0o755, "x")).unwrap();
+        tree.insert(manifest::PATH, Node::file(&b"units"[..], 0o644, "x")).unwrap();
         let archives = archives(&tree).unwrap();
-        let alone: Vec<bool> = archives.iter().map(Archive::is_alone).collect();
-        assert_eq!(alone, [false, true]);
+        let alone: Vec<usize> = archives.iter().map(|it| it.entries.len()).collect();
+        assert_eq!(alone[1..], [2, 1]);
         let mut bytes = Vec::new();
         write(&tree, &mut bytes).unwrap();
         assert_eq!(size(&tree), Ok(bytes.len() as u64));
         let entries = read(&bytes);
-        let [.., first, last] = &entries[..] else { panic!() };
+        let [.., first, last, units] = &entries[..] else { panic!() };
         assert_eq!((&*first.name, &*last.name), ("a", "usr/lib/z"));
+        assert_eq!(units.name, manifest::PATH[1..]);
         assert_eq!((first.inode, first.links, last.inode), (last.inode, 2, 1));
         assert_eq!((first.content.len(), last.content.len() as u64), (0, ALONE));
-        assert!(entries[..entries.len() - 2].iter().any(|entry| entry.name == "usr/lib"));
+        assert!(entries[..entries.len() - 3].iter().any(|entry| entry.name == "usr/lib"));
     }
 
     #[test]

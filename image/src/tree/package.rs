@@ -29,12 +29,13 @@ pub enum PackageError {
 
 impl Tree {
     /// Puts everything in a package into the tree, with modes and owners as the package has them.
+    /// `repacked` is what [`deb::repack`] made of it.
     pub fn insert_package(
         &mut self,
-        package: &Path,
+        repacked: &[u8],
         origin: &Arc<str>,
     ) -> Result<(), PackageError> {
-        deb::entries(package, |entry| {
+        deb::repacked_entries(Path::new(&**origin), repacked, |entry| {
             let path = absolute(&entry.path)?;
             let kind = match entry.kind {
                 deb::Kind::File(content) => Kind::File(content.into()),
