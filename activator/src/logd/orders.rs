@@ -11,7 +11,7 @@
 //! | `Reread` | any time | the manifest's file is to be taken |
 //! | `Refused` | an order is out | the guest is going down |
 //! | anything else | | left over from a predecessor of ours, which died: not looked at |
-//! | nothing for [`PATIENCE`] | an order is out | all who wait are told so |
+//! | nothing for [`PATIENCE`] | an order is out | all who wait are told so; the answer is still owed, and no order goes out before it has come |
 //!
 //! Snapshots are numbered, and any number of clients share one: whoever asks while none is
 //! queued gets the number of the next one, never of one that has begun before.
@@ -121,8 +121,18 @@ struct Current {
     asked: Asked,
     /// Of a status, as far as it came.
     snapshot: Snapshot,
-    /// When patience ends.
-    until: Instant,
+    /// When patience ends; None while nobody waits.
+    until: Option<Instant>,
+    waits: Waits,
+}
+
+/// Whom an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Whoever has asked.
+    Asker,
+    /// Nobody: it comes too late, and must not be taken for the answer to another order.
+    Nobody,
 }
 
 impl Pid1 {
@@ -194,7 +204,11 @@ impl Pid1 {
 
     /// Sends the next order if none is out. Whether the socket had no room.
     pub fn send(&mut self, now: Instant) -> bool {
-        if self.current.is_some() {
+        if let Some(current) = &mut self.current {
+            // Whoever is behind an answer that is owed does not wait longer than for his own.
+            if !self.queue.is_empty() {
+                current.until.get_or_insert(now + PATIENCE);
+            }
             return false;
         }
         let Some(asked) = self.queue.front().copied() else { return false };
@@ -226,8 +240,12 @@ impl Pid1 {
                     self.goods = None;
                 }
                 self.queue.pop_front();
-                self.current =
-                    Some(Current { asked, snapshot: Snapshot::default(), until: now + PATIENCE });
+                self.current = Some(Current {
+                    asked,
+                    snapshot: Snapshot::default(),
+                    until: Some(now + PATIENCE),
+                    waits: Waits::Asker,
+                });
                 false
             }
         }
@@ -270,14 +288,15 @@ impl Pid1 {
 
     /// When [`Pid1::lose_patience`] is due.
     pub fn deadline(&self) -> Option<Instant> {
-        self.current.as_ref().map(|current| current.until)
+        self.current.as_ref()?.until
     }
 
     /// Whether PID 1 was silent for too long. All that was asked is then forgotten.
     pub fn lose_patience(&mut self, now: Instant) -> bool {
         let lost = self.deadline().is_some_and(|until| until <= now);
-        if lost {
-            self.current = None;
+        if lost && let Some(current) = &mut self.current {
+            current.until = None;
+            current.waits = Waits::Nobody;
             self.queue.clear();
         }
         lost
@@ -289,9 +308,12 @@ impl Pid1 {
             Report::Pipe(unit) => return fd.map(|fd| Heard::Pipe(unit, Passed(fd))),
             Report::Reread => return Some(Heard::Reread),
             Report::Replaced { taken } => {
-                let asked = self.current.take().map(|current| current.asked);
-                let client = match asked {
-                    Some(Asked::Order(Order::Replace { .. }, client)) => Some(client),
+                let client = match self.current.take() {
+                    Some(Current {
+                        asked: Asked::Order(Order::Replace { .. }, client),
+                        waits: Waits::Asker,
+                        ..
+                    }) => Some(client),
                     _ => None,
                 };
                 return Some(Heard::Replaced(client, fd.filter(|_| taken).map(Passed)));
@@ -299,7 +321,8 @@ impl Pid1 {
             _ => {}
         }
         let current = self.current.as_mut()?;
-        match report {
+        let waits = current.waits;
+        let answer = match report {
             Report::Machine { state, started_us, listening_us, now_us } => {
                 current.snapshot = Snapshot {
                     machine: Some((state, started_us, listening_us, now_us)),
@@ -328,7 +351,8 @@ impl Pid1 {
                 current.snapshot.units.push(unit);
                 None
             }
-        }
+        };
+        answer.filter(|_| waits == Waits::Asker)
     }
 }
 
@@ -428,6 +452,34 @@ mod tests {
         link.send(now);
         assert_eq!(ordered(&pid1), Some(Order::Poweroff));
         assert_eq!(ordered(&pid1), None);
+    }
+
+    #[test]
+    fn a_late_answer_is_nobodys() {
+        let (mut link, pid1) = pair();
+        let now = Instant::now();
+        link.order(Order::Start(UnitId(1)), 7);
+        link.send(now);
+        assert!(link.lose_patience(now + PATIENCE));
+        link.order(Order::Stop(UnitId(2)), 8);
+        let later = now + 3 * PATIENCE;
+        link.send(later);
+        assert_eq!(ordered(&pid1), Some(Order::Start(UnitId(1))));
+        assert_eq!(ordered(&pid1), None, "the answer to the first is owed");
+        assert!(!link.lose_patience(later));
+        report(&pid1, Report::Refused);
+        assert_eq!(link.hear(), []);
+        link.send(later);
+        assert_eq!(ordered(&pid1), Some(Order::Stop(UnitId(2))));
+        report(&pid1, Report::End);
+        assert_eq!(link.hear(), [Heard::Taken(8)]);
+        // Nobody is kept waiting by what never comes.
+        for client in [9, 10] {
+            link.order(Order::Start(UnitId(1)), client);
+            link.send(later);
+            assert!(link.lose_patience(later + PATIENCE));
+        }
+        assert!(link.is_busy());
     }
 
     #[test]
