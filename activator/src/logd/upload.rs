@@ -7,6 +7,7 @@
 
 use crate::child;
 use crate::control::{Part, Programs, SUM, Unfit, Upload};
+use crate::listen;
 use crate::manifest::Manifest;
 use crate::needs;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,6 @@ use rustix::fs::{self, CWD, MemfdFlags, Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const TRIAL: Duration = Duration::from_secs(5);
 /// Between two looks whether it is done.
 const LOOK: Duration = Duration::from_millis(5);
 /// Of what it says, so much is passed on; in bytes.
-const WORDS: u64 = 4096;
+const WORDS: usize = 4096;
 
 /// What is received.
 #[derive(Debug)]
@@ -173,18 +173,23 @@ fn try_out(name: &str, program: &OwnedFd, manifest: &OwnedFd) -> Result<(), Unfi
     let Some(status) = wait(child) else {
         return say(format!("the new {name} does not come to an end"));
     };
-    let [answer, complaint] = pipes.map(|pipe| {
-        let mut words = String::new();
-        // What is not text is no answer.
-        let _ = std::fs::File::from(pipe).take(WORDS).read_to_string(&mut words);
-        words.trim().to_owned()
-    });
+    let [answer, complaint] = pipes.map(|pipe| words(&pipe));
     match status.exit_status() {
         Some(0) if answer == needs::FIT => Ok(()),
         _ if !complaint.is_empty() => say(complaint),
         Some(code) => say(format!("the new {name} does not answer as one: exited {code}")),
         None => say(format!("the new {name} does not answer as one: killed")),
     }
+}
+
+/// What a program that has ended left in a pipe. A child of it may hold the other end for ever.
+fn words(pipe: &OwnedFd) -> String {
+    let mut bytes = vec![0; WORDS];
+    let read =
+        listen::set_nonblocking(pipe.as_fd(), true).and_then(|()| io::read(pipe, &mut *bytes));
+    bytes.truncate(read.unwrap_or(0));
+    // What is not text is no answer.
+    String::from_utf8(bytes).unwrap_or_default().trim().to_owned()
 }
 
 /// Begins it; the ends of its stdout and its stderr.
@@ -297,5 +302,13 @@ mod tests {
         }
         let Err(Unfit::Activator(why)) = ask("/dev/null") else { panic!() };
         assert!(why.contains("cannot be executed"), "{why}");
+    }
+
+    #[test]
+    fn words_end_although_somebody_holds_the_pipe() {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        assert_eq!(words(&ours), "");
+        io::write(&theirs, b"fit\n").unwrap();
+        assert_eq!(words(&ours), "fit");
     }
 }
