@@ -19,19 +19,26 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use std::ffi::{CString, NulError};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+/// A user and group.
+type Rights = Option<(u32, u32)>;
+
 /// One entry for each unit and instance.
 #[derive(Debug)]
 pub(crate) struct Adopted {
     processes: Box<[Option<(u32, OwnedFd)>]>,
-    /// `PIDFile=`
-    files: Box<[Option<CString>]>,
+    /// `PIDFile=`, and with whose rights it is read; None is root.
+    files: Box<[Option<(CString, Rights)>]>,
 }
 
 impl Adopted {
     /// Fails only for a path with a NUL in it.
     pub(crate) fn new(manifest: &Manifest, count: usize) -> Result<Self, NulError> {
         let file = |unit: &Unit| match &unit.kind {
-            UnitKind::Service(service) => service.pid_file.clone().map(CString::new).transpose(),
+            UnitKind::Service(service) => {
+                let rights = manifest.user_of(unit).map(|user| (user.ids.uid, user.ids.gid));
+                let path = service.pid_file.clone().map(CString::new).transpose()?;
+                Ok(path.map(|path| (path, rights)))
+            }
             _ => Ok(None),
         };
         Ok(Self {
@@ -88,8 +95,9 @@ impl Adopted {
     /// The process that a child of `Type=forking` has left; `unit` is that of the manifest.
     pub(crate) fn find(&self, unit: UnitId, spec: &Unit, group: Option<&Group>) -> Found {
         let UnitKind::Service(service) = &spec.kind else { return Found::Unclear };
-        if let Some(Some(path)) = self.files.get(unit.index()) {
-            let pid = read_pid(path).filter(|pid| may_be_main(*pid, Some(spec)));
+        if let Some(Some((path, rights))) = self.files.get(unit.index()) {
+            let pid = sys::with_rights_of(*rights, || read_pid(path))
+                .filter(|pid| may_be_main(*pid, Some(spec)));
             return pid.map_or(Found::NotYet, Found::Process);
         }
         let Some(group) = group else { return Found::Unclear };

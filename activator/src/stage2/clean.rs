@@ -4,6 +4,7 @@
 
 use super::call::Subject;
 use super::error::Failed;
+use super::identity::AsOwner;
 use super::{container, credentials, directories, mounts, say, sys};
 use crate::manifest::{Unit, UnitKind};
 use std::ffi::OsString;
@@ -78,6 +79,7 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
     let mut troubles = vec![];
     if let Some(path) = pid_file(&subject.unit.kind) {
         // A stale one must not be taken for the next run's.
+        let _as_owner = AsOwner::of(&subject);
         troubles.extend(sys::not_found_is_fine(std::fs::remove_file(path)).err());
     }
     if let UnitKind::Service(service) = &subject.unit.kind

@@ -119,7 +119,8 @@ fn links(bench: &mut Bench) {
     bench.stop();
 }
 
-/// Else a link to a file of root's would have root write to it, or read it out to the user.
+/// Else a link to a file of root's would have root write to it, remove it, or read it out to the
+/// user.
 fn files(bench: &mut Bench) {
     if bench::is_mapped_alone() {
         println!("SKIPPED: only root has users to run as");
@@ -136,7 +137,15 @@ fn files(bench: &mut Bench) {
     fs::set_permissions(&of_root, fs::Permissions::from_mode(0o600)).unwrap();
     symlink(&of_root, home.join("link")).unwrap();
     fs::write(home.join("own"), "SECRET=own\n").unwrap();
-    std::os::unix::fs::chown(home.join("own"), Some(UID), Some(UID)).unwrap();
+    let way = path.join("of-root-way");
+    symlink(&way, home.join("link-way")).unwrap();
+    for folder in [&way, &home.join("own-way")] {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("pid"), "7\n").unwrap();
+    }
+    for theirs in ["own", "own-way", "own-way/pid"] {
+        std::os::unix::fs::chown(home.join(theirs), Some(UID), Some(UID)).unwrap();
+    }
     let spec = |file: &str, key: &str| {
         let file = text(&home.join(file));
         let mut spec = service(&path, &["exit", "0"]);
@@ -149,6 +158,7 @@ fn files(bench: &mut Bench) {
         match key {
             "environment" => stage2.environment_files = vec![own],
             "credential" => stage2.credentials = vec![secret],
+            "pid" => spec.pid_file = Some(format!("{file}-way/pid")),
             _ => {
                 let (append, truncate) = (true, false);
                 spec.execution.stdout = Output::File { path: file, append, truncate };
@@ -159,7 +169,7 @@ fn files(bench: &mut Bench) {
         spec
     };
     let mut units = Units::default();
-    for key in ["credential", "environment", "output"] {
+    for key in ["credential", "environment", "output", "pid"] {
         for file in ["link", "own"] {
             let name = format!("{key}-{file}.service");
             units = units.service(&name, spec(file, key)).at_boot(&name);
@@ -181,7 +191,9 @@ fn files(bench: &mut Bench) {
         assert_eq!(exit("link"), format!("exited {code}"), "{name}\n{}", bench.log());
     }
     assert_eq!(fs::read_to_string(&of_root).unwrap(), "SECRET=precious\n");
+    bench::until("the user's own is removed", || !home.join("own-way/pid").exists());
     bench.stop();
+    assert!(way.join("pid").exists(), "root's file was removed for the user");
 }
 
 /// The mode of a node, and nodes that are nobody's any more.
