@@ -13,7 +13,7 @@
 //!
 //! Each image is one layer: its files are shared with nobody.
 
-use super::ContainerImage;
+use super::{ContainerImage, HealthCheck};
 use crate::cache::Hash;
 use crate::tree::{Kind, Node, Tree, TreeError};
 use serde_json::{Value, json};
@@ -24,6 +24,18 @@ pub const STORE: &str = "/usr/lib/containers/storage";
 const ORIGIN: &str = "rouse";
 /// When everything in it was made: as the files of the image.
 const CREATED: &str = "1970-01-01T00:00:01Z";
+/// Media types of a manifest, a configuration and a layer that is not compressed: OCI's, and those
+/// of Docker's schema 2.
+const OCI: [&str; 3] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.oci.image.layer.v1.tar",
+];
+const DOCKER: [&str; 3] = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.docker.image.rootfs.diff.tar",
+];
 
 /// The store in the making.
 #[derive(Default)]
@@ -45,16 +57,19 @@ impl Store {
         let layer = digest.to_string();
         let configuration = bytes(&configuration(image, architecture, &digest));
         let id = Hash::of(&configuration);
+        // Podman looks for a health check in Docker's images alone.
+        let types = if image.health_check.is_some() { DOCKER } else { OCI };
+        let [manifest_type, configuration_type, layer_type] = types;
         let manifest = bytes(&json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": manifest_type,
             "config": {
-                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "mediaType": configuration_type,
                 "digest": format!("sha256:{id}"),
                 "size": configuration.len(),
             },
             "layers": [{
-                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "mediaType": layer_type,
                 "digest": format!("sha256:{digest}"),
                 "size": size,
             }],
@@ -147,7 +162,7 @@ impl Store {
     }
 }
 
-/// What an image says about running it, image-spec's config.md.
+/// What an image says about running it, image-spec's config.md and Docker's addition to it.
 fn configuration(image: &ContainerImage, architecture: &str, layer: &Hash) -> Value {
     let environment: Vec<String> =
         image.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -165,6 +180,23 @@ fn configuration(image: &ContainerImage, architecture: &str, layer: &Hash) -> Va
     if let Some(folder) = &image.working_directory {
         set("WorkingDir", json!(folder));
     }
+    if let Some(signal) = &image.stop_signal {
+        set("StopSignal", json!(signal));
+    }
+    if !image.labels.is_empty() {
+        set("Labels", json!(image.labels));
+    }
+    for (key, names) in [("Volumes", &image.volumes), ("ExposedPorts", &image.exposed_ports)] {
+        if !names.is_empty() {
+            // A set, as Go writes one.
+            let set_of: BTreeMap<&String, Value> =
+                names.iter().map(|name| (name, json!({}))).collect();
+            set(key, json!(set_of));
+        }
+    }
+    if let Some(check) = &image.health_check {
+        set("Healthcheck", health_check(check));
+    }
     json!({
         "created": CREATED,
         "architecture": architecture,
@@ -172,6 +204,22 @@ fn configuration(image: &ContainerImage, architecture: &str, layer: &Hash) -> Va
         "config": config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
     })
+}
+
+/// A number of 0 is left out, as Docker does it: it is the default.
+fn health_check(check: &HealthCheck) -> Value {
+    let numbers = [
+        ("Interval", check.interval_ns),
+        ("Timeout", check.timeout_ns),
+        ("StartPeriod", check.start_period_ns),
+        ("StartInterval", check.start_interval_ns),
+        ("Retries", check.retries.into()),
+    ];
+    let mut object = json!({ "Test": check.test });
+    for (key, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+        object[key] = number.into();
+    }
+    object
 }
 
 /// A reference with its registry and tag: Podman looks for names without a registry under
@@ -321,8 +369,63 @@ mod tests {
         let configuration = read(&format!("overlay-images/{id}/{key}"));
         assert_eq!(configuration["config"]["Entrypoint"], json!(["/a"]));
         assert_eq!(configuration["rootfs"]["diff_ids"], json!([format!("sha256:{layer}")]));
+        assert_eq!(manifest["mediaType"], OCI[0]);
         let short = tree.content(&format!("{STORE}/overlay/{layer}/link")).unwrap();
         let link = format!("{STORE}/overlay/l/{}/a", std::str::from_utf8(short).unwrap());
         assert!(tree.trace(&link).is_some(), "{link}");
+    }
+
+    #[test]
+    fn all_that_an_image_says_is_kept() {
+        let said = ContainerImage {
+            user: Some("101".into()),
+            working_directory: Some("/srv".into()),
+            stop_signal: Some("SIGQUIT".into()),
+            volumes: vec!["/data".into()],
+            exposed_ports: vec!["53/udp".into(), "80/tcp".into()],
+            labels: [("maintainer".into(), "a".into())].into(),
+            environment: vec![("A".into(), "b".into())],
+            ..image("x")
+        };
+        assert_eq!(
+            configuration(&said, "amd64", &Hash::of(b""))["config"],
+            json!({
+                "Env": ["A=b"],
+                "Entrypoint": ["/a"],
+                "Cmd": ["x"],
+                "User": "101",
+                "WorkingDir": "/srv",
+                "StopSignal": "SIGQUIT",
+                "Labels": { "maintainer": "a" },
+                "Volumes": { "/data": {} },
+                "ExposedPorts": { "53/udp": {}, "80/tcp": {} },
+            })
+        );
+    }
+
+    #[test]
+    fn an_image_with_a_health_check_is_dockers() {
+        let check = HealthCheck {
+            test: vec!["CMD-SHELL".into(), "true".into()],
+            interval_ns: 5_000_000_000,
+            retries: 2,
+            ..HealthCheck::default()
+        };
+        let mut store = Store::new();
+        let checked = ContainerImage { health_check: Some(check), ..image("x") };
+        store.add(&checked, "amd64").unwrap();
+        let id = store.images.keys().next().unwrap().clone();
+        let read = |key: &str| -> Value {
+            let path = format!("/overlay-images/{id}/{}", file_name(key));
+            serde_json::from_slice(store.tree.content(&path).unwrap()).unwrap()
+        };
+        let manifest = read("manifest");
+        let types = ["/mediaType", "/config/mediaType", "/layers/0/mediaType"]
+            .map(|pointer| manifest.pointer(pointer).unwrap().as_str().unwrap());
+        assert_eq!(types, DOCKER);
+        assert_eq!(
+            read(&format!("sha256:{id}"))["config"]["Healthcheck"],
+            json!({ "Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000u64, "Retries": 2 })
+        );
     }
 }
