@@ -15,7 +15,10 @@ use super::keys::Keys;
 use super::manager::Manager;
 use super::name::{Kind, Name};
 use super::podman;
+use super::podman_api::Places;
 use super::quadlet::{self, container};
+use super::service::ServiceUnit;
+use super::socket::SocketUnit;
 use super::unit_section::Reference;
 use super::{
     Compiled, Facts, addresses, cat, check, drop_in, service, socket, suggest, unit_section, users,
@@ -24,7 +27,7 @@ use super::{
 use crate::config::{self, Engine};
 use crate::container::Container;
 use crate::finding::{Finding, Severity, Source, Span};
-use activator::manifest::HealthCheck;
+use activator::manifest::{HealthCheck, Socket};
 use links::is_ours;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +51,10 @@ pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
         _ => None,
     });
     addresses::check(sockets, &mut compiled.findings);
+    let places = Places::of(parts.iter().flat_map(Part::services));
     for part in &parts {
-        let graph = Graph::new(&part.nodes, &part.aliases, &part.manager, &mut compiled.findings);
+        let Part { nodes, aliases, manager } = part;
+        let graph = Graph::new(nodes, aliases, manager, &places, &mut compiled.findings);
         let units = graph.units(compiled.units.len());
         compiled.units.extend(units);
     }
@@ -71,6 +76,29 @@ struct Part {
     manager: Manager,
     nodes: BTreeMap<Name, Node>,
     aliases: BTreeMap<String, Name>,
+}
+
+impl Part {
+    /// The services, each with the sockets that start it.
+    fn services(&self) -> impl Iterator<Item = (&ServiceUnit, Vec<&Socket>)> {
+        let living = || self.nodes.iter().filter(|(_, node)| node.lives());
+        let own = |name: &'_ Name| self.aliases.get(name.as_str()).unwrap_or(name).clone();
+        let sockets = move |service: &Name, unit: &ServiceUnit| -> Vec<&Socket> {
+            let sockets = living().filter_map(|(name, node)| match &node.body {
+                Body::Socket(socket) => Some((name, socket)),
+                _ => None,
+            });
+            let starts = |name: &Name, socket: &SocketUnit| {
+                socket.service.as_ref().is_some_and(|(starts, _)| own(starts) == *service)
+                    || unit.sockets.iter().any(|(socket, _)| own(socket) == *name)
+            };
+            sockets.filter(|(name, it)| starts(name, it)).map(|(_, it)| &it.socket).collect()
+        };
+        living().filter_map(move |(name, node)| match &node.body {
+            Body::Service(unit) => Some((unit, sockets(name, unit))),
+            _ => None,
+        })
+    }
 }
 
 /// Reads all units of `facts.manager`.

@@ -9,6 +9,7 @@ use super::cycle;
 use super::manager::Manager;
 use super::name::Name;
 use super::pairing;
+use super::podman_api::Places;
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use super::unit_section::{Install, Relation, UnitSection};
@@ -58,6 +59,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) aliases: &'a BTreeMap<String, Name>,
     /// Whose units these are.
     pub(crate) manager: &'a Manager,
+    /// Of Podman's API, whoever's it is.
+    pub(crate) places: &'a Places,
     pub(crate) findings: &'a mut Vec<Finding>,
     /// Counted from the first of these units, whatever stands before them in the manifest.
     ids: BTreeMap<&'a Name, UnitId>,
@@ -107,6 +110,7 @@ impl<'a> Graph<'a> {
         nodes: &'a BTreeMap<Name, Node>,
         aliases: &'a BTreeMap<String, Name>,
         manager: &'a Manager,
+        places: &'a Places,
         findings: &'a mut Vec<Finding>,
     ) -> Self {
         let living = nodes.iter().filter(|(_, node)| node.lives());
@@ -114,7 +118,7 @@ impl<'a> Graph<'a> {
         let ids: BTreeMap<_, _> =
             living.zip(0u16..=u16::MAX).map(|((name, _), id)| (name, UnitId(id))).collect();
         let edges = vec![Edges::default(); ids.len()];
-        Self { nodes, aliases, manager, findings, ids, edges, order: BTreeMap::new() }
+        Self { nodes, aliases, manager, places, findings, ids, edges, order: BTreeMap::new() }
     }
 
     /// Resolves everything; `first` is the index of the first unit in the manifest. Empty if a
@@ -359,7 +363,7 @@ impl<'a> Graph<'a> {
                 _ => None,
             })
             .collect();
-        pairing::check(service, &sockets, self.findings);
+        pairing::check(service, &sockets, self.places, self.findings);
     }
 
     /// One cycle at a time: others may go away with it.

@@ -1,14 +1,19 @@
 //! What a service asks of its sockets, checked when both are known.
 
 use super::idle;
-use super::podman_api;
+use super::podman_api::{self, Places};
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use crate::finding::{Finding, Span};
 use activator::manifest::ListenKind;
 
-/// Checks a service against all socket units that start it.
-pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut Vec<Finding>) {
+/// Checks a service against all socket units that start it. `places` are those of Podman's API.
+pub(crate) fn check(
+    unit: &ServiceUnit,
+    sockets: &[&SocketUnit],
+    places: &Places,
+    findings: &mut Vec<Finding>,
+) {
     if let Some(span) = &unit.standard_socket {
         standard_socket(span, sockets, findings);
     }
@@ -30,7 +35,7 @@ pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut 
                 .help("take the line out"),
         );
     }
-    podman_api::check(unit, sockets, findings);
+    podman_api::check(unit, sockets, places, findings);
 }
 
 /// A standard stream can be one socket only: with Accept=yes, the connection.

@@ -10,7 +10,10 @@ use super::service::ServiceUnit;
 use super::socket::SocketUnit;
 use crate::config::OnTcp;
 use crate::finding::{Finding, Span};
-use activator::manifest::{Address, Command, ListenKind, Service, Socket, Unit, UnitKind};
+use activator::manifest::{
+    Address, Command, ListenKind, Listener, Service, Socket, Unit, UnitKind,
+};
+use std::collections::BTreeSet;
 
 /// The key of appliance.toml that allows TCP.
 pub(crate) const ON_TCP: &str = "podman-api-on-tcp";
@@ -22,23 +25,39 @@ const VARIABLE: &str = "PODMAN_SOCKET=";
 const VALUED: [&str; 8] =
     ["t", "time", "timeout", "cors", "tls-cert", "tls-key", "tls-client-ca", "pprof-address"];
 /// Options of `activator relay` and of systemd-socket-proxyd that take a value.
-const RELAY_VALUED: [&str; 7] = [
+const RELAY_VALUED: [&str; 8] = [
     "c",
     "connections-max",
     "exit-idle-time",
     "proxy-protocol",
     "connect-timeout",
     "flow-idle-time",
+    "inside",
     "allow-cid",
 ];
+/// Options of `activator activate` and of systemd-socket-activate that take a value.
+const ACTIVATE_VALUED: [&str; 6] = ["l", "listen", "E", "setenv", "environment", "fdname"];
+/// A vsock socket with this CID is reached from inside the guest alone, vsock(7).
+const CID_LOCAL: u32 = 1;
 
 /// How a service offers the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Offer {
+pub(crate) struct Offer {
+    way: Way,
+    /// Where its command listens by itself: `activator activate -l`.
+    listens: Vec<Address>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
     /// `podman system service`, with the endpoint that it was given.
     Server(Option<String>),
-    /// It carries connections to the API's socket.
-    Relay,
+    /// It carries connections to an address; [`Places`] knows whether that is the API's.
+    Relay {
+        to: String,
+        /// Of vsock clients it takes only some, `--allow-cid=`.
+        chooses: bool,
+    },
 }
 
 /// The offer of a service, and what is needed to complain about it.
@@ -58,47 +77,157 @@ pub(crate) fn read(keys: &Keys<'_>, service: &Service) -> Option<Api> {
     Some(Api { offer, span, on_tcp: keys.facts.input.config.podman_api_on_tcp })
 }
 
-/// Whether connections to a service reach the API, and how.
-pub(crate) fn offer(service: &Service) -> Option<Offer> {
+/// The addresses that lead to the API, beside those that end with [`SOCKET`].
+#[derive(Debug, Default)]
+pub(crate) struct Places(BTreeSet<String>);
+
+impl Places {
+    /// Of services with the sockets that start them.
+    pub(crate) fn of<'a>(
+        services: impl Iterator<Item = (&'a ServiceUnit, Vec<&'a Socket>)>,
+    ) -> Self {
+        let offers =
+            services.filter_map(|(unit, sockets)| Some((&unit.api.as_ref()?.offer, sockets)));
+        Self::of_offers(&offers.collect::<Vec<_>>())
+    }
+
+    fn of_offers(offers: &[(&Offer, Vec<&Socket>)]) -> Self {
+        let mut places = Self::default();
+        // A relay may lead to a relay.
+        loop {
+            let known = places.0.len();
+            for (offer, sockets) in offers {
+                if places.are_behind(offer) {
+                    places.add(offer, sockets);
+                }
+            }
+            if places.0.len() == known {
+                return places;
+            }
+        }
+    }
+
+    fn add(&mut self, offer: &Offer, sockets: &[&Socket]) {
+        let listeners = sockets.iter().flat_map(|socket| &socket.listeners);
+        let addresses = listeners.map(|one| &one.address).chain(&offer.listens);
+        self.0.extend(addresses.map(Address::to_string));
+        self.0.extend(sockets.iter().flat_map(|socket| socket.symlinks.iter().cloned()));
+        if let Way::Server(Some(endpoint)) = &offer.way
+            && let Some(path) = endpoint.strip_prefix("unix:")
+        {
+            self.0.insert(format!("/{}", path.trim_start_matches('/')));
+        }
+    }
+
+    /// Whether connections to a service reach the API.
+    fn are_behind(&self, offer: &Offer) -> bool {
+        match &offer.way {
+            Way::Server(_) => true,
+            Way::Relay { to, .. } => to.ends_with(SOCKET) || self.0.contains(to),
+        }
+    }
+}
+
+/// Whether connections to a socket unit reach the API.
+pub(crate) fn is_behind(socket: &Socket, units: &[Unit]) -> bool {
+    let offers = units.iter().enumerate().filter_map(|(index, unit)| match &unit.kind {
+        UnitKind::Service(service) => Some((index, offer(service)?)),
+        _ => None,
+    });
+    let offers: Vec<(usize, Offer)> = offers.collect();
+    let sockets = |service: usize| {
+        let sockets = units.iter().filter_map(move |unit| match &unit.kind {
+            UnitKind::Socket(socket) if socket.service.index() == service => Some(socket),
+            _ => None,
+        });
+        sockets.collect()
+    };
+    let all: Vec<_> = offers.iter().map(|(index, offer)| (offer, sockets(*index))).collect();
+    let places = Places::of_offers(&all);
+    let mut own = offers.iter().filter(|(index, _)| *index == socket.service.index());
+    own.any(|(_, offer)| places.are_behind(offer))
+}
+
+fn offer(service: &Service) -> Option<Offer> {
     let mut found = service.start.iter().find_map(of_command)?;
-    if let Offer::Server(endpoint @ None) = &mut found {
+    if let Way::Server(endpoint @ None) = &mut found.way {
         let mut variables = service.execution.environment.iter();
         *endpoint = variables.find_map(|line| line.strip_prefix(VARIABLE)).map(str::to_owned);
     }
     Some(found)
 }
 
-/// Whether connections to a socket unit reach the API.
-pub(crate) fn is_behind(socket: &Socket, units: &[Unit]) -> bool {
-    match units.get(socket.service.index()).map(|unit| &unit.kind) {
-        Some(UnitKind::Service(service)) => offer(service).is_some(),
-        _ => false,
-    }
-}
-
 fn of_command(command: &Command) -> Option<Offer> {
     let arguments: Vec<&str> = command.arguments.iter().skip(1).map(String::as_str).collect();
-    match command.program.rsplit('/').next()? {
-        "podman" => {
+    of_words(&command.program, &arguments)
+}
+
+fn of_words(program: &str, arguments: &[&str]) -> Option<Offer> {
+    let way = match (program.rsplit('/').next()?, arguments) {
+        ("podman", _) => {
             let at = arguments.windows(2).position(|two| two[0] == "system")?;
             match arguments[at + 1] {
                 "service" => {
                     let endpoint = operands(&arguments[at + 2..], &VALUED).first().copied();
-                    Some(Offer::Server(endpoint.map(str::to_owned)))
+                    Way::Server(endpoint.map(str::to_owned))
                 }
-                "dial-stdio" => Some(Offer::Relay),
-                _ => None,
+                "dial-stdio" => Way::Relay { to: SOCKET.into(), chooses: false },
+                _ => return None,
             }
         }
-        "activator" if arguments.first() == Some(&"relay") => relay(&arguments[1..]),
-        "systemd-socket-proxyd" => relay(&arguments),
-        _ => None,
-    }
+        ("activator", ["relay", rest @ ..]) | ("systemd-socket-proxyd", rest) => relay(rest)?,
+        ("activator", ["activate", rest @ ..]) | ("systemd-socket-activate", rest) => {
+            return activate(rest);
+        }
+        _ => return None,
+    };
+    Some(Offer { way, listens: vec![] })
 }
 
-fn relay(arguments: &[&str]) -> Option<Offer> {
-    let backend = operands(arguments, &RELAY_VALUED);
-    backend.first().filter(|path| path.ends_with(SOCKET)).map(|_| Offer::Relay)
+fn relay(arguments: &[&str]) -> Option<Way> {
+    let to = (*operands(arguments, &RELAY_VALUED).first()?).to_owned();
+    Some(Way::Relay { to, chooses: arguments.iter().any(|word| word.starts_with("--allow-cid")) })
+}
+
+/// What `activate` starts, and where that listens.
+fn activate(arguments: &[&str]) -> Option<Offer> {
+    let mut listens: Vec<&str> = vec![];
+    let mut rest = arguments;
+    while let Some((word, behind)) = rest.split_first()
+        && let Some(option) = word.strip_prefix('-')
+    {
+        rest = behind;
+        if option == "-" {
+            break;
+        }
+        let (name, value) = match option.strip_prefix('-') {
+            Some(long) => long.split_once('=').unwrap_or((long, "")),
+            // Flags may stand before it in the same word, its value behind it.
+            None => match option.find(['l', 'E']) {
+                Some(at) => (&option[at..=at], option[at + 1..].trim_start_matches('=')),
+                None => (option, ""),
+            },
+        };
+        if !ACTIVATE_VALUED.contains(&name) {
+            continue;
+        }
+        let value = match value {
+            "" => {
+                let (value, behind) = rest.split_first()?;
+                rest = behind;
+                value
+            }
+            value => value,
+        };
+        if ["l", "listen"].contains(&name) {
+            listens.push(value);
+        }
+    }
+    let (program, arguments) = rest.split_first()?;
+    let mut offer = of_words(program, arguments)?;
+    let addresses = listens.iter().map(|text| text.strip_prefix("stream:").unwrap_or(text));
+    offer.listens.extend(addresses.filter_map(|text| text.parse().ok()));
+    Some(offer)
 }
 
 /// The arguments that are no options, and no values of options.
@@ -119,23 +248,57 @@ fn operands<'a>(arguments: &[&'a str], valued: &[&str]) -> Vec<&'a str> {
 }
 
 /// Checks a service that offers the API against all socket units that start it.
-pub(crate) fn check(unit: &ServiceUnit, sockets: &[&SocketUnit], findings: &mut Vec<Finding>) {
-    let Some(api) = &unit.api else { return };
-    if let Offer::Server(endpoint) = &api.offer {
+pub(crate) fn check(
+    unit: &ServiceUnit,
+    sockets: &[&SocketUnit],
+    places: &Places,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(api) = unit.api.as_ref().filter(|api| places.are_behind(&api.offer)) else { return };
+    if let Way::Server(endpoint) = &api.offer.way {
         server(api, endpoint.as_deref(), sockets, findings);
     }
-    if api.on_tcp == OnTcp::Allow {
-        return;
-    }
-    let listeners = sockets.iter().flat_map(|unit| unit.socket.listeners.iter().zip(&unit.spans));
-    for (listener, span) in listeners {
-        let inet = matches!(
-            listener.address,
-            Address::AnyPort(_) | Address::Inet(..) | Address::Inet6(..)
-        );
-        if inet && listener.kind == ListenKind::Stream {
-            findings.push(on_tcp(span.clone(), "the socket offers Podman's API on TCP"));
+    if api.on_tcp == OnTcp::Refuse {
+        let streams = listeners(sockets).filter(|(one, _)| one.kind == ListenKind::Stream);
+        let streams = streams.map(|(one, span)| ("socket", &one.address, span));
+        let own = api.offer.listens.iter().map(|address| ("service", address, &api.span));
+        for (what, address, span) in streams.chain(own) {
+            if matches!(address, Address::AnyPort(_) | Address::Inet(..) | Address::Inet6(..)) {
+                findings.push(on_tcp(span.clone(), what));
+            }
         }
+    }
+    if let Way::Relay { chooses: false, .. } = api.offer.way {
+        on_vsock(api, sockets, findings);
+    }
+}
+
+/// All listeners, and where each was written.
+fn listeners<'a>(sockets: &'a [&SocketUnit]) -> impl Iterator<Item = (&'a Listener, &'a Span)> {
+    sockets.iter().flat_map(|unit| unit.socket.listeners.iter().zip(&unit.spans))
+}
+
+/// A relay that takes every vsock client: sibling VMs, and every user in the guest.
+fn on_vsock(api: &Api, sockets: &[&SocketUnit], findings: &mut Vec<Finding>) {
+    let open = |address: &Address| matches!(address, Address::Vsock(cid, _) if *cid != CID_LOCAL);
+    let refuse = |span: &Span, help: &str| {
+        let message = "the relay takes every vsock client to Podman's API";
+        Finding::error(span.clone(), message)
+            .label("refused: whoever connects can do all that its user can")
+            .help(format!("{help}: the host alone"))
+    };
+    for unit in sockets.iter().filter(|unit| unit.socket.allow_cids.is_empty()) {
+        let asked = unit.socket.accept.is_some() || unit.relay.is_some();
+        let help = match asked {
+            true => "add `X-AllowCID=host`",
+            false => "write `activator relay --allow-cid=2` in the service",
+        };
+        let listeners = unit.socket.listeners.iter().zip(&unit.spans);
+        let open = listeners.filter(|(one, _)| open(&one.address));
+        findings.extend(open.map(|(_, span)| refuse(span, help)));
+    }
+    if api.offer.listens.iter().any(open) {
+        findings.push(refuse(&api.span, "write `activator relay --allow-cid=2`"));
     }
 }
 
@@ -159,7 +322,7 @@ fn server(api: &Api, endpoint: Option<&str>, sockets: &[&SocketUnit], findings: 
         && endpoint.starts_with("tcp:")
         && api.on_tcp == OnTcp::Refuse
     {
-        findings.push(on_tcp(api.span.clone(), "the service offers Podman's API on TCP"));
+        findings.push(on_tcp(api.span.clone(), "service"));
     }
     let count: usize = sockets.iter().map(|unit| unit.socket.listeners.len()).sum();
     if count > 1 {
@@ -174,8 +337,7 @@ fn server(api: &Api, endpoint: Option<&str>, sockets: &[&SocketUnit], findings: 
             )
         }));
     }
-    let listeners = sockets.iter().flat_map(|unit| unit.socket.listeners.iter().zip(&unit.spans));
-    for (listener, span) in listeners {
+    for (listener, span) in listeners(sockets) {
         match (&listener.address, listener.kind) {
             (Address::Vsock(..), _) => findings.push(refuse(
                 span,
@@ -194,8 +356,8 @@ fn server(api: &Api, endpoint: Option<&str>, sockets: &[&SocketUnit], findings: 
     }
 }
 
-fn on_tcp(span: Span, message: &str) -> Finding {
-    Finding::error(span, message.to_owned())
+fn on_tcp(span: Span, what: &str) -> Finding {
+    Finding::error(span, format!("the {what} offers Podman's API on TCP"))
         .label("refused: whoever connects can do all that its user can")
         .help(format!(
             "use a Unix socket, vsock or ssh; or write `{ON_TCP} = \"allow\"` in {}",
@@ -213,9 +375,16 @@ mod tests {
         offer(&Service { start: vec![command], ..Service::default() })
     }
 
+    fn server(endpoint: Option<&str>) -> Option<Offer> {
+        Some(Offer { way: Way::Server(endpoint.map(str::to_owned)), listens: vec![] })
+    }
+
+    fn relay(to: &str, chooses: bool) -> Option<Offer> {
+        Some(Offer { way: Way::Relay { to: to.into(), chooses }, listens: vec![] })
+    }
+
     #[test]
     fn endpoints_are_told_from_options() {
-        let server = |endpoint: Option<&str>| Some(Offer::Server(endpoint.map(str::to_owned)));
         let podman = |rest: &str| found(&format!("/usr/bin/podman {rest}"));
         assert_eq!(podman("--log-level=info system service"), server(None));
         assert_eq!(podman("system service --time 0 --cors *"), server(None));
@@ -230,12 +399,51 @@ mod tests {
 
     #[test]
     fn relays_to_the_api_are_known() {
+        let all = Places::default();
+        let leads = |offer: Option<Offer>| all.are_behind(&offer.unwrap());
         let line = "/usr/bin/activator relay --exit-idle-time 5s /run/podman/podman.sock";
-        assert_eq!(found(line), Some(Offer::Relay));
+        assert_eq!(found(line), relay("/run/podman/podman.sock", false));
+        assert!(leads(found(line)));
+        let line = "/usr/bin/activator relay --allow-cid=2 --inside a.service @x";
+        assert_eq!(found(line), relay("@x", true));
+        assert!(!leads(found(line)));
         let line = "/usr/lib/systemd/systemd-socket-proxyd /run/user/1000/podman/podman.sock";
-        assert_eq!(found(line), Some(Offer::Relay));
-        assert_eq!(found("/usr/bin/activator relay 127.0.0.1:80"), None);
-        assert_eq!(found("/usr/bin/podman system dial-stdio"), Some(Offer::Relay));
+        assert!(leads(found(line)));
+        assert!(leads(found("/usr/bin/podman system dial-stdio")));
+    }
+
+    #[test]
+    fn what_is_activated_listens_where_that_is_said() {
+        let api = "podman system service -t 5";
+        for line in [
+            "activator activate -l 2375 podman system service -t 5",
+            "/usr/bin/activator activate --listen=stream:2375 --fdname x -- podman system service",
+            "activator activate -E A=b -al2375 /usr/bin/podman system service",
+            "systemd-socket-activate --listen 2375 activator activate --now podman system service",
+        ] {
+            let offer = Offer { listens: vec![Address::AnyPort(2375)], ..found(api).unwrap() };
+            assert_eq!(found(line), Some(offer), "{line}");
+        }
+        assert_eq!(found("activator activate -l 2375 cat podman system service"), None);
+        assert_eq!(found("activator activate -l"), None);
+    }
+
+    #[test]
+    fn a_relay_to_a_relay_leads_to_the_api() {
+        let socket = |path: &str| Socket {
+            listeners: vec![Listener {
+                address: Address::Path(path.into()),
+                kind: ListenKind::Stream,
+            }],
+            ..Socket::default()
+        };
+        let (a, b) = (socket("/run/a"), socket("/run/b"));
+        let [first, second, third] = ["/run/b", "/run/a", "/run/c"].map(|to| relay(to, false));
+        let [first, second, third] = [&first, &second, &third].map(|it| it.as_ref().unwrap());
+        let api = server(Some("unix:/run/a")).unwrap();
+        let places = Places::of_offers(&[(first, vec![]), (second, vec![&b]), (&api, vec![&a])]);
+        assert!(places.are_behind(first) && places.are_behind(second));
+        assert!(!places.are_behind(third));
     }
 
     #[test]
@@ -247,6 +455,6 @@ mod tests {
             ..Command::default()
         });
         service.execution.environment.push("PODMAN_SOCKET=tcp:0.0.0.0:1".into());
-        assert_eq!(offer(&service), Some(Offer::Server(Some("tcp:0.0.0.0:1".into()))));
+        assert_eq!(offer(&service), server(Some("tcp:0.0.0.0:1")));
     }
 }
