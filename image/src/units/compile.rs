@@ -19,7 +19,7 @@ use super::podman_api::Places;
 use super::quadlet::{self, container};
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
-use super::unit_section::Reference;
+use super::unit_section::{Reference, Relation};
 use super::{
     Compiled, Facts, addresses, cat, check, drop_in, service, socket, suggest, unit_section, users,
     well_known,
@@ -27,7 +27,7 @@ use super::{
 use crate::config::{self, Engine};
 use crate::container::Container;
 use crate::finding::{Finding, Severity, Source, Span};
-use activator::manifest::{HealthCheck, Socket};
+use activator::manifest::{HealthCheck, Socket, Unit, UnitId};
 use links::is_ours;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +55,8 @@ pub(super) fn run(facts: &mut Facts<'_>, compiled: &mut Compiled) {
     for part in &parts {
         let Part { nodes, aliases, manager } = part;
         let graph = Graph::new(nodes, aliases, manager, &places, &mut compiled.findings);
-        let units = graph.units(compiled.units.len());
+        let mut units = graph.units(compiled.units.len());
+        part.wait_for_network(&mut units, &compiled.units);
         compiled.units.extend(units);
     }
     if parts.iter().all(|part| part.nodes.is_empty()) && compiled.findings.is_empty() {
@@ -98,6 +99,30 @@ impl Part {
             Body::Service(unit) => Some((unit, sockets(name, unit))),
             _ => None,
         })
+    }
+
+    /// What Podman's generator has a user's services wait for waits for a target of the system's
+    /// manager; here they do so themselves, if there is a network to wait for.
+    fn wait_for_network(&self, units: &mut [Unit], of_the_system: &[Unit]) {
+        let online = (0u16..)
+            .zip(of_the_system)
+            .find(|(_, unit)| unit.owner.is_none() && unit.name == well_known::NETWORK_ONLINE);
+        let Some(online) = online.map(|(id, _)| UnitId(id)) else { return };
+        for (name, node) in self.nodes.iter().filter(|_| self.manager.user().is_some()) {
+            let Some(unit) = units.iter_mut().find(|unit| unit.name == name.as_str()) else {
+                continue;
+            };
+            for (relation, reference) in &node.section.relations {
+                let list = match relation {
+                    Relation::Wants => &mut unit.wants,
+                    Relation::After => &mut unit.after,
+                    _ => continue,
+                };
+                if reference.name.as_str() == well_known::NETWORK_ONLINE_OF_USERS {
+                    list.push(online);
+                }
+            }
+        }
     }
 }
 
@@ -396,9 +421,8 @@ impl<'f> Compiler<'_, 'f> {
             return unit;
         }
         let facts = self.facts;
-        let folder = podman::folder(&facts.manager);
         let findings = &mut self.compiled.findings;
-        let made = podman::make(&unit, &facts.resources, folder, findings);
+        let made = podman::make(&unit, &facts.resources, &facts.manager, findings);
         self.compiled.texts.insert(self.key(&unit.name), cat::made(&made.unit));
         if let Some((image, span)) = made.image {
             // A specifier that has no value is found with the command line.

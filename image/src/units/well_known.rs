@@ -5,6 +5,12 @@
 
 use super::manager::Manager;
 
+/// The first address is there.
+pub(crate) const NETWORK_ONLINE: &str = "network-online.target";
+/// What Podman's generator has a user's services wait for instead: their manager has no such
+/// target, and this asks the system's.
+pub(crate) const NETWORK_ONLINE_OF_USERS: &str = "podman-user-wait-network-online.service";
+
 /// Targets that the boot reaches: what they want is started at boot.
 const BOOT: [&str; 18] = [
     "basic.target",
@@ -13,7 +19,7 @@ const BOOT: [&str; 18] = [
     "graphical.target",
     "local-fs.target",
     "multi-user.target",
-    "network-online.target",
+    NETWORK_ONLINE,
     "network.target",
     "nss-lookup.target",
     "nss-user-lookup.target",
@@ -54,7 +60,7 @@ const OTHERS: [&str; 26] = [
     "cryptsetup.target",
     "init.scope",
     "syslog.socket",
-    "podman-user-wait-network-online.service",
+    NETWORK_ONLINE_OF_USERS,
 ];
 
 /// Those of a user's manager. What wants one that only the system has is never started.

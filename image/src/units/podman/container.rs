@@ -7,9 +7,11 @@ use super::{devices, health, mappings, storage};
 use crate::finding::{Finding, Span};
 use crate::units::definition::Definition;
 use crate::units::files::QUADLETS;
+use crate::units::manager::Manager;
 use crate::units::quoting::{self, Escapes};
 use crate::units::syntax::{Assignment, Header};
 use crate::units::value::Expected;
+use crate::units::well_known;
 use activator::manifest::HealthCheck;
 
 /// The service that a `.container` became.
@@ -27,6 +29,8 @@ pub(super) struct Maker<'a> {
     pub(super) lines: Lines<'a>,
     /// Other Quadlet files.
     pub(super) resources: &'a Resources,
+    /// Whose the file is.
+    manager: &'a Manager,
     /// Where the guest has the file.
     pub(super) folder: String,
     /// Lines of `[Unit]` that follow from `[Container]`.
@@ -34,16 +38,17 @@ pub(super) struct Maker<'a> {
     pub(super) run: Command,
 }
 
-/// Makes the service. `folder` is where the guest has the file.
+/// Makes the service.
 pub(crate) fn make(
     unit: &Definition,
     resources: &Resources,
-    folder: String,
+    manager: &Manager,
     findings: &mut Vec<Finding>,
 ) -> Made {
     let lines = Lines { unit, section: "Container", findings };
     let run = Command::podman(lines.span());
-    let mut maker = Maker { lines, resources, folder, unit: vec![], run };
+    let folder = super::folder(manager);
+    let mut maker = Maker { lines, resources, manager, folder, unit: vec![], run };
     maker.make()
 }
 
@@ -56,9 +61,12 @@ impl Maker<'_> {
         self.unit.push(line("SourcePath", &source));
         let mut sections: Vec<Assignment> = vec![];
         if self.has_default_dependencies() {
-            // The generator of a user's manager waits for another unit, to the same end.
-            sections.push(line("Wants", "network-online.target"));
-            sections.push(line("After", "network-online.target"));
+            let online = match self.manager.user() {
+                None => well_known::NETWORK_ONLINE,
+                Some(_) => well_known::NETWORK_ONLINE_OF_USERS,
+            };
+            sections.push(line("Wants", online));
+            sections.push(line("After", online));
         }
         let mut service = vec![];
         let image = self.image();
