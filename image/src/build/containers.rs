@@ -8,7 +8,7 @@ use crate::container::Container;
 use crate::exit::{BAD_INPUT, Failure, print_findings};
 use crate::lock::Section;
 use crate::oci::store::{STORE, Store};
-use crate::oci::{self, Activation, Bundle, ContainerImage, Context, entrypoint};
+use crate::oci::{self, Activation, Bundle, ContainerImage, Context, HealthCheck, entrypoint};
 use crate::tree::{Node, Tree};
 use crate::units::Compiled;
 use activator::manifest::{Unit, UnitKind};
@@ -76,7 +76,7 @@ pub(super) fn put_into(
 fn into_store(
     tree: &mut Tree,
     appliance: &Appliance,
-    compiled: &Compiled,
+    compiled: &mut Compiled,
     arch: Arch,
     section: &Section,
     sources: &Images<'_>,
@@ -84,10 +84,13 @@ fn into_store(
     const ORIGIN: &str = "rouse";
     let mut store = Store::new();
     let references = images::references(appliance, compiled);
+    let mut health = BTreeMap::new();
     for reference in &references {
         let image = sources.image(reference, section)?;
         store.add(&image, arch.debian().debian()).map_err(super::conflict)?;
+        health.insert(reference.clone(), image.health_check);
     }
+    check_health(compiled, &health)?;
     store.install(tree).map_err(super::conflict)?;
     let text = |places: &str| {
         format!(
@@ -118,9 +121,27 @@ fn into_store(
     Ok(references.into_iter().map(|name| (name.to_owned(), STORE.to_owned())).collect())
 }
 
+/// Services without a `HealthCmd=` get the checks of their images. Nothing is known of an image that
+/// Podman pulls.
+fn check_health(
+    compiled: &mut Compiled,
+    images: &BTreeMap<String, Option<HealthCheck>>,
+) -> Result<(), Failure> {
+    for asked in std::mem::take(&mut compiled.image_health) {
+        let Some(image) = images.get(&asked.image) else { continue };
+        let check = asked.with(image.as_ref());
+        let check = check.map_err(|finding| Failure::findings(BAD_INPUT, vec![finding]))?;
+        let place = place(compiled, &asked.service, asked.user.as_deref());
+        if let Some(UnitKind::Service(service)) = place.map(|it| &mut compiled.units[it].kind) {
+            service.health = check.map(Box::new);
+        }
+    }
+    Ok(())
+}
+
 /// The service of a container has what the image says of it.
 fn inherit(compiled: &mut Compiled, index: usize, image: &ContainerImage) -> Result<(), Failure> {
-    let place = place(compiled, &compiled.containers[index].1);
+    let place = place_of(compiled, &compiled.containers[index].1);
     let (_, container) = &mut compiled.containers[index];
     let Some(UnitKind::Service(service)) = place.map(|it| &mut compiled.units[it].kind) else {
         return Ok(());
@@ -134,18 +155,23 @@ fn inherit(compiled: &mut Compiled, index: usize, image: &ContainerImage) -> Res
 }
 
 /// Where the unit of a container is.
-fn place(compiled: &Compiled, container: &Container) -> Option<usize> {
+fn place_of(compiled: &Compiled, container: &Container) -> Option<usize> {
+    let whose = container.owner.as_ref().map(|owner| owner.name.as_str());
+    place(compiled, &container.service, whose)
+}
+
+/// Where a unit of a user, or of the system, is.
+fn place(compiled: &Compiled, name: &str, whose: Option<&str>) -> Option<usize> {
     let owner = |unit: &Unit| {
         let user = compiled.users.get(usize::from(unit.owner?))?;
         Some(user.name.as_str())
     };
-    let whose = container.owner.as_ref().map(|owner| owner.name.as_str());
     let mut units = compiled.units.iter();
-    units.position(|unit| unit.name == container.service && owner(unit) == whose)
+    units.position(|unit| unit.name == name && owner(unit) == whose)
 }
 
 fn activation(compiled: &Compiled, container: &Container) -> Activation {
-    match place(compiled, container).map(|place| &compiled.units[place].kind) {
+    match place_of(compiled, container).map(|place| &compiled.units[place].kind) {
         Some(UnitKind::Service(service)) if !service.sockets.is_empty() => Activation::Sockets,
         _ => Activation::None,
     }

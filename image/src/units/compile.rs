@@ -14,7 +14,7 @@ use super::graph::{Body, Graph, Node};
 use super::keys::Keys;
 use super::manager::Manager;
 use super::name::{Kind, Name};
-use super::podman;
+use super::podman::{self, Checks, ImageHealth};
 use super::podman_api::Places;
 use super::quadlet::{self, container};
 use super::service::ServiceUnit;
@@ -424,20 +424,26 @@ impl<'f> Compiler<'_, 'f> {
         let findings = &mut self.compiled.findings;
         let made = podman::make(&unit, &facts.resources, &facts.manager, findings);
         self.compiled.texts.insert(self.key(&unit.name), cat::made(&made.unit));
-        if let Some((image, span)) = made.image {
-            // A specifier that has no value is found with the command line.
-            let image = facts.specifiers(&unit.name).expand(&image).unwrap_or(image);
-            self.compiled.images.push((image, span));
-        }
-        if let Some(mut health) = made.health {
-            let specifiers = facts.specifiers(&unit.name);
-            let startup = health.startup.iter_mut().map(|startup| &mut startup.probe);
-            for probe in std::iter::once(&mut health.probe).chain(startup) {
-                for word in &mut probe.command.arguments {
-                    *word = specifiers.expand(word).unwrap_or_else(|_| word.clone());
-                }
+        // A specifier that has no value is found with the command line.
+        let specifiers = facts.specifiers(&unit.name);
+        let expand = |text: &String| specifiers.expand(text).unwrap_or_else(|_| text.clone());
+        let image = made.image.map(|(image, span)| (expand(&image), span));
+        self.compiled.images.extend(image.clone());
+        if let Some(Checks { mut check, of_image }) = made.health.map(|checks| *checks) {
+            let startup = check.startup.iter_mut().map(|startup| &mut startup.probe);
+            for probe in std::iter::once(&mut check.probe).chain(startup) {
+                probe.command.arguments.iter_mut().for_each(|word| *word = expand(word));
             }
-            self.health.insert(unit.name.clone(), health);
+            match image {
+                Some((image, span)) if of_image => {
+                    let (user, service) = self.key(&unit.name);
+                    let health = ImageHealth { user, service, image, span, check };
+                    self.compiled.image_health.push(health);
+                }
+                // What another unit makes is not known before.
+                None if of_image => {}
+                _ => drop(self.health.insert(unit.name.clone(), Box::new(check))),
+            }
         }
         made.unit
     }

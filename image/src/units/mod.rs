@@ -135,6 +135,8 @@ pub struct Compiled {
     pub findings: Vec<Finding>,
     /// Engine podman: the image that each `.container` names, and where.
     pub images: Vec<(String, crate::finding::Span)>,
+    /// Engine podman: the services whose health checks their images say.
+    pub image_health: Vec<podman::ImageHealth>,
     /// See [`Compiled::cat`]; by user and name.
     texts: BTreeMap<(Option<String>, String), String>,
 }

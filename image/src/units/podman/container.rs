@@ -1,6 +1,7 @@
 //! `[Container]` becomes `podman run`.
 
 use super::command::Command;
+use super::health::Checks;
 use super::lines::{Lines, Text};
 use super::resources::Resources;
 use super::{devices, health, mappings, storage};
@@ -12,7 +13,6 @@ use crate::units::quoting::{self, Escapes};
 use crate::units::syntax::{Assignment, Header};
 use crate::units::value::Expected;
 use crate::units::well_known;
-use activator::manifest::HealthCheck;
 
 /// The service that a `.container` became.
 pub(crate) struct Made {
@@ -20,8 +20,7 @@ pub(crate) struct Made {
     pub(crate) unit: Definition,
     /// `Image=`, with its specifiers, unless another unit makes the image or there is a `Rootfs=`.
     pub(crate) image: Option<(String, Span)>,
-    /// `HealthCmd=` and its kin; specifiers in the command's words are not replaced yet.
-    pub(crate) health: Option<Box<HealthCheck>>,
+    pub(crate) health: Option<Box<Checks>>,
 }
 
 /// What is made of a `.container`.

@@ -28,6 +28,8 @@ mod storage;
 pub(crate) use container::make;
 pub(in crate::units) use generator::run as generate;
 pub use generator::{Complaint, Generated, Generator};
+pub(crate) use health::Checks;
+pub use health::ImageHealth;
 
 use super::manager::Manager;
 
