@@ -49,7 +49,7 @@ enum When {
 type Part = (&'static str, When, fn(&Pods));
 
 /// All parts, in this order.
-const PARTS: [Part; 23] = [
+const PARTS: [Part; 24] = [
     ("asleep", When::Always, no_process_before_the_first_request),
     ("measures", When::Always, measure::the_first_request),
     ("version", When::Always, clients_say_who_they_are),
@@ -62,6 +62,7 @@ const PARTS: [Part; 23] = [
     ("libpod", When::Always, the_api_answers_whatever_its_version),
     ("environment", When::Full, one_stream_fd_and_no_variables_for_others),
     ("outlive", When::Always, a_container_outlives_the_service),
+    ("before", When::Full, a_container_was_there_before_the_service),
     ("inode", When::Always, the_socket_stays_the_same),
     ("patience", When::Full, patience_is_what_was_said),
     ("endpoints", When::Full, endpoints_of_ones_own),
@@ -141,6 +142,23 @@ fn podmans(vm: &Vm) -> usize {
 
 fn asleep(vm: &Vm, service: &str) {
     vm.wait_until("the API service is gone", |vm| vm.service(service).state == "dead");
+}
+
+/// For how many seconds a service stays after a request, by the guest's own clock. The request and
+/// the clock are one script: a way to the guest and back may take seconds.
+fn patience(vm: &Vm, service: &str, socket: &str) -> f64 {
+    let pid = vm.service(service).main_pid.unwrap();
+    let script = format!(
+        "until test -S {socket}; do usleep 20000; done\n\
+         printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - unix:{socket} | tail -n 1\n\
+         begun=$(cut -d' ' -f1 /proc/uptime)\n\
+         while test -d /proc/{pid}; do usleep 20000; done\n\
+         echo \" $begun $(cut -d' ' -f1 /proc/uptime)\"\n"
+    );
+    let answer = vm.shell(&script);
+    let words: Vec<&str> = answer.split_whitespace().collect();
+    let &["OK", begun, gone] = words.as_slice() else { panic!("{service}: {answer}") };
+    gone.parse::<f64>().unwrap() - begun.parse::<f64>().unwrap()
 }
 
 fn inode(vm: &Vm) -> String {
@@ -306,6 +324,25 @@ fn a_container_outlives_the_service(Pods { vm, api, .. }: &Pods) {
     let before = vm.service("podman.service").starts;
     assert_eq!(api.docker(["exec", "long", "echo", "still"]), "still\n");
     assert_eq!(vm.service("podman.service").starts, before + 1);
+    // Nobody said `--time`: five seconds.
+    let stayed = patience(vm, "podman.service", "/run/podman/podman.sock");
+    assert!((4.0..60.0).contains(&stayed), "{stayed} s");
+}
+
+/// What runs already when the service starts, and that it did not make.
+fn a_container_was_there_before_the_service(Pods { vm, .. }: &Pods) {
+    asleep(vm, "podman.service");
+    let answer = vm.shell(
+        "export HOME=/root\n\
+         podman run -d --name before --network none busy:1 sleep 1000 >/dev/null\n\
+         printf 'GET /libpod/_ping HTTP/1.0\\r\\n\\r\\n' | \
+         socat -t 60 - unix:/run/podman/podman.sock | tail -n 1; echo\n\
+         podman ps --format 'runs {{.Names}}'\n\
+         podman rm -f -t 0 before >/dev/null\n",
+    );
+    for line in ["OK", "runs before"] {
+        assert!(answer.lines().any(|one| one == line), "{line} in {answer}");
+    }
 }
 
 /// LISTEN_PID is right at each start: else Podman would put a socket of its own in place of ours.
@@ -341,11 +378,11 @@ fn patience_is_what_was_said(Pods { vm, .. }: &Pods) {
 
 /// `podman system service` as its manual page has it, with endpoints.
 fn endpoints_of_ones_own(Pods { vm, .. }: &Pods) {
+    // `--time 2`: gone after its timeout, and not before.
     vm.tell("start", "direct-unix.service");
-    vm.wait_until("it listens", |vm| vm.shell("test -S /run/direct.sock && echo yes") == "yes\n");
-    let ping = "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - unix:/run/direct.sock | tail -n 1";
-    assert_eq!(vm.shell(ping), "OK");
-    vm.tell("stop", "direct-unix.service");
+    let stayed = patience(vm, "direct-unix.service", "/run/direct.sock");
+    assert!((1.5..30.0).contains(&stayed), "{stayed} s");
+    asleep(vm, "direct-unix.service");
     vm.tell("start", "direct-tcp.service");
     let ping = "printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' | socat -t 60 - tcp4:127.0.0.1:8080,retry=60 2>/dev/null";
     let answer = vm.shell(ping);
@@ -411,6 +448,7 @@ fn none_is_lost_around_the_end(Pods { vm, .. }: &Pods) {
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let node = "busybox stat -c %i /run/quick/podman/podman.sock";
     let before = vm.shell(node);
+    let starts = vm.service("quick.service").starts;
     for request in 0..requests {
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -420,7 +458,9 @@ fn none_is_lost_around_the_end(Pods { vm, .. }: &Pods) {
         assert_eq!((status, body.as_str()), (200, "OK"), "request {request}");
     }
     assert_eq!(vm.shell(node), before);
-    println!("{} starts for {requests} requests", vm.service("quick.service").starts);
+    let starts = vm.service("quick.service").starts - starts;
+    println!("{starts} starts for {requests} requests");
+    assert!(starts > 1, "it never slept between two requests");
 }
 
 /// A load of many bytes: none is lost on the way, as the image's digest shows to Podman.
