@@ -6,7 +6,9 @@
 
 use rouse::cache::Cache;
 use rouse::debian::{Debian, tools};
+use rouse_tests::images::{Compression, Image, machine, tar};
 use rouse_tests::{Appliance, Vm, cache};
+use serde_json::json;
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Instant;
 
@@ -80,6 +82,11 @@ fn appliance() -> Appliance {
             "[Container]\nImage=localhost/busybox\nPod=group.pod\nExec=sleep 1000\nStopTimeout=1\n\
              [Service]\nTimeoutStartSec=600\n",
         )
+        .with(
+            "told.container",
+            "[Container]\nImage=localhost/told\nNetwork=none\nNotify=healthy\n\
+             [Service]\nTimeoutStartSec=600\n",
+        )
         .with("data.volume", "[Volume]\nVolumeName=data\n")
         .with(
             "writer.container",
@@ -98,21 +105,43 @@ fn appliance() -> Appliance {
         .with("play.kube", "[Kube]\nYaml=play.yaml\n[Service]\nTimeoutStartSec=600\n")
         .with("play.yaml", PLAY);
     let toml = std::fs::read_to_string(appliance.path().join("appliance.toml")).unwrap();
-    let more = "\n[image.\"localhost/busybox\"]\nentrypoint = [\"/bin/busybox\"]\n\
+    let more = "\n[image.\"localhost/told\"]\nfrom = \"oci:layout:told\"\n\n\
+                [image.\"localhost/busybox\"]\nentrypoint = [\"/bin/busybox\"]\n\
                 files = { \"/bin/busybox\" = \"busybox\", \"/bin/sh\" = \"busybox\" }\n\n\
                 [vm]\nmemory = 1536\n";
     let appliance = appliance.with("appliance.toml", &format!("{toml}{more}"));
     let debian = Debian::new(Cache::open_at(&cache()).unwrap(), None);
     let program = tools::program(&debian, "busybox-static", "busybox").unwrap();
+    let busybox = std::fs::read(&program.path).unwrap();
+    told(&busybox).write_layout(&appliance.path().join("layout"), "told");
     std::fs::copy(program.path, appliance.path().join("busybox")).unwrap();
     appliance
+}
+
+/// An image that says itself how it is to be run, as a Containerfile would.
+fn told(busybox: &[u8]) -> Image {
+    let config = json!({
+        "Entrypoint": ["/bin/busybox", "sleep", "1000"],
+        "StopSignal": "SIGKILL",
+        "Volumes": { "/data": {} },
+        "Labels": { "told": "yes" },
+        "ExposedPorts": { "80/tcp": {} },
+        "Healthcheck": {
+            "Test": ["CMD", "/bin/busybox", "test", "-e", "/data/seed"],
+            "Interval": 1_000_000_000_u64,
+            "Retries": 1,
+        },
+    });
+    let files: [(&str, u32, &[u8]); 2] =
+        [("bin/busybox", 0o755, busybox), ("data/seed", 0o644, b"seed\n")];
+    Image::new(machine(), &config, &[(tar(&files), Compression::None)])
 }
 
 /// A name, and what it is.
 type Part = (&'static str, fn(&Vm));
 
 /// All parts, in this order.
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     ("six", six_lines_answer),
     ("conmon", conmon_is_the_main_process),
     ("cgroup", one_cgroup_per_service),
@@ -121,6 +150,7 @@ const PARTS: [Part; 12] = [
     ("activate", activate_runs_podman),
     ("generated", a_generated_unit_runs),
     ("web", a_container_is_ready_when_it_is_well_and_its_port_is_published),
+    ("image", an_image_says_what_its_container_does_not),
     ("pod", a_pod_starts_its_members),
     ("volume", a_volume_keeps_what_is_written),
     ("build", an_image_is_built),
@@ -255,6 +285,22 @@ fn a_container_is_ready_when_it_is_well_and_its_port_is_published(vm: &Vm) {
         status == "unhealthy\n"
     });
     vm.tell("stop", "web.service");
+    assert_eq!(vm.shell("podman ps -aq"), "");
+}
+
+/// Its HEALTHCHECK is run, which is what the start waits for.
+fn an_image_says_what_its_container_does_not(vm: &Vm) {
+    vm.tell("start", "told.service");
+    let format = "{{.State.Health.Status}} {{.Config.StopSignal}} {{.Config.Labels.told}} \
+                  {{range .Mounts}}{{.Destination}}{{end}}";
+    let told = vm.shell(&format!("podman inspect systemd-told --format '{format}'"));
+    assert_eq!(told, "healthy SIGKILL yes /data\n");
+    vm.shell("podman exec systemd-told /bin/busybox rm /data/seed");
+    vm.wait_until("somebody notices", |vm| {
+        let status = vm.shell("podman inspect systemd-told --format '{{.State.Health.Status}}'");
+        status == "unhealthy\n"
+    });
+    vm.tell("stop", "told.service");
     assert_eq!(vm.shell("podman ps -aq"), "");
 }
 
