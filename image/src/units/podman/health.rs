@@ -142,7 +142,15 @@ mod tests {
     fn asked(makes_ready: bool) -> ImageHealth {
         let source = Arc::new(Source { path: "a.container".into(), text: String::new() });
         let probe = Probe { interval_us: 1, timeout_us: 1, ..Probe::default() };
-        let check = HealthCheck { probe, retries: 9, makes_ready, ..HealthCheck::default() };
+        let check = HealthCheck {
+            probe,
+            retries: 9,
+            start_period_us: 1,
+            on_failure: OnUnhealthy::None,
+            startup: None,
+            no_verdict: Some(PODMAN_FAILED),
+            makes_ready,
+        };
         let (service, image) = ("a.service".into(), "x".into());
         ImageHealth { user: None, service, image, span: Span::file(&source), check }
     }
