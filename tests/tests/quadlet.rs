@@ -9,7 +9,7 @@ use rouse::config::{Config, Engine, User};
 use rouse::debian::{Debian, tools};
 use rouse::finding::Severity;
 use rouse::generator::Packaged;
-use rouse::units::podman::Generator;
+use rouse::units::podman::{FOLDER, Generator};
 use rouse::units::{Architecture, Compiled, Input, compile};
 use rouse_tests::oracle::{compare, divergence};
 use rouse_tests::{Appliance, Rouse, cache};
@@ -85,37 +85,67 @@ fn errors(compiled: &Compiled, file: &str) -> String {
 
 #[test]
 fn every_key_becomes_what_podmans_generator_makes_of_it() {
+    let table = Appliance::repository().join("tests/quadlet/DIFFERENCES.md");
+    let table = divergence::parse(&std::fs::read_to_string(table).unwrap());
     let cases = containers();
+    let verdict = compare::judge(differences(&cases, None), &table);
+    let stale: Vec<&str> = verdict.stale.iter().map(|row| row.id.as_str()).collect();
+    println!("{} containers, {} differences that are meant", cases.len(), verdict.explained);
+    let unexpected: Vec<String> = verdict.unexpected.iter().map(ToString::to_string).collect();
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+    assert!(stale.is_empty(), "no longer different: {stale:?}");
+    assert!(cases.len() > 110 && verdict.explained >= table.len());
+
+    let ann = User { name: "ann".into(), uid: 1000, ..User::default() };
+    let of_users = compare::judge(differences(&cases, Some(ann)), &table);
+    let unexpected: Vec<String> = of_users.unexpected.iter().map(ToString::to_string).collect();
+    assert!(unexpected.is_empty(), "of users: {}", unexpected.join("\n"));
+}
+
+/// What Podman's generator and `rouse cat` make differently of the same containers, of the system
+/// or of a user.
+fn differences(cases: &BTreeMap<String, String>, user: Option<User>) -> Vec<compare::Difference> {
     let folder = tempfile::tempdir().unwrap();
+    let name = user.as_ref().map(|user| user.name.clone());
+    let place = match &name {
+        Some(name) => folder.path().join("users").join(name),
+        None => folder.path().to_owned(),
+    };
+    std::fs::create_dir_all(&place).unwrap();
     let mut files: BTreeMap<String, String> =
         UNITS.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect();
-    for (name, text) in &cases {
+    for (name, text) in cases {
         files.insert(format!("{name}.container"), text.clone());
     }
     for (name, text) in &files {
-        std::fs::write(folder.path().join(name), text).unwrap();
+        std::fs::write(place.join(name), text).unwrap();
     }
     let generator = generator();
     files.retain(|name, _| !name.starts_with("echo."));
-    let theirs = generator.generate(&files, false).unwrap();
-    let ours = compiled(folder.path(), generator, vec![]);
+    let theirs = generator.generate(&files, user.is_some()).unwrap();
+    // Where the guest has the files.
+    let own = user.as_ref().map(|user| format!("{FOLDER}/users/{}", user.uid));
+    let ours = compiled(folder.path(), generator, user.into_iter().collect());
 
     let (mut podman, mut rouse) = (BTreeMap::new(), BTreeMap::new());
-    for (case, text) in &cases {
+    for (case, text) in cases {
         let service = match case.as_str() {
             "service-name" => "another-service.service".to_owned(),
             other => format!("{other}.service"),
         };
-        let text_of_ours = ours.cat(None, &service).unwrap_or_default();
+        let text_of_ours = ours.cat(name.as_deref(), &service).unwrap_or_default();
         let wrong = errors(&ours, &format!("{case}.container"));
-        let theirs_of = theirs.services.get(&service);
+        let theirs_of = theirs.services.get(&service).map(|text| match &own {
+            Some(own) => text.replace(FOLDER, own),
+            None => text.clone(),
+        });
         let refusal = || {
             let named = format!("\"{case}.container\"");
             let line = theirs.messages.iter().find(|line| line.contains(&named));
             format!("refused: {}", line.map_or("", |line| line))
         };
         let (mut one, mut other) = match (theirs_of, wrong.is_empty()) {
-            (Some(theirs), true) => (facts(theirs, text), facts(text_of_ours, text)),
+            (Some(theirs), true) => (facts(&theirs, text), facts(text_of_ours, text)),
             (None, false) => (json!({}), json!({})),
             (theirs, ours) => (
                 json!({ "outcome": if theirs.is_some() { "made".into() } else { refusal() } }),
@@ -129,15 +159,7 @@ fn every_key_becomes_what_podmans_generator_makes_of_it() {
         rouse.insert(case.clone(), other);
     }
     // A template is only read with an instance: the case `instance@one` has a file of its own.
-    let table = Appliance::repository().join("tests/quadlet/DIFFERENCES.md");
-    let table = divergence::parse(&std::fs::read_to_string(table).unwrap());
-    let verdict = compare::judge(compare::differences(&podman, &rouse), &table);
-    let stale: Vec<&str> = verdict.stale.iter().map(|row| row.id.as_str()).collect();
-    let unexpected: Vec<String> = verdict.unexpected.iter().map(ToString::to_string).collect();
-    println!("{} containers, {} differences that are meant", cases.len(), verdict.explained);
-    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
-    assert!(stale.is_empty(), "no longer different: {stale:?}");
-    assert!(cases.len() > 110 && verdict.explained >= table.len());
+    compare::differences(&podman, &rouse)
 }
 
 /// A service as fields to compare: lines by key in their order, commands by option.
@@ -323,6 +345,8 @@ fn a_users_files_are_in_his_folder() {
         text.contains(" -v /etc/containers/systemd/users/1000/b:/b -v systemd-data:/c x\n"),
         "{text}"
     );
+    // His manager has no network-online.target.
+    assert!(text.contains("After=podman-user-wait-network-online.service\n"), "{text}");
     let text = compiled.cat(Some("ann"), "data-volume.service").unwrap();
     assert!(text.contains("SourcePath=/etc/containers/systemd/users/1000/data.volume\n"), "{text}");
 }
