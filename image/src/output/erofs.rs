@@ -5,8 +5,10 @@
 //! fixed, and so is the number of threads that compress (one alone cuts large files elsewhere than
 //! several), so that the same tree is written as the same bytes by the same mkfs.erofs.
 //!
-//! Measured on 56 MB of programs and libraries: zstd at level 9 makes 23.5 MB in 17 s of processor
-//! time, lz4hc at its highest 27.9 MB in 9 s; zstd at level 19 takes minutes.
+//! Measured on the 81 MB of configs/podman: 30.04 MB with 64 KiB compressed together, 29.73 MB with
+//! 128 KiB and the ends of files in one place (fragments), both by zstd at level 9 in 33 s of
+//! processor time; on 10 MB of it level 12 saves 0.5 % in four times the time. lzma saves 16 %, and
+//! takes it back at every read of the guest.
 
 use super::cpio;
 use crate::tree::{Kind, MTIME, Node, Tree};
@@ -18,8 +20,8 @@ use thiserror::Error;
 
 /// The file system's id: nothing mounts by it.
 const UUID: &str = "726f7573-6500-4000-8000-000000000000";
-/// Compression, and the bytes that are compressed together.
-const COMPRESSION: [&str; 2] = ["-zzstd,level=9", "-C65536"];
+/// Compression, the bytes that are compressed together, and where the ends of files go.
+const COMPRESSION: [&str; 3] = ["-zzstd,level=9", "-C131072", "-Efragments,ztailpacking"];
 
 /// Why there is no disk.
 #[derive(Debug, Error)]

@@ -43,7 +43,7 @@ fn used(vm: &Vm) -> u64 {
     field("MemTotal") + field("Shmem") - free.iter().sum::<u64>()
 }
 
-/// The image of configs/podman, without the kernel, has at most 30 MiB.
+/// The image of configs/podman, without the kernel, has at most 30 MB.
 #[test]
 fn the_image_is_small() {
     if !crate::asked("size") {
@@ -56,5 +56,5 @@ fn the_image_is_small() {
     let size = |name: &str| Path::new(folder.trim()).join(name).metadata().unwrap().len();
     let (initramfs, root) = (size("initramfs.zst"), size("root.erofs"));
     println!("measured: configs/podman without its kernel: {initramfs} and {root} bytes");
-    assert!(initramfs + root <= 30 << 20, "{initramfs} + {root}");
+    assert!(initramfs + root <= 30_000_000, "{initramfs} + {root}");
 }
