@@ -36,7 +36,11 @@ pub fn check(container: &Container, specification: &Value, image: &Tree) -> Opti
         items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
     };
     let process = specification.get("process")?;
-    let arguments = texts(process.get("args")?);
+    let mut arguments = texts(process.get("args")?);
+    // An init names the process that it starts in LISTEN_PID, and so that one has to be the program.
+    if arguments.first().is_some_and(|program| program == super::INIT_IN_CONTAINER) {
+        arguments.drain(..arguments.len().min(2));
+    }
     let environment = texts(process.get("env")?);
     let (what, fault) = inspect(&arguments, &environment, image)?;
     let message = match fault {
