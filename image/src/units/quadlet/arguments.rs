@@ -10,15 +10,31 @@ use crate::units::syntax::shorten;
 use crate::units::value::{self, Expected, signal, size};
 
 /// Options without a value, or with `=true` and `=false`.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 24] = [
+    "detach",
+    "disable-content-trust",
     "env-host",
     "http-proxy",
     "init",
+    "interactive",
+    "no-healthcheck",
+    "no-hostname",
+    "no-hosts",
+    "oom-kill-disable",
+    "passwd",
     "privileged",
+    "publish-all",
+    "quiet",
     "read-only",
     "read-only-tmpfs",
-    "rm",
     "replace",
+    "rm",
+    "rmi",
+    "rootfs",
+    "sig-proxy",
+    "tls-verify",
+    "tty",
+    "unsetenv-all",
 ];
 /// Letters of options with a value.
 const SHORT: [(&str, &str); 8] = [
@@ -32,8 +48,8 @@ const SHORT: [(&str, &str); 8] = [
     ("c", "cpu-shares"),
 ];
 /// Options that a bundle has no use for, and loses nothing without.
-const IDLE: [&str; 8] =
-    ["rm", "replace", "systemd", "pull", "detach-keys", "authfile", "tls-verify", "no-healthcheck"];
+const IDLE: [&str; 7] =
+    ["rm", "replace", "systemd", "pull", "detach-keys", "authfile", "tls-verify"];
 
 /// Takes the words of `PodmanArgs=` into the container's fields; findings for those that need
 /// Podman, or do not parse.
@@ -139,6 +155,11 @@ fn set(it: &mut Container, name: &str, value: &Written) -> Result<bool, Expected
         "log-driver" => it.log_driver = some(),
         "log-opt" => it.log_options.push(value.clone()),
         "mount" => it.mounts.push(value.clone()),
+        "no-healthcheck" => {
+            if value::boolean(text)? {
+                it.health.command = Some(Written { text: "none".into(), ..value.clone() });
+            }
+        }
         "network" | "net" => {
             it.network = match text {
                 "none" => Network::None,
@@ -244,6 +265,7 @@ fn security(it: &mut Container, value: &Written) -> Result<bool, Expected> {
     match name {
         "no-new-privileges" => it.no_new_privileges = rest.text != "false",
         "seccomp" => it.seccomp_profile = Some(rest),
+        "apparmor" => it.app_armor = Some(rest),
         "mask" => it.mask.extend(paths()),
         "unmask" => it.unmask.extend(paths()),
         // Only with SELinux.
