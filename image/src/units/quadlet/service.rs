@@ -117,6 +117,8 @@ fn log(service: &mut manifest::Service, container: &Container, findings: &mut Ve
         Some(driver) if driver.text == "none" => Some(Output::Null),
         _ => None,
     };
+    let has_path = output.is_none()
+        && container.log_options.iter().any(|option| option.text.starts_with("path="));
     for option in &container.log_options {
         let (name, value) = option.text.split_once('=').unwrap_or((&option.text, ""));
         let wrong = |message: String| Finding::error(option.span.clone(), message);
@@ -128,10 +130,26 @@ fn log(service: &mut manifest::Service, container: &Container, findings: &mut Ve
             "path" if output.is_none() => {
                 let (append, truncate) = (true, false);
                 output = Some(Output::File { path: value.into(), append, truncate });
+                let message = "the file of `LogOpt=path=` gets what the container writes, \
+                               without the time and stream that Podman puts before each line";
+                findings.push(Finding::note(option.span.clone(), message));
             }
             "path" => {}
-            "max-size" | "max-file" | "tag" | "label" | "labels" | "env" => {
+            "max-size" | "max-file" if has_path => {
+                let message =
+                    format!("`LogOpt={name}` has no effect: nothing bounds the file of `path=`");
+                findings.push(
+                    Finding::warning(option.span.clone(), message)
+                        .label("not bounded")
+                        .help("leave `LogOpt=path=` out for the unit's log, which is bounded"),
+                );
+            }
+            "max-size" | "max-file" => {
                 let message = format!("`LogOpt={name}` has no effect: the unit's log is bounded");
+                findings.push(Finding::note(option.span.clone(), message));
+            }
+            "tag" | "label" | "labels" | "env" => {
+                let message = format!("`LogOpt={name}` has no effect: a line has its unit's name");
                 findings.push(Finding::note(option.span.clone(), message));
             }
             _ => findings.push(
