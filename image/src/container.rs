@@ -292,6 +292,20 @@ impl Container {
         }
     }
 
+    /// Where a key, else `PodmanArgs=`, was last given such a text, in upper or lower case; else as
+    /// [`Self::span_of`].
+    pub fn span_with(&self, key: &str, text: &str) -> Span {
+        let text = text.to_ascii_lowercase();
+        let of = |key: &str| {
+            let has = |line: &&Line| {
+                line.key == key && line.value.text.to_ascii_lowercase().contains(&text)
+            };
+            self.lines.iter().rfind(has)
+        };
+        let line = of(key).or_else(|| of("PodmanArgs"));
+        line.map_or_else(|| self.span_of(key), |line| line.value.span.clone())
+    }
+
     /// Where a key was given last, else where the unit is.
     pub fn span_of(&self, key: &str) -> Span {
         let line = self.lines.iter().rfind(|line| line.key == key);

@@ -1,6 +1,7 @@
 //! What the engine crun cannot do of a container, or Podman would not do either: each by name, at
 //! the line that asks for it.
 
+use super::check::is_name;
 use super::{Activation, files, mount_key, storage, wrong};
 use crate::container::{Container, Network, Space, Volume, VolumeSource, Written};
 use crate::finding::Finding;
@@ -64,8 +65,25 @@ pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
         }
     }
     users(container, findings);
-    for driver in container.log_driver.iter().filter(|it| it.text == "journald") {
-        findings.push(needs_podman(driver, "`LogDriver=journald` needs a journal"));
+    if let Some(driver) = &container.log_driver {
+        match driver.text.as_str() {
+            "none" | "passthrough" | "k8s-file" | "json-file" => {}
+            "journald" => {
+                findings.push(needs_podman(driver, "`LogDriver=journald` needs a journal"));
+            }
+            other => findings.push(
+                wrong(&driver.span, format!("`LogDriver=` does not take `{other}`"))
+                    .label("expected none, passthrough, k8s-file or json-file")
+                    .help("leave the line out: what it writes goes to the unit's log"),
+            ),
+        }
+    }
+    for profile in container.app_armor.iter().filter(|it| it.text != "unconfined") {
+        findings.push(
+            wrong(&profile.span, format!("`AppArmor={}` is a profile", profile.text))
+                .label("the guest loads none; expected `unconfined`")
+                .help("take the line out if the container does well without it"),
+        );
     }
     if container.extra.privileged {
         findings.push(Finding::note(
@@ -142,13 +160,18 @@ fn names(container: &Container, findings: &mut Vec<Finding>) {
 }
 
 fn volume_finding(container: &Container, volume: &Volume) -> Option<Finding> {
-    if let VolumeSource::Unit(unit) = &volume.source {
-        let message = format!("`Volume={unit}` is a volume that Podman makes");
+    if let VolumeSource::Name(name) = &volume.source
+        && !is_name(name)
+    {
         return Some(
-            wrong(&volume.span, message)
-                .label("refused by the engine crun")
-                .help("name the volume itself: `Volume=NAME:/path`"),
+            wrong(&volume.span, format!("`{name}` cannot be a volume's name"))
+                .label("expected letters, digits, `_`, `.` and `-`")
+                .help("change it here, or in the `VolumeName=` of its `.volume`"),
         );
+    }
+    // The file is not there, which is a finding of its own.
+    if matches!(volume.source, VolumeSource::Unit(_)) {
+        return None;
     }
     if let VolumeSource::Path(path) = &volume.source
         && path.starts_with('.')

@@ -8,7 +8,6 @@ const SUBORDINATE: &str = "needs ranges that Podman looks up; write the ids with
 const LABELS: &str = "only matters with SELinux, which the guest has not";
 const PULL: &str = "has no effect: the image is put into the appliance when it is built";
 const PODMAN: &str = "needs Podman";
-const NOT_YET: &str = "is not supported by the engine crun of this version";
 
 const fn honoured(key: &'static str) -> Key {
     (key, Class::Honoured)
@@ -29,6 +28,7 @@ pub(super) const CONTAINER: &[Key] = &[
     honoured("AddDevice"),
     honoured("AddHost"),
     honoured("Annotation"),
+    honoured("AppArmor"),
     honoured("CgroupsMode"),
     honoured("ContainerName"),
     honoured("DNS"),
@@ -108,7 +108,6 @@ pub(super) const CONTAINER: &[Key] = &[
     harmless("SecurityLabelLevel", LABELS),
     harmless("SecurityLabelNested", LABELS),
     harmless("SecurityLabelType", LABELS),
-    refused("AppArmor", NOT_YET),
     refused("ContainersConfModule", PODMAN),
     refused("GlobalArgs", PODMAN),
     refused("IP", NETWORK),
