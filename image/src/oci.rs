@@ -33,7 +33,10 @@ mod unsupported;
 pub use check::check;
 pub use image::{ContainerImage, HealthCheck, folder};
 
-pub use storage::{folder as volume_folder, mounted, overlay_folder, root_ids, secret, volumes};
+pub use storage::{
+    folder as volume_folder, given_away, ids_outside, mounted, overlay_folder, root_ids, secret,
+    unit_volume, user_ids, volumes,
+};
 
 use crate::container::Container;
 use crate::finding::{Finding, Span};
@@ -445,6 +448,48 @@ mod tests {
         let mut image = image();
         image.entrypoint.clear();
         assert!(message(&echo(), &image).contains("says what to run"));
+    }
+
+    #[test]
+    fn a_network_of_others_is_left_alone_in_a_user_namespace() {
+        let mut container = echo();
+        let sysctls = |container: &Container| {
+            compile(container, &image()).unwrap().specification["linux"]["sysctl"].to_string()
+        };
+        let default = r#"{"net.ipv4.ping_group_range":"0 0"}"#;
+        container.network = Network::Path("/run/netns/a".into());
+        assert_eq!(sysctls(&container), default);
+        let (text, span) = ("0:1000:65536".into(), container.span.clone());
+        container.user_namespace.uid_maps = vec![crate::container::Written { text, span }];
+        assert_eq!(sysctls(&container), "{}");
+        container.network = Network::None;
+        assert_eq!(sysctls(&container), default);
+    }
+
+    #[test]
+    fn a_tmpfs_may_be_the_users() {
+        let mut container = echo();
+        container.user = Some("33:34".into());
+        let (text, span) = ("type=tmpfs,destination=/t,U,ro", container.span.clone());
+        container.mounts = vec![crate::container::Written { text: text.into(), span }];
+        let bundle = compile(&container, &image()).unwrap();
+        let mounts = bundle.specification["mounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["destination"] == "/t").unwrap();
+        let options = r#"["uid=33","gid=34","ro","rprivate","nosuid","nodev","tmpcopyup"]"#;
+        assert_eq!(mount["options"].to_string(), options);
+    }
+
+    #[test]
+    fn an_entrypoint_behind_an_init_is_looked_at() {
+        let mut image = image();
+        let script = Node::file(&b"#!/bin/sh\nserver\n"[..], 0o755, "test");
+        image.files.insert("/start", script).unwrap();
+        let mut container = echo();
+        container.entrypoint = Some(vec!["/start".into()]);
+        container.run_init = true;
+        let bundle = compile(&container, &image).unwrap();
+        let found = entrypoint::check(&container, &bundle.specification, &image.files).unwrap();
+        assert!(found.message.contains("/start runs its program as a child"), "{}", found.message);
     }
 
     #[test]

@@ -42,7 +42,7 @@ use serde::Serialize;
 /// First bytes of an encoded manifest.
 pub const MAGIC: [u8; 8] = *b"rouse\0M\n";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Where an image keeps its manifest.
 pub const PATH: &str = "/usr/lib/rouse/manifest";
 

@@ -10,10 +10,10 @@ pub struct Preparation {
     /// `EnvironmentFile=`, in order: absolute paths. A later one overrides an earlier one, and
     /// each what the image says.
     pub environment_files: Vec<String>,
-    /// Bare names in `Environment=`, and those of proxies: taken over from PID 1's environment if
-    /// they are there.
+    /// Bare names in `Environment=`, and those of proxies: taken over from the service's
+    /// environment if they are there.
     pub pass_environment: Vec<String>,
-    /// `EnvironmentHost=`: all of PID 1's environment, which overrides nothing.
+    /// `EnvironmentHost=`: all of the service's environment, which overrides nothing.
     pub host_environment: bool,
     /// Names that `Environment=` sets: nothing overrides them.
     pub fixed_environment: Vec<String>,
@@ -42,7 +42,7 @@ pub struct DeviceNode {
     pub optional: bool,
 }
 
-/// A folder that is made if it is missing.
+/// A folder that is made if it is missing. With `U`, it may be a file that is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VolumeFolder {
     /// Absolute path in the guest.
@@ -50,8 +50,11 @@ pub struct VolumeFolder {
     /// Absolute path in the guest of what it is filled with while it is empty: the image's files
     /// at the volume's place.
     pub copy_from: Option<String>,
-    /// `U`: user and group that it and all in it get.
-    pub owner: Option<(u32, u32)>,
+    /// User and group in the guest that it gets when it is made; what it is filled with may have
+    /// others.
+    pub owner: (u32, u32),
+    /// `U`: it and all in it get them, at each start.
+    pub give: bool,
     /// What is in it from the start before is removed first.
     pub fresh: bool,
 }
@@ -88,7 +91,7 @@ wire! {
         volumes, secrets, network_of, root,
     }
     struct DeviceNode { source, destination, permissions, optional }
-    struct VolumeFolder { path, copy_from, owner, fresh }
+    struct VolumeFolder { path, copy_from, owner, give, fresh }
     struct Secret { source, target }
     enum SecretTarget { File { name, owner, mode }, Variable(name) }
 }

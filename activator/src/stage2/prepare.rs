@@ -3,6 +3,7 @@
 
 use super::call::Subject;
 use super::directories::give;
+use super::environment::Environment;
 use super::error::{Error, Failed};
 use super::identity::AsOwner;
 use super::template::{Fill, escape};
@@ -22,6 +23,7 @@ pub const SECRETS: &str = "secrets";
 pub(super) fn prepare(
     subject: &Subject,
     preparation: &Preparation,
+    environment: &Environment,
     bundle: &Path,
     state: &Path,
 ) -> Result<Fill, Failed> {
@@ -29,7 +31,7 @@ pub(super) fn prepare(
         make_volume(volume)?;
     }
     let mut fill = Fill { fixed: preparation.fixed_environment.clone(), ..Fill::default() };
-    environment(subject, preparation, &mut fill)?;
+    add_variables(subject, preparation, environment, &mut fill)?;
     secrets(subject, preparation, bundle, &mut fill)?;
     for device in &preparation.devices {
         add_device(device, &mut fill)?;
@@ -45,27 +47,28 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Failed {
     move |error| Failed::file(what, path, error)
 }
 
-fn environment(
+/// The host of a container, as its variables go, is its service.
+fn add_variables(
     subject: &Subject,
     preparation: &Preparation,
+    environment: &Environment,
     fill: &mut Fill,
 ) -> Result<(), Failed> {
     if preparation.host_environment {
-        let all = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
         // What PID 1 tells this process alone is nobody else's.
         let ours = |name: &str| name.starts_with("LISTEN_") || name.starts_with("ROUSE_");
-        fill.defaults = all.filter(|(name, _)| !ours(name)).collect();
+        let all = environment.pairs().iter().filter(|(name, _)| !ours(name));
+        fill.defaults = all.cloned().collect();
     }
-    let value = |name: &String| Some((name.clone(), std::env::var(name).ok()?));
+    let known = |name: &str| environment.value(name).map(str::to_owned);
+    let value = |name: &String| Some((name.clone(), known(name)?));
     fill.variables.extend(preparation.pass_environment.iter().filter_map(value));
     for path in &preparation.environment_files {
         let path = Path::new(path);
         let text = read(subject, path)
             .and_then(|text| String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into()))
             .map_err(|error| Error::EnvironmentFile(path.to_owned(), error))?;
-        fill.variables.extend(variables(&text, |name| std::env::var(name).ok()));
+        fill.variables.extend(variables(&text, known));
     }
     Ok(())
 }
@@ -154,17 +157,21 @@ fn make_volume(volume: &VolumeFolder) -> Result<(), Failed> {
         let removed = super::sys::not_found_is_fine(std::fs::remove_dir_all(path));
         removed.map_err(failed("empty", path))?;
     }
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
-    made.map_err(failed("make the volume", path))?;
+    let (uid, gid) = volume.owner;
+    if !path.exists() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+        made.map_err(failed("make the volume", path))?;
+        chown(path, Some(uid), Some(gid)).map_err(failed("give away", path))?;
+    }
     let is_empty = || Ok(std::fs::read_dir(path)?.next().is_none());
     if let Some(from) = volume.copy_from.as_deref().map(Path::new).filter(|from| from.is_dir())
         && is_empty().map_err(failed("read", path))?
     {
         copy(from, path).map_err(failed("fill the volume", path))?;
     }
-    match volume.owner {
-        Some((uid, gid)) => give(CWD, path, uid, gid).map_err(failed("give away", path)),
-        None => Ok(()),
+    match volume.give {
+        true => give(CWD, path, uid, gid).map_err(failed("give away", path)),
+        false => Ok(()),
     }
 }
 
@@ -246,13 +253,18 @@ fn wait_for(state: &Path, id: &str) -> Result<u32, Failed> {
     const TRIES: usize = 600;
     const PAUSE: Duration = Duration::from_millis(50);
     for _ in 1..TRIES {
-        match pid_of(state, id) {
-            // A record may be of one that was killed.
-            Ok(pid) if Path::new("/proc").join(pid.to_string()).exists() => return Ok(pid),
-            _ => std::thread::sleep(PAUSE),
+        // A record may be of one that was killed.
+        if is_up(state, id) {
+            break;
         }
+        std::thread::sleep(PAUSE);
     }
     pid_of(state, id)
+}
+
+/// Whether there is something to look at for a health check. crun notes a container last of all.
+pub(super) fn is_up(state: &Path, id: &str) -> bool {
+    pid_of(state, id).is_ok_and(|pid| Path::new("/proc").join(pid.to_string()).exists())
 }
 
 /// The first process of a container that runs, by crun's own note of it.
@@ -270,6 +282,38 @@ fn pid_of(state: &Path, id: &str) -> Result<u32, Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn prepare_in(preparation: &Preparation, room: &Path) -> Result<Fill, Failed> {
+        prepare(&Subject::default(), preparation, &Environment::default(), room, room)
+    }
+
+    fn me() -> (u32, u32) {
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    }
+
+    #[test]
+    fn the_services_own_variables_are_the_hosts() {
+        let room = tempfile::tempdir().unwrap();
+        let file = room.path().join("file");
+        std::fs::write(&file, "FROM_FILE\n").unwrap();
+        let mut environment = Environment::default();
+        for (name, value) in [("TOKEN", "t"), ("FROM_FILE", "f"), ("LISTEN_FDS", "1")] {
+            environment.set(name, value);
+        }
+        let preparation = Preparation {
+            environment_files: vec![file.to_str().unwrap().to_owned()],
+            pass_environment: vec!["TOKEN".into(), "NOT_SET".into()],
+            host_environment: true,
+            root: me(),
+            ..Preparation::default()
+        };
+        let subject = Subject::default();
+        let fill = prepare(&subject, &preparation, &environment, room.path(), room.path());
+        let fill = fill.unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(fill.variables, [pair("TOKEN", "t"), pair("FROM_FILE", "f")]);
+        assert_eq!(fill.defaults, [pair("FROM_FILE", "f"), pair("TOKEN", "t")]);
+    }
 
     #[test]
     fn environment_files_are_podmans() {
@@ -293,6 +337,7 @@ mod tests {
         let volume = VolumeFolder {
             path: text(&path),
             copy_from: Some(text(&image)),
+            owner: me(),
             ..VolumeFolder::default()
         };
         make_volume(&volume).unwrap();
@@ -304,6 +349,44 @@ mod tests {
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "grown");
         make_volume(&VolumeFolder { fresh: true, ..volume }).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
+    }
+
+    #[test]
+    fn a_file_may_be_given_away_too() {
+        let room = tempfile::tempdir().unwrap();
+        let file = room.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        let path = file.to_str().unwrap().to_owned();
+        let volume = VolumeFolder { path, owner: me(), give: true, ..VolumeFolder::default() };
+        make_volume(&volume).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_volume_is_the_containers_users() {
+        // Only root can give anything away.
+        if me().0 != 0 {
+            return;
+        }
+        let room = tempfile::tempdir().unwrap();
+        let path = room.path().join("data/_data");
+        let owner = |path: &Path| {
+            let of = std::fs::metadata(path).unwrap();
+            (of.uid(), of.gid())
+        };
+        let volume = VolumeFolder {
+            path: path.to_str().unwrap().to_owned(),
+            owner: (33, 34),
+            ..VolumeFolder::default()
+        };
+        make_volume(&volume).unwrap();
+        assert_eq!((owner(&path), owner(room.path())), ((33, 34), me()));
+        let file = path.join("file");
+        std::fs::write(&file, "").unwrap();
+        make_volume(&volume).unwrap();
+        assert_eq!(owner(&file), me());
+        make_volume(&VolumeFolder { give: true, ..volume }).unwrap();
+        assert_eq!(owner(&file), (33, 34));
     }
 
     #[test]
@@ -330,19 +413,17 @@ mod tests {
         let source = room.path().join("source");
         std::fs::write(&source, "hush").unwrap();
         let source = source.to_str().unwrap().to_owned();
-        let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let file = SecretTarget::File { name: "key".into(), owner: me, mode: 0o440 };
+        let file = SecretTarget::File { name: "key".into(), owner: me(), mode: 0o440 };
         let variable = SecretTarget::Variable("KEY".into());
         let preparation = Preparation {
             secrets: [file, variable]
                 .map(|target| Secret { source: source.clone(), target })
                 .to_vec(),
-            root: me,
+            root: me(),
             ..Preparation::default()
         };
         for _ in 0..2 {
-            let fill =
-                prepare(&Subject::default(), &preparation, room.path(), room.path()).unwrap();
+            let fill = prepare_in(&preparation, room.path()).unwrap();
             assert_eq!(fill.variables, [("KEY".to_owned(), "hush".to_owned())]);
         }
         let path = room.path().join("secrets/key");
@@ -352,7 +433,7 @@ mod tests {
         std::fs::write(&precious, "precious").unwrap();
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(&precious, &path).unwrap();
-        prepare(&Subject::default(), &preparation, room.path(), room.path()).unwrap();
+        prepare_in(&preparation, room.path()).unwrap();
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "precious");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "hush");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o440);
@@ -365,5 +446,9 @@ mod tests {
         std::fs::write(room.path().join("other/status"), "{\"pid\": 42,\"x\":1}").unwrap();
         assert_eq!(pid_of(room.path(), "other").unwrap(), 42);
         assert!(pid_of(room.path(), "nobody").is_err());
+        assert!(!is_up(room.path(), "nobody"));
+        let of_me = format!("{{\"pid\": {}}}", std::process::id());
+        std::fs::write(room.path().join("other/status"), of_me).unwrap();
+        assert!(is_up(room.path(), "other"));
     }
 }

@@ -134,8 +134,13 @@ impl ContainerImage {
 /// The folder of an image in the guest: another one for every reference. There is nothing in it
 /// that means something to mount(2).
 pub fn folder(reference: &str) -> String {
+    format!("{}/{}", super::IMAGES, one_component(reference))
+}
+
+/// A path or a reference as one component of a path: another one for each.
+pub(super) fn one_component(text: &str) -> String {
     let mut name = String::new();
-    for byte in reference.bytes() {
+    for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => name.push(byte.into()),
             // A leading dot would hide it, or be the folder above.
@@ -144,7 +149,7 @@ pub fn folder(reference: &str) -> String {
             _ => name.push_str(&format!("%{byte:02x}")),
         }
     }
-    format!("{}/{name}", super::IMAGES)
+    name
 }
 
 #[cfg(test)]

@@ -65,7 +65,12 @@ impl Mount {
 }
 
 /// All mounts by destination. In the order of the map, what is below another comes after it.
-pub fn mounts(container: &Container, context: Context<'_>) -> BTreeMap<String, Mount> {
+/// `user` are the ids in the container of whom it runs as.
+pub fn mounts(
+    container: &Container,
+    context: Context<'_>,
+    user: (u32, u32),
+) -> BTreeMap<String, Mount> {
     let mut mounts = BTreeMap::new();
     kernels(container, &mut mounts);
     files(container, context, &mut mounts);
@@ -94,7 +99,7 @@ pub fn mounts(container: &Container, context: Context<'_>) -> BTreeMap<String, M
     for written in &container.mounts {
         // What does not parse is a finding of `check`.
         let Ok(parsed) = mount_key::parse(&written.text) else { continue };
-        add(container, context, parsed, &mut mounts);
+        add(container, context, user, parsed, &mut mounts);
     }
     if container.run_init {
         let init =
@@ -171,10 +176,11 @@ fn files(container: &Container, context: Context<'_>, mounts: &mut BTreeMap<Stri
         Some("local") | None => {}
         Some(_) => add("/etc/localtime", format!("{BUNDLES}/{id}/localtime")),
     }
-    for secret in container.secrets.iter().filter_map(|it| storage::secret(&it.text).ok()) {
-        if secret.variable.is_none() {
-            let folder = format!("{}/{id}/secrets", manifest::Container::BUNDLES);
-            add(&secret.path(), format!("{folder}/{}", secret.name));
+    let folder = format!("{}/{id}/secrets", manifest::Container::BUNDLES);
+    for (number, written) in container.secrets.iter().enumerate() {
+        let secret = storage::secret(&written.text).ok();
+        if let Some(secret) = secret.filter(|secret| secret.variable.is_none()) {
+            add(&secret.path(), format!("{folder}/{}", secret.file(number)));
         }
     }
 }
@@ -183,6 +189,7 @@ fn files(container: &Container, context: Context<'_>, mounts: &mut BTreeMap<Stri
 fn add(
     container: &Container,
     context: Context<'_>,
+    (uid, gid): (u32, u32),
     parsed: Parsed,
     mounts: &mut BTreeMap<String, Mount>,
 ) {
@@ -200,7 +207,10 @@ fn add(
                 mounts.insert(at, bind(&path, &options, container));
             }
         }
-        Parsed::Tmpfs { options, .. } => {
+        Parsed::Tmpfs { mut options, .. } => {
+            if let Some(at) = options.iter().position(|option| option == "U") {
+                options.splice(at..=at, [format!("uid={uid}"), format!("gid={gid}")]);
+            }
             mounts.insert(destination, tmpfs(&options));
         }
         Parsed::Kernel { kind, options, .. } => {

@@ -39,7 +39,7 @@ pub(super) enum Parsed {
 /// `type=volume`; it becomes a [`Volume`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VolumeMount {
-    /// Its name; None if it has none.
+    /// Its name, or that of its `.volume`; None if it has none.
     pub(super) name: Option<String>,
     /// Absolute path in the container.
     pub(super) destination: String,
@@ -64,8 +64,13 @@ impl Parsed {
 impl VolumeMount {
     /// As a `Volume=` at that place of the file would be.
     pub(super) fn to_volume(&self, span: crate::finding::Span) -> Volume {
+        let source = match self.name.clone() {
+            None => VolumeSource::Anonymous,
+            Some(unit) if unit.ends_with(".volume") => VolumeSource::Unit(unit),
+            Some(name) => VolumeSource::Name(name),
+        };
         Volume {
-            source: self.name.clone().map_or(VolumeSource::Anonymous, VolumeSource::Name),
+            source,
             destination: self.destination.clone(),
             options: self.options.clone(),
             span,
@@ -115,6 +120,10 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
         what.filter(fits).ok_or_else(|| format!("no absolute {name}="))
     };
     let destination = path(destination, "destination")?;
+    let is_given = options.iter().any(|option| option == "U");
+    if is_given && matches!(kind.as_str(), "glob" | "devpts" | "ramfs") {
+        return Err("U".into());
+    }
     if !is_recursive {
         options.insert(0, "bind".into());
     }
@@ -125,6 +134,10 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
         "devpts" => Parsed::Kernel { kind: "devpts", destination, options },
         "ramfs" => Parsed::Kernel { kind: "ramfs", destination, options },
         "image" => {
+            // An image is shared by the containers that use it, and stays as it is.
+            if let Some(other) = options.into_iter().find(|option| option != "ro") {
+                return Err(other);
+            }
             let reference = source.ok_or("no source=")?;
             Parsed::Image { reference, destination }
         }
@@ -159,8 +172,26 @@ mod tests {
             parse("type=tmpfs,tmpfs-size=1m,target=/x"),
             Ok(Parsed::Tmpfs { destination: "/x".into(), options: options(&["size=1m"]) })
         );
+        assert_eq!(parse("type=image,source=a,destination=/x,rw"), Err("rw".into()));
+        assert!(parse("type=image,source=a,destination=/x,ro").is_ok());
         assert_eq!(parse("type=bind,destination=/x"), Err("no absolute source=".into()));
         assert_eq!(parse("type=bind,source=/a,destination=/x,fish"), Err("fish".into()));
         assert_eq!(parse("type=artifact,source=a,destination=/x"), Err("type=artifact".into()));
+    }
+
+    #[test]
+    fn a_volume_may_be_that_of_a_unit() {
+        let volume = |text: &str| match parse(text) {
+            Ok(Parsed::Volume(volume)) => {
+                let text = String::new();
+                let source = std::sync::Arc::new(crate::finding::Source { path: "a".into(), text });
+                volume.to_volume(crate::finding::Span::file(&source)).source
+            }
+            other => panic!("{other:?}"),
+        };
+        let unit = VolumeSource::Unit("data.volume".into());
+        assert_eq!(volume("type=volume,source=data.volume,destination=/x"), unit);
+        assert_eq!(volume("type=volume,src=data,dst=/x"), VolumeSource::Name("data".into()));
+        assert_eq!(volume("destination=/x"), VolumeSource::Anonymous);
     }
 }

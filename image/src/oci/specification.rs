@@ -34,13 +34,9 @@ const READ_ONLY: [&str; 6] =
 pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bundle, Finding> {
     let image = context.image;
     let maps = storage::maps(container);
-    let has_group = |id| match &maps {
-        Some((_, gids)) => storage::is_mapped(gids, id),
-        None => true,
-    };
-    let user = container.user.as_deref().or(image.user.as_deref());
-    let identity = user::resolve(&image.files, user, has_group).map_err(|error| {
-        wrong(&container.span, error.to_string()).help("give the user and group as numbers")
+    let identity = storage::identity(container, image).map_err(|error| {
+        wrong(&container.span_of("User"), error.to_string())
+            .help("give the user and group as numbers")
     })?;
     let host_name = container.host_name.clone().unwrap_or_else(|| container.name.clone());
     let environment = environment(container, context, &identity.home, &host_name);
@@ -48,7 +44,7 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     let directory = container.working_directory.as_ref().or(image.working_directory.as_ref());
     let directory = directory.map_or("/", String::as_str);
     let capabilities = capabilities(container)?;
-    let mounts = mounts(container, context);
+    let mounts = mounts(container, context, (identity.uid, identity.gid));
     let seccomp = super::filter::of(container, context, &capabilities)?;
     let groups = groups(container, context, identity.groups)?;
 
@@ -204,7 +200,7 @@ fn capabilities(container: &Container) -> Result<std::collections::BTreeSet<&str
         return Ok(capability::ALL.into_iter().collect());
     }
     capability::merge(&container.add_capabilities, &container.drop_capabilities)
-        .map_err(|error| wrong(&container.span, error.to_string()))
+        .map_err(|error| wrong(&container.span_of("AddCapability"), error.to_string()))
 }
 
 fn keeps_groups(container: &Container) -> bool {
@@ -369,7 +365,7 @@ fn resources(container: &Container) -> Value {
 
 fn sysctls(container: &Container) -> BTreeMap<&str, &str> {
     let mut sysctls = BTreeMap::new();
-    if container.network != Network::Host {
+    if container.network != Network::Host && !storage::has_anothers_network(container) {
         sysctls.insert("net.ipv4.ping_group_range", "0 0");
     }
     sysctls.extend(container.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str())));

@@ -1,7 +1,10 @@
 //! Where a container's volumes and secrets lie in the guest, and whose ids its users have there.
 
+use super::ContainerImage;
+use super::image::one_component;
 use super::mount_key::{self, Parsed};
-use crate::container::{Container, Volume, VolumeSource};
+use super::user::{self, Identity, UserError};
+use crate::container::{Container, Network, Volume, VolumeSource, Written};
 use activator::manifest;
 use serde_json::{Value, json};
 
@@ -22,6 +25,25 @@ pub fn volumes(container: &Container) -> Vec<Volume> {
     all
 }
 
+/// `Mount=type=volume` of a `.volume`.
+pub fn unit_volume(written: &Written) -> Option<Volume> {
+    let Ok(Parsed::Volume(volume)) = mount_key::parse(&written.text) else { return None };
+    let volume = volume.to_volume(written.span.clone());
+    matches!(volume.source, VolumeSource::Unit(_)).then_some(volume)
+}
+
+/// Paths of the guest that `Mount=type=bind` with `U` gives to whom the container runs as.
+pub fn given_away(container: &Container) -> Vec<String> {
+    let parsed = container.mounts.iter().filter_map(|it| mount_key::parse(&it.text).ok());
+    let given = parsed.filter_map(|parsed| match parsed {
+        Parsed::Bind { source, options, .. } => {
+            options.iter().any(|option| option == "U").then_some(source)
+        }
+        _ => None,
+    });
+    given.collect()
+}
+
 /// The places in the container of its volumes, and of `Mount=`.
 pub fn mounted(container: &Container) -> Vec<String> {
     let of_mounts = container.mounts.iter().filter_map(|it| mount_key::parse(&it.text).ok());
@@ -40,7 +62,7 @@ pub fn folder(container: &Container, source: &VolumeSource, destination: &str) -
         VolumeSource::Name(name) => format!("{place}/{name}/_data"),
         VolumeSource::Unit(_) => return None,
         VolumeSource::Anonymous => {
-            let name = destination.trim_matches('/').replace('/', "-");
+            let name = one_component(destination.trim_matches('/'));
             format!("{ANONYMOUS}/{}/{name}", container.id())
         }
     })
@@ -89,12 +111,19 @@ pub(super) fn range(text: &str) -> Option<Range> {
 /// The guest's id for one of the container's.
 pub(super) fn outside(ranges: &[Range], id: u32) -> u32 {
     let fits = ranges.iter().find(|(inner, _, count)| id >= *inner && id - inner < *count);
-    fits.map_or(id, |(inner, outer, _)| outer + (id - inner))
+    fits.map_or(id, |(inner, outer, _)| outer.saturating_add(id - inner))
 }
 
 /// Whether the container has that id.
 pub(super) fn is_mapped(ranges: &[Range], id: u32) -> bool {
     ranges.iter().any(|(inner, _, count)| id >= *inner && id - inner < *count)
+}
+
+/// Whether its network namespace was made elsewhere, so that no id of its own user namespace may
+/// set `net.*` there.
+pub(super) fn has_anothers_network(container: &Container) -> bool {
+    matches!(container.network, Network::Path(_) | Network::Container(_))
+        && maps(container).is_some()
 }
 
 /// User and group in the guest that are root in the container.
@@ -103,6 +132,32 @@ pub fn root_ids(container: &Container) -> (u32, u32) {
         Some((uids, gids)) => (outside(&uids, 0), outside(&gids, 0)),
         None => (0, 0),
     }
+}
+
+/// The guest's ids for a user and group of the container; None if it has not both.
+pub fn ids_outside(container: &Container, (uid, gid): (u32, u32)) -> Option<(u32, u32)> {
+    let Some((uids, gids)) = maps(container) else { return Some((uid, gid)) };
+    let has_both = is_mapped(&uids, uid) && is_mapped(&gids, gid);
+    has_both.then(|| (outside(&uids, uid), outside(&gids, gid)))
+}
+
+/// Whom the container runs as.
+pub(super) fn identity(
+    container: &Container,
+    image: &ContainerImage,
+) -> Result<Identity, UserError> {
+    let maps = maps(container);
+    let has_group = |id| maps.as_ref().is_none_or(|(_, gids)| is_mapped(gids, id));
+    let user = container.user.as_deref().or(image.user.as_deref());
+    user::resolve(&image.files, user, has_group)
+}
+
+/// The ids in the guest of whom the container runs as; those of its root where the image does not
+/// know the user, which is a finding of its own.
+pub fn user_ids(container: &Container, image: &ContainerImage) -> (u32, u32) {
+    let identity = identity(container, image).ok();
+    let ids = identity.and_then(|it| ids_outside(container, (it.uid, it.gid)));
+    ids.unwrap_or_else(|| root_ids(container))
 }
 
 pub(super) fn mapping(ranges: &[Range]) -> Value {
@@ -128,6 +183,11 @@ pub struct Secret {
 }
 
 impl Secret {
+    /// Its file in the bundle's folder of secrets; `number` is its place among the container's.
+    pub fn file(&self, number: usize) -> String {
+        format!("{number}-{}", self.name)
+    }
+
     /// Where the file is in the container.
     pub fn path(&self) -> String {
         let name = self.target.as_ref().unwrap_or(&self.name);
@@ -182,6 +242,20 @@ mod tests {
         assert_eq!(secret("key,type=env,target=KEY").unwrap().variable.as_deref(), Some("KEY"));
         assert_eq!(secret("key,fish=1"), Err("fish=1".into()));
         assert_eq!(secret("../key"), Err("../key".into()));
+    }
+
+    #[test]
+    fn every_anonymous_volume_has_a_folder_of_its_own() {
+        let source = std::sync::Arc::new(crate::finding::Source {
+            path: "a.container".into(),
+            text: String::new(),
+        });
+        let span = crate::finding::Span::file(&source);
+        let container = Container::new(span, "a.service", "a", "image");
+        let folders =
+            ["/a/b", "/a-b", "/a_b"].map(|it| folder(&container, &VolumeSource::Anonymous, it));
+        let names = ["a_b", "a-b", "a%5fb"];
+        assert_eq!(folders, names.map(|it| Some(format!("/run/rouse/volumes/a/{it}"))));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What the guest does for a container of engine crun before each start
 //! ([`activator::manifest::Preparation`]).
 
+use super::resource;
 use crate::config::Secret as Source;
 use crate::container::{Container, Network, VolumeSource, Written};
 use crate::finding::Finding;
-use crate::oci;
+use crate::oci::{self, ContainerImage};
+use crate::tree::Tree;
 use crate::units::keys::Keys;
 use crate::units::suggest;
 use crate::units::syntax::shorten;
@@ -39,7 +41,8 @@ pub(super) fn of(keys: &mut Keys<'_>, container: &Container) -> Preparation {
         host_environment: container.environment_host == Some(true),
         fixed_environment: container.environment.iter().map(|(name, _)| name.clone()).collect(),
         devices: container.devices.iter().map(device).collect(),
-        volumes: volumes(container),
+        // Names of users are looked up when the image is known.
+        volumes: volumes(container, &ContainerImage::new("", Tree::plain())),
         secrets: secrets(keys, container),
         network_of: network_of(keys, container),
         root: oci::root_ids(container),
@@ -68,12 +71,13 @@ fn environment_files(keys: &mut Keys<'_>, container: &Container) -> Vec<String> 
 }
 
 /// Folders that have to be there, whoever made them.
-pub(super) fn volumes(container: &Container) -> Vec<VolumeFolder> {
-    let image = oci::root_folder(container);
+pub(super) fn volumes(container: &Container, image: &ContainerImage) -> Vec<VolumeFolder> {
+    let root = oci::root_folder(container);
+    let owner = oci::user_ids(container, image);
     let mut folders = vec![];
     for (number, volume) in oci::volumes(container).into_iter().enumerate() {
         let given = |option: &str| volume.options.iter().any(|it| it == option);
-        let owner = given("U").then(|| oci::root_ids(container));
+        let give = given("U");
         if given("O") {
             let folder = oci::overlay_folder(container, number);
             for name in ["upper", "work"] {
@@ -82,21 +86,24 @@ pub(super) fn volumes(container: &Container) -> Vec<VolumeFolder> {
             }
         }
         match &volume.source {
-            VolumeSource::Path(_) if owner.is_none() => {}
+            VolumeSource::Path(_) if !give => {}
             VolumeSource::Path(path) => {
                 let path = path.clone();
-                folders.push(VolumeFolder { path, owner, ..VolumeFolder::default() });
+                folders.push(VolumeFolder { path, owner, give, ..VolumeFolder::default() });
             }
             source => {
                 let copies = !given("nocopy") && !container.image.is_empty();
-                let copy_from = copies.then(|| format!("{image}{}", volume.destination));
+                let copy_from = copies.then(|| format!("{root}{}", volume.destination));
                 // One without a name goes with the container, as with `podman run --rm`.
                 let fresh = *source == VolumeSource::Anonymous;
                 if let Some(path) = oci::volume_folder(container, source, &volume.destination) {
-                    folders.push(VolumeFolder { path, copy_from, owner, fresh });
+                    folders.push(VolumeFolder { path, copy_from, owner, give, fresh });
                 }
             }
         }
+    }
+    for path in oci::given_away(container) {
+        folders.push(VolumeFolder { path, owner, give: true, ..VolumeFolder::default() });
     }
     folders
 }
@@ -104,7 +111,7 @@ pub(super) fn volumes(container: &Container) -> Vec<VolumeFolder> {
 /// `NAME[,type=mount|env][,target=T][,uid=U][,gid=G][,mode=M]`
 fn secrets(keys: &mut Keys<'_>, container: &Container) -> Vec<Secret> {
     let mut secrets = vec![];
-    for written in &container.secrets {
+    for (number, written) in container.secrets.iter().enumerate() {
         let parsed = match oci::secret(&written.text) {
             Ok(parsed) => parsed,
             Err(option) => {
@@ -126,14 +133,19 @@ fn secrets(keys: &mut Keys<'_>, container: &Container) -> Vec<Secret> {
                 .push(Finding::error(written.span.clone(), message).label("unknown").help(help));
             continue;
         };
-        let (uid, gid) = oci::root_ids(container);
+        let Some(owner) = oci::ids_outside(container, (parsed.uid, parsed.gid)) else {
+            let (uid, gid) = (parsed.uid, parsed.gid);
+            let message = format!("`Secret=` is for user {uid} and group {gid}");
+            keys.findings.push(
+                Finding::error(written.span.clone(), message)
+                    .label("the container's user namespace has not both")
+                    .help("name ids that `UIDMap=` and `GIDMap=`, or the user's ranges, have"),
+            );
+            continue;
+        };
         let target = match &parsed.variable {
             Some(name) => SecretTarget::Variable(name.clone()),
-            None => SecretTarget::File {
-                name: parsed.name.clone(),
-                owner: (uid.saturating_add(parsed.uid), gid.saturating_add(parsed.gid)),
-                mode: parsed.mode,
-            },
+            None => SecretTarget::File { name: parsed.file(number), owner, mode: parsed.mode },
         };
         secrets.push(Secret { source: path_of(&parsed.name, source), target });
     }
@@ -158,15 +170,11 @@ fn wrong(keys: &mut Keys<'_>, written: &Written, option: &str) {
 }
 
 /// The id of the container whose network this one shares.
-fn network_of(keys: &Keys<'_>, container: &Container) -> Option<String> {
+fn network_of(keys: &mut Keys<'_>, container: &Container) -> Option<String> {
     let Network::Container(name) = &container.network else { return None };
-    let name = match name.strip_suffix(".container") {
-        Some(_) => {
-            let mut quadlets = keys.facts.quadlets.iter();
-            let service = quadlets.find(|(_, file)| *file == name).map(|(service, _)| service)?;
-            format!("systemd-{}", service.stem())
-        }
-        None => name.clone(),
+    let name = match name.ends_with(".container") {
+        true => resource::name(keys, "Network", name, &container.span_of("Network"))?,
+        false => name.clone(),
     };
     Some(match &container.owner {
         Some(owner) => format!("user-{}-{name}", owner.uid),
