@@ -6,6 +6,7 @@
 //! 3. mounts the root of a container that may write to it ([`overlay`](super::overlay)).
 
 use super::call::Subject;
+use super::environment::Environment;
 use super::error::{Error, Failed};
 use super::{overlay, prepare, template};
 use crate::child;
@@ -56,6 +57,7 @@ pub fn listen_from_environment() -> Option<Listen> {
 pub(super) fn make(
     subject: &Subject,
     container: &Container,
+    environment: &Environment,
     listen: Option<&Listen>,
     crun: &OsStr,
     places: &Places,
@@ -75,7 +77,8 @@ pub(super) fn make(
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711))
             .map_err(|error| Failed::file("open", path, error))?;
     }
-    let fill = prepare::prepare(subject, &container.preparation, &bundle, &places.state)?;
+    let preparation = &container.preparation;
+    let fill = prepare::prepare(subject, preparation, environment, &bundle, &places.state)?;
     let text = std::fs::read_to_string(&container.template)
         .map_err(|error| Failed::file("read", &container.template, error))?;
     let text = template::fill(&text, listen, &fill)
@@ -173,7 +176,9 @@ mod tests {
 
         fn prepare(&self, crun: &OsStr) -> Result<(), Failed> {
             let listen = Listen { count: 2, names: "a:b".into() };
-            make(&Subject::default(), &self.container, Some(&listen), crun, &self.places)
+            let environment = Environment::default();
+            let subject = Subject::default();
+            make(&subject, &self.container, &environment, Some(&listen), crun, &self.places)
         }
     }
 

@@ -48,6 +48,11 @@ impl Environment {
         self.0.get(self.place(name).ok()?).map(|(_, value)| value.as_str())
     }
 
+    /// All of them, by name and value.
+    pub(super) fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// Where a variable is, or where it would be.
     fn place(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| other.as_str().cmp(name))
