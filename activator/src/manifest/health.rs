@@ -20,8 +20,8 @@ pub struct HealthCheck {
     pub on_failure: OnUnhealthy,
     /// `HealthStartupCmd=`: the other check begins when this one has succeeded.
     pub startup: Option<StartupCheck>,
-    /// An exit code that says nothing of the service: podman's own, while there is no container
-    /// yet. Such a check counts neither way.
+    /// An exit code that says nothing of the service, while there is no container yet: podman's
+    /// own, or stage 2's before it executes crun. Such a check counts neither way.
     pub no_verdict: Option<u8>,
     /// `Notify=healthy`: the service, of `Type=notify`, is ready with its first success.
     pub makes_ready: bool,

@@ -14,7 +14,7 @@ use super::mounts::{self, View};
 use super::seccomp::Filters;
 use super::streams::Streams;
 use super::sys::Standard;
-use super::{credentials, identity, namespaces, say, scheduling, sys};
+use super::{credentials, identity, namespaces, prepare, say, scheduling, sys};
 use crate::child;
 use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
 use crate::wire;
@@ -64,7 +64,7 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     }
     environment.unset(&stage2.unset_environment);
     let arguments = arguments(command, &environment);
-    prepare_container(call)?;
+    prepare_container(call, &environment)?;
 
     let stderr = streams.last()?;
     if !command.privileged {
@@ -84,6 +84,17 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
         give_up(execution, stage2, filters.as_ref())?;
     }
     ready.execute(execution, filters.as_ref(), stderr, &witness)
+}
+
+/// Whether it is a health check of a container that is not there: `crun exec` would fail, which
+/// says nothing of the container.
+pub(super) fn has_nobody_to_ask(call: &Call) -> bool {
+    let UnitKind::Service(Service { container: Some(container), .. }) = &call.subject.unit.kind
+    else {
+        return false;
+    };
+    matches!(call.list, List::Health | List::HealthStartup)
+        && !prepare::is_up(&Places::default().state, &container.id)
 }
 
 /// Who waits for the program itself (`Type=exec`): see PID 1's `execs`.
@@ -237,7 +248,7 @@ fn fill_main_pid(argument: &str, environment: &Environment) -> String {
     argument.to_owned()
 }
 
-fn prepare_container(call: &Call) -> Result<(), Failed> {
+fn prepare_container(call: &Call, environment: &Environment) -> Result<(), Failed> {
     let UnitKind::Service(Service { container: Some(container), .. }) = &call.subject.unit.kind
     else {
         return Ok(());
@@ -247,7 +258,8 @@ fn prepare_container(call: &Call) -> Result<(), Failed> {
     }
     let listen = container::listen_from_environment();
     let crun = OsStr::new(&call.command.program);
-    container::make(&call.subject, container, listen.as_ref(), crun, &Places::default())
+    let places = Places::default();
+    container::make(&call.subject, container, environment, listen.as_ref(), crun, &places)
 }
 
 fn limits(execution: &Execution) -> Result<(), Failed> {

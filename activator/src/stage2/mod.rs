@@ -67,7 +67,13 @@ pub fn main(args: &[OsString]) -> ExitCode {
 
 fn run(args: &[OsString]) -> Result<u8, Failed> {
     match args.split_first() {
-        Some((verb, rest)) if verb == "exec" => match exec::run(&call::Call::parse(rest)?)? {},
+        Some((verb, rest)) if verb == "exec" => {
+            let call = call::Call::parse(rest)?;
+            if exec::has_nobody_to_ask(&call) {
+                return Ok(exit::TRY_AGAIN);
+            }
+            match exec::run(&call)? {}
+        }
         Some((verb, rest)) if verb == "clean" => clean::run(rest).map(|()| exit::DONE),
         Some((verb, rest)) if verb == "conditions" => conditions::run(rest),
         _ => Err(Failed::usage()),

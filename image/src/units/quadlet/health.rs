@@ -4,6 +4,7 @@ use crate::container::{Container, Health, Notify, Written};
 use crate::finding::Finding;
 use crate::units::syntax::shorten;
 use crate::units::value::duration;
+use activator::exit;
 use activator::manifest::{Command, HealthCheck, OnUnhealthy, Probe, StartupCheck};
 
 /// Between two checks, and how long one may take: 30 s.
@@ -11,22 +12,24 @@ const INTERVAL_US: u64 = 30_000_000;
 const RETRIES: u32 = 3;
 
 /// The health checks of a container, if it has any; findings for what does not parse. `command`
-/// makes the command line that runs some words in the container.
+/// makes the command line that runs some words in the container. A container without `HealthCmd=`
+/// may get one from its image ([`without`]).
 pub(crate) fn compile(
     container: &Container,
     command: &dyn Fn(&[String]) -> Command,
     findings: &mut Vec<Finding>,
 ) -> Option<Box<HealthCheck>> {
     let health = &container.health;
-    let mut reader = Reader { findings };
-    let Some(words) = health.command.as_ref().and_then(|written| words(&written.text)) else {
-        reader.nothing_to_check(container);
+    let written = health.command.as_ref()?;
+    let Some(words) = words(&written.text) else {
+        without(container, findings);
         return None;
     };
+    let mut reader = Reader { findings };
     let on_failure = reader.action(health.on_failure.as_ref());
     let interval_us = reader.time(&health.interval, "HealthInterval", INTERVAL_US);
     if interval_us == 0 && container.notify == Notify::Healthy {
-        reader.never_ready(container);
+        never_ready(container, reader.findings);
     }
     Some(Box::new(HealthCheck {
         probe: Probe {
@@ -38,9 +41,34 @@ pub(crate) fn compile(
         start_period_us: reader.time(&health.start_period, "HealthStartPeriod", 0),
         on_failure,
         startup: reader.startup(health, command),
-        no_verdict: None,
+        no_verdict: Some(exit::TRY_AGAIN),
         makes_ready: container.notify == Notify::Healthy,
     }))
+}
+
+/// Findings about keys that do nothing for a container that has no check, its image's neither.
+pub(crate) fn without(container: &Container, findings: &mut Vec<Finding>) {
+    if container.notify == Notify::Healthy {
+        return never_ready(container, findings);
+    }
+    if let Some(startup) = &container.health.startup_command {
+        findings.push(
+            Finding::error(startup.span.clone(), "`HealthStartupCmd=` needs a `HealthCmd=`")
+                .label("the start of what?")
+                .help("add `HealthCmd=`, as Podman would say, or take the line out"),
+        );
+    }
+}
+
+fn never_ready(container: &Container, findings: &mut Vec<Finding>) {
+    findings.push(
+        Finding::error(
+            container.span_of("Notify"),
+            "`Notify=healthy` waits for a health check, and none ever runs",
+        )
+        .label("never ready")
+        .help("add `HealthCmd=`, with an interval"),
+    );
 }
 
 struct Reader<'f> {
@@ -98,31 +126,6 @@ impl Reader<'_> {
                 OnUnhealthy::None
             }
         }
-    }
-
-    /// Keys that do nothing without a command.
-    fn nothing_to_check(&mut self, container: &Container) {
-        if container.notify == Notify::Healthy {
-            return self.never_ready(container);
-        }
-        if let Some(startup) = &container.health.startup_command {
-            self.findings.push(
-                Finding::error(startup.span.clone(), "`HealthStartupCmd=` needs a `HealthCmd=`")
-                    .label("the start of what?")
-                    .help("add `HealthCmd=`, as Podman would say, or take the line out"),
-            );
-        }
-    }
-
-    fn never_ready(&mut self, container: &Container) {
-        self.findings.push(
-            Finding::error(
-                container.span_of("Notify"),
-                "`Notify=healthy` waits for a health check, and none ever runs",
-            )
-            .label("never ready")
-            .help("add `HealthCmd=`, with an interval"),
-        );
     }
 
     fn wrong(&mut self, written: &Written, key: &str, expected: &str) {

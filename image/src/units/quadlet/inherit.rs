@@ -2,7 +2,7 @@
 //! VOLUME of a Containerfile. The image is only known when the appliance is built, and the service
 //! is compiled by then: so these parts of it are made anew.
 
-use super::{preparation, service};
+use super::{health, preparation, service};
 use crate::container::{Container, Volume, VolumeSource, Written};
 use crate::finding::Finding;
 use crate::oci::{ContainerImage, HealthCheck};
@@ -33,11 +33,13 @@ pub fn inherit(
             )),
         }
     }
-    if container.health.command.is_none()
-        && let Some(check) = &image.health_check
-    {
-        take_over_health(container, check);
-        service.health = service::health(container, &mut findings);
+    match &image.health_check {
+        _ if container.health.command.is_some() => {}
+        Some(check) => {
+            take_over_health(container, check);
+            service.health = service::health(container, &mut findings);
+        }
+        None => health::without(container, &mut findings),
     }
     let new: Vec<&String> =
         image.volumes.iter().filter(|path| !is_mounted(container, path)).collect();
@@ -50,9 +52,10 @@ pub fn inherit(
         };
         let new: Vec<Volume> = new.into_iter().map(volume).collect();
         container.volumes.extend(new);
-        if let Some(bundle) = &mut service.container {
-            bundle.preparation.volumes = preparation::volumes(container);
-        }
+    }
+    // Whoever the image says that it runs as.
+    if let Some(bundle) = &mut service.container {
+        bundle.preparation.volumes = preparation::volumes(container, image);
     }
     findings
 }
@@ -80,6 +83,7 @@ fn is_mounted(container: &Container, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::Notify;
     use crate::finding::{Source, Span};
     use crate::tree::Tree;
     use activator::manifest;
@@ -128,6 +132,62 @@ mod tests {
         let paths: Vec<_> = folders.iter().map(|it| (it.path.as_str(), it.fresh)).collect();
         let place = "/var/lib/containers/storage/volumes/mine/_data";
         assert_eq!(paths, [(place, false), ("/run/rouse/volumes/a/data", true)]);
+    }
+
+    #[test]
+    fn a_check_may_be_the_images_alone() {
+        let ask = |change: &dyn Fn(&mut Container), image: &ContainerImage| {
+            let (mut container, mut service) = container();
+            change(&mut container);
+            let findings = inherit(&mut container, &mut service, image);
+            (findings, service.health)
+        };
+        let plain = ContainerImage { health_check: None, ..image() };
+        let healthy = |it: &mut Container| it.notify = Notify::Healthy;
+        let startup = |it: &mut Container| {
+            let span = it.span.clone();
+            it.health.startup_command = Some(Written { text: "CMD /up".into(), span });
+        };
+        let (findings, health) = ask(&healthy, &image());
+        assert!(findings.is_empty() && health.unwrap().makes_ready);
+        let (findings, health) = ask(&startup, &image());
+        let probe = health.unwrap().startup.unwrap().probe;
+        assert!(findings.is_empty() && probe.command.arguments.ends_with(&["/up".into()]));
+        let message = |change| ask(change, &plain).0[0].message.clone();
+        assert!(message(&healthy).starts_with("`Notify=healthy` waits for a health check"));
+        assert_eq!(message(&startup), "`HealthStartupCmd=` needs a `HealthCmd=`");
+    }
+
+    #[test]
+    fn volumes_are_given_to_the_images_user() {
+        let (mut container, mut service) = container();
+        let volume = |source, options: &[&str]| Volume {
+            source,
+            destination: "/srv".into(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            span: container.span.clone(),
+        };
+        let source = VolumeSource::Name("mine".into());
+        container.volumes = vec![
+            volume(source.clone(), &[]),
+            volume(source, &["U"]),
+            volume(VolumeSource::Path("/srv/file".into()), &["U"]),
+        ];
+        let mount = "type=bind,source=/srv/other,destination=/other,U";
+        let span = container.span.clone();
+        container.mounts = vec![Written { text: mount.into(), span: span.clone() }];
+        let image = ContainerImage { user: Some("33:34".into()), volumes: vec![], ..image() };
+        let mut owners = |container: &mut Container| {
+            inherit(container, &mut service, &image);
+            let folders = &service.container.as_ref().unwrap().preparation.volumes;
+            let owners: Vec<_> = folders.iter().map(|it| (it.owner, it.give)).collect();
+            owners
+        };
+        let expected = [false, true, true, true];
+        assert_eq!(owners(&mut container), expected.map(|give| ((33, 34), give)));
+        let map = Written { text: "0:1000:65536".into(), span };
+        container.user_namespace.uid_maps = vec![map];
+        assert_eq!(owners(&mut container), expected.map(|give| ((1033, 1034), give)));
     }
 
     #[test]
