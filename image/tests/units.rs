@@ -3,7 +3,7 @@
 //!
 //! `ROUSE_BLESS=1 cargo test -p rouse --test units` writes the expected texts anew.
 
-use activator::manifest::Manifest;
+use activator::manifest::{Manifest, Preparation, SecretTarget, UnitKind};
 use rouse::config::{Config, FILE};
 use rouse::container::VolumeSource;
 use rouse::finding::{Severity, Source};
@@ -202,6 +202,171 @@ fn the_container_of_a_quadlet_is_typed() {
     assert_eq!(container.stop_signal.as_deref(), Some("SIGINT"));
     let image = &container.image_span;
     assert_eq!(&image.source.text[image.range.clone()], "localhost/full");
+}
+
+/// Compiles units of these names and texts, whatever is wrong with them.
+fn compile_texts(units: &[(&str, &str)]) -> Compiled {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in units {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    compile_with(folder.path(), &Config::default(), None)
+}
+
+/// The findings that are no notes, about a container of engine crun: `[Container]`, its image and
+/// these lines.
+fn complaints(lines: &str) -> Vec<String> {
+    let text = format!("[Container]\nImage=x\n{lines}\n");
+    let compiled = compile_texts(&[("a.container", text.as_str())]);
+    let checked = compiled.containers.iter().flat_map(|(_, it)| rouse::oci::check(it));
+    let all = compiled.findings.iter().cloned().chain(checked);
+    all.filter(|it| it.severity == Severity::Error).map(|it| it.one_line()).collect()
+}
+
+fn preparation<'a>(compiled: &'a Compiled, service: &str) -> &'a Preparation {
+    let unit = compiled.units.iter().find(|unit| unit.name == service).unwrap();
+    let UnitKind::Service(service) = &unit.kind else { panic!("{service} is no service") };
+    &service.container.as_ref().unwrap().preparation
+}
+
+#[test]
+fn a_container_may_name_other_quadlets() {
+    let compiled = compile_texts(&[
+        ("a.container", "[Container]\nImage=x\nContainerName=first\nNetwork=none\n"),
+        (
+            "b.container",
+            "[Container]\nImage=x\nNetwork=a.container\nVolume=data.volume:/a\n\
+             Mount=type=volume,source=other.volume,destination=/b\n",
+        ),
+        ("data.volume", "[Volume]\n"),
+        ("other.volume", "[Volume]\nVolumeName=mine\nLabel=a=b\n"),
+    ]);
+    let errors = compiled.findings.iter().filter(|it| it.severity == Severity::Error);
+    assert_eq!(errors.count(), 0, "{:?}", compiled.findings);
+    let made = preparation(&compiled, "b.service");
+    assert_eq!(made.network_of.as_deref(), Some("first"));
+    let place = "/var/lib/containers/storage/volumes";
+    let folders: Vec<&str> = made.volumes.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!(folders, [format!("{place}/systemd-data/_data"), format!("{place}/mine/_data")]);
+    let b = describe(&manifest(&compiled));
+    let (_, b) = b.split_once("\nb.service").unwrap();
+    assert!(b.contains("requires   a.service") && b.contains("after      a.service"), "{b}");
+}
+
+#[test]
+fn every_secret_is_a_file_of_its_own_and_of_the_containers_ids() {
+    let text = "[secret.key]\npath = \"/etc/key\"\n".to_owned();
+    let config = Config::parse(&Arc::new(Source { path: FILE.into(), text })).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let of = |maps: &str| {
+        let text = format!(
+            "[Container]\nImage=x\nNetwork=none\n{maps}Secret=key,uid=33,mode=0400\n\
+             Secret=key,target=/etc/key\n"
+        );
+        fs::write(folder.path().join("a.container"), text).unwrap();
+        let compiled = compile_with(folder.path(), &config, None);
+        let messages: Vec<_> = compiled.findings.iter().map(|it| it.message.clone()).collect();
+        if compiled.units.is_empty() {
+            return Err(messages);
+        }
+        let secrets = &preparation(&compiled, "a.service").secrets;
+        Ok(secrets.iter().map(|it| it.target.clone()).collect::<Vec<_>>())
+    };
+    let file = |name: &str, owner, mode| SecretTarget::File { name: name.into(), owner, mode };
+    let expected = vec![file("0-key", (33, 0), 0o400), file("1-key", (0, 0), 0o444)];
+    assert_eq!(of(""), Ok(expected));
+    // As the ids of a lingering user with a range of subordinate ones.
+    let maps = "UIDMap=0:1000:1\nUIDMap=1:100000:1000\n";
+    let expected = vec![file("0-key", (100_032, 1000), 0o400), file("1-key", (1000, 1000), 0o444)];
+    assert_eq!(of(maps), Ok(expected));
+    let few = of("UIDMap=0:1000:1\n").unwrap_err();
+    assert!(few.contains(&"`Secret=` is for user 33 and group 0".into()), "{few:?}");
+}
+
+#[test]
+fn what_crun_cannot_do_is_found_at_its_line() {
+    let cases = [
+        (
+            "Network=none\nSysctl=vm.swappiness=1\nSysctl=net.core.somaxconn=1",
+            Some((4, "of its own")),
+        ),
+        ("Network=none\nAddCapability=net_raw\nDropCapability=NET_RAW\nUser=0", Some((5, "both"))),
+        ("Network=none\nTmpfs=/a:fish\nTmpfs=/b", Some((4, "option `fish`"))),
+        ("Network=none\nPodmanArgs=--ulimit fish=1\nReadOnly=yes", Some((4, "no limit"))),
+        // Names of its own.
+        ("Network=none\nSysctl=kernel.domainname=a", None),
+        (
+            "Network=none\nSysctl=kernel.domainname=a\nPodmanArgs=--uts=host",
+            Some((4, "of its own")),
+        ),
+        // A network that another user namespace has made.
+        ("Network=ns:/run/netns/a\nUIDMap=0:1000:9\nSysctl=net.a=1", Some((5, "no say about"))),
+        ("Network=ns:/run/netns/a\nSysctl=net.a=1", None),
+        ("Network=none\nUIDMap=0:1000:9\nSysctl=net.a=1", None),
+        // Values of keys.
+        ("Network=none\nAppArmor=unconfined\nLogDriver=json-file", None),
+        ("Network=none\nAppArmor=strict", Some((4, "`AppArmor=strict` is a profile"))),
+        ("Network=none\nPodmanArgs=--security-opt apparmor=x", Some((4, "`AppArmor=x`"))),
+        ("Network=none\nLogDriver=journald", Some((4, "needs a journal"))),
+        ("Network=none\nLogDriver=fluentd", Some((4, "does not take `fluentd`"))),
+        ("Network=none\nMount=type=image,source=x,destination=/i,rw=true", Some((4, "`rw`"))),
+        ("Network=none\nMount=type=glob,source=/x/*,destination=/i,U", Some((4, "`U`"))),
+        (
+            "Network=none\nMount=type=volume,source=../x,destination=/v",
+            Some((4, "`../x` cannot be a volume's name")),
+        ),
+        // Flags take no word.
+        ("Network=none\nPodmanArgs=--no-healthcheck --tls-verify --init", None),
+        ("Network=none\nPodmanArgs=--tty --init", Some((4, "`PodmanArgs=--tty` needs Podman"))),
+        // The image may have a check.
+        ("Network=none\nNotify=healthy\nHealthStartupCmd=true", None),
+        ("Network=none\nNotify=healthy\nHealthCmd=none", Some((4, "none ever runs"))),
+        // Other files.
+        ("Network=b.container", Some((3, "names `b.container`, which does not exist"))),
+        ("Network=none\nVolume=b.volume:/b", Some((4, "names `b.volume`, which does not exist"))),
+    ];
+    for (lines, expected) in cases {
+        let found = complaints(lines);
+        match expected {
+            None => assert_eq!(found, [""; 0], "{lines}"),
+            Some((line, text)) => {
+                assert_eq!(found.len(), 1, "{lines}: {found:?}");
+                let place = format!("/a.container:{line}:");
+                assert!(found[0].contains(&place) && found[0].contains(text), "{}", found[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_in_podman_args_are_honoured() {
+    let text = "[Container]\nImage=x\nNetwork=none\nHealthCmd=true\n\
+                PodmanArgs=--no-healthcheck --init\n";
+    let compiled = compile_texts(&[("a.container", text)]);
+    assert!(compiled.containers[0].1.run_init);
+    let UnitKind::Service(service) = &compiled.units[0].kind else { panic!() };
+    assert_eq!(service.health, None);
+}
+
+#[test]
+fn a_file_for_what_a_container_writes_is_not_bounded() {
+    let of = |lines: &str| {
+        let text = format!("[Container]\nImage=x\nNetwork=none\n{lines}");
+        let compiled = compile_texts(&[("a.container", text.as_str())]);
+        compiled
+            .findings
+            .iter()
+            .map(|it| it.one_line())
+            .filter(|it| it.contains("LogOpt"))
+            .collect()
+    };
+    let found: Vec<String> = of("LogOpt=max-size=1m\n");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].contains("the unit's log is bounded"), "{found:?}");
+    let found: Vec<String> = of("LogOpt=max-size=1m\nLogOpt=path=/run/log\n");
+    assert_eq!(found.len(), 2);
+    assert!(found[0].contains("warning: `LogOpt=max-size` has no effect: nothing bounds"));
+    assert!(found[1].contains("without the time and stream"), "{found:?}");
 }
 
 #[test]

@@ -303,7 +303,10 @@ impl<'f> Compiler<'_, 'f> {
                 let Some(unit) = self.load(&name) else { continue };
                 self.compiled.texts.insert(self.key(&name), cat::files(&unit));
                 check::keys(&unit, self.facts.input.config.engine, &mut self.compiled.findings);
-                let unit = self.podman(unit);
+                let mut unit = self.podman(unit);
+                if unit.quadlet.is_some() && self.facts.input.config.engine == Engine::Crun {
+                    quadlet::resource::order(&mut unit, &self.facts.resources);
+                }
                 if let Some(node) = self.node(&unit) {
                     self.nodes.insert(name, node);
                 }
@@ -545,6 +548,7 @@ fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>
     if let Some(container) = &mut container {
         if keys.facts.input.config.engine == Engine::Crun {
             quadlet::arguments::apply(container, keys.findings);
+            quadlet::resource::name_volumes(keys, container);
         }
         quadlet::service::complete(keys, &mut service, container);
     }

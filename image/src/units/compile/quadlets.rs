@@ -2,9 +2,11 @@
 
 use crate::config::Engine;
 use crate::finding::{Finding, Span};
+use crate::units::definition::Definition;
 use crate::units::files::{Files, Place};
 use crate::units::name::Name;
 use crate::units::podman::resources::section;
+use crate::units::quadlet::resource;
 use crate::units::syntax::{self, Dialect};
 use std::collections::BTreeMap;
 
@@ -17,6 +19,15 @@ pub(super) fn services(
     let mut services = BTreeMap::new();
     for (file, entry) in &files.quadlets {
         let Some(stem) = file.strip_suffix(".container") else {
+            if engine == Engine::Crun && file.ends_with(".volume") {
+                if entry.place == Place::Folder {
+                    resource::check_volume(
+                        &Definition::quadlet_file(file, entry, files, findings),
+                        findings,
+                    );
+                }
+                continue;
+            }
             let is_built = engine == Engine::Podman && section(file).is_some();
             if entry.place == Place::Folder && !is_built {
                 let help = match section(file) {

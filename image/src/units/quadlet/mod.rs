@@ -9,6 +9,7 @@ mod limits;
 mod network;
 mod preparation;
 mod reader;
+pub(crate) mod resource;
 pub(crate) mod service;
 mod storage;
 mod table;
