@@ -189,6 +189,7 @@ fn a_user_of_the_image_has_no_rights(vm: &Vm) {
     strict.are(&[
         ("first", "podman-init"),
         ("ids", "33 34 34"),
+        ("given", "33:34"),
         ("env.HOME", "/srv"),
         ("resolv", "search example.org nameserver 192.0.2.1 options ndots:3"),
         ("status.CapEff:", "0000000000000000"),
@@ -209,6 +210,7 @@ fn ids_are_mapped(vm: &Vm) {
     mapped.are(&[
         ("ids", "0 0 0"),
         ("uid-map", "0 200000 1000"),
+        ("secret", "hush 400:33"),
         ("volume", "seed 0"),
         ("status.Seccomp:", "0"),
         ("root-write", "written"),
