@@ -50,6 +50,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             continue;
         }
+        // One that is added is used; what hinders asking is said below.
+        for path in static_build::watched(architecture).unwrap_or_default() {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
         let package = Package {
             folder: workspace,
             member: Some("activator"),

@@ -140,6 +140,17 @@ impl StaticBuildError {
     }
 }
 
+/// What changes when the toolchain is given a target for an architecture: files, or folders where
+/// it keeps no list.
+pub fn watched(architecture: &str) -> Result<Vec<PathBuf>, StaticBuildError> {
+    let mut watched = Vec::new();
+    for (_, triple) in targets(architecture) {
+        watched.extend(library(&triple)?.and_then(|library| library.list()));
+    }
+    watched.dedup();
+    Ok(watched)
+}
+
 /// Compiles a package that has one binary.
 pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
     let mut binaries = build_all(package)?;
@@ -155,7 +166,7 @@ pub fn build(package: &Package<'_>) -> Result<Binary, StaticBuildError> {
 /// Compiles a package; all its binaries, by their names. Cargo's own messages are kept for the
 /// error, and otherwise dropped.
 pub fn build_all(package: &Package<'_>) -> Result<Vec<Binary>, StaticBuildError> {
-    let target = Target::choose(package.architecture)?;
+    let target = Target::choose(package.architecture, library)?;
     // Cargo runs inside the folder, where a path relative to here means nothing.
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.into());
     let folder = absolute(package.folder);
@@ -212,32 +223,63 @@ struct Target {
     sysroot: PathBuf,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Libc {
     Musl,
     Gnu,
 }
 
+/// The targets that a guest's program may be compiled for, the better one first.
+fn targets(architecture: &str) -> [(Libc, String); 2] {
+    [(Libc::Musl, "musl"), (Libc::Gnu, "gnu")]
+        .map(|(libc, suffix)| (libc, format!("{architecture}-unknown-linux-{suffix}")))
+}
+
+/// Where a toolchain has the standard library of a target, or would have it.
+struct Library {
+    /// `SYSROOT/lib/rustlib/TARGET/lib`
+    folder: PathBuf,
+    sysroot: PathBuf,
+}
+
+/// Of the toolchain in use; None if the compiler knows no such target.
+fn library(triple: &str) -> Result<Option<Library>, StaticBuildError> {
+    let mut rustc = command(&[VARIABLE, "RUSTC"], "rustc");
+    rustc.args(["--print", "target-libdir", "--print", "sysroot", "--target", triple]);
+    let (success, stdout, _) = run(rustc, "rustc")?;
+    let mut lines = stdout.lines().map(PathBuf::from);
+    let (folder, sysroot) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    Ok(success.then_some(Library { folder, sysroot }))
+}
+
+impl Library {
+    fn has_std(&self) -> bool {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return false };
+        let is_std = |name: &str| name.starts_with("libstd-") && name.ends_with(".rlib");
+        entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_std))
+    }
+
+    /// rustup's list of what is installed, else the folder of all targets. None if neither is
+    /// there: Cargo takes a file that is missing for one that has changed, each time.
+    fn list(&self) -> Option<PathBuf> {
+        let targets = self.folder.ancestors().nth(2)?;
+        [targets.join("components"), targets.to_owned()].into_iter().find(|path| path.exists())
+    }
+}
+
 impl Target {
     /// musl if its standard library is there, since it makes the smaller binary, else glibc.
-    fn choose(architecture: &str) -> Result<Self, StaticBuildError> {
-        let no_target = || StaticBuildError::NoTarget { architecture: architecture.into() };
-        for (libc, suffix) in [(Libc::Musl, "musl"), (Libc::Gnu, "gnu")] {
-            let triple = format!("{architecture}-unknown-linux-{suffix}");
-            let mut rustc = command(&[VARIABLE, "RUSTC"], "rustc");
-            rustc.args(["--print", "target-libdir", "--print", "sysroot", "--target", &triple]);
-            let (success, stdout, _) = run(rustc, "rustc")?;
-            if !success {
-                continue; // the compiler knows no such target
-            }
-            let mut lines = stdout.lines();
-            let library = lines.next().unwrap_or_default();
-            let sysroot = PathBuf::from(lines.next().unwrap_or_default());
-            if has_std(Path::new(library)) {
+    fn choose(
+        architecture: &str,
+        library: impl Fn(&str) -> Result<Option<Library>, StaticBuildError>,
+    ) -> Result<Self, StaticBuildError> {
+        for (libc, triple) in targets(architecture) {
+            let library = library(&triple)?.filter(Library::has_std);
+            if let Some(Library { sysroot, .. }) = library {
                 return Ok(Self { triple, architecture: architecture.into(), libc, sysroot });
             }
         }
-        Err(no_target())
+        Err(StaticBuildError::NoTarget { architecture: architecture.into() })
     }
 
     /// Flags and environment, so that the caller's do not reach the compiler.
@@ -317,12 +359,6 @@ fn leaks(name: &str) -> bool {
 fn cargo_home() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo");
     std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
-}
-
-fn has_std(library: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(library) else { return false };
-    let is_std = |name: &str| name.starts_with("libstd-") && name.ends_with(".rlib");
-    entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_std))
 }
 
 /// What a variable of the environment says, if it says something.
@@ -434,6 +470,8 @@ mod tests {
             package(place).unwrap()
         });
         assert_eq!(built[0].name, "tiny");
+        let chosen = Target::choose(std::env::consts::ARCH, library).unwrap();
+        assert_eq!(built[0].target, chosen.triple);
         assert!(built[0] == built[1], "the bytes differ");
         let inside = folder.path().to_str().unwrap().as_bytes();
         assert!(!built[0].content.windows(inside.len()).any(|window| window == inside));
@@ -482,6 +520,45 @@ mod tests {
         };
         let error = build(&package).unwrap_err();
         assert_eq!(error, StaticBuildError::NoTarget { architecture: "m68k".into() });
+    }
+
+    /// A toolchain that has a standard library for some targets.
+    fn toolchain(sysroot: &Path, targets: &[&str]) -> impl Fn(&str) -> Library {
+        let sysroot = sysroot.to_owned();
+        let folder = |root: &Path, triple: &str| root.join("lib/rustlib").join(triple).join("lib");
+        for triple in targets {
+            let folder = folder(&sysroot, triple);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("libstd-0123.rlib"), "").unwrap();
+        }
+        move |triple| Library { folder: folder(&sysroot, triple), sysroot: sysroot.clone() }
+    }
+
+    #[test]
+    fn musl_is_preferred_to_glibc() {
+        let (musl, gnu) = ("aarch64-unknown-linux-musl", "aarch64-unknown-linux-gnu");
+        for (has, chosen) in [
+            (&[musl, gnu][..], Ok((musl.to_owned(), Libc::Musl))),
+            (&[gnu], Ok((gnu.to_owned(), Libc::Gnu))),
+            (&[], Err(StaticBuildError::NoTarget { architecture: "aarch64".into() })),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let library = toolchain(folder.path(), has);
+            let target = Target::choose("aarch64", |triple| Ok(Some(library(triple))));
+            assert_eq!(target.map(|target| (target.triple, target.libc)), chosen, "{has:?}");
+        }
+    }
+
+    #[test]
+    fn a_toolchain_that_is_given_a_target_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = || toolchain(folder.path(), &[])("aarch64-unknown-linux-musl").list();
+        assert_eq!(list(), None);
+        let _ = toolchain(folder.path(), &["x86_64-unknown-linux-gnu"]);
+        let targets = folder.path().join("lib/rustlib");
+        assert_eq!(list(), Some(targets.clone()));
+        std::fs::write(targets.join("components"), "").unwrap();
+        assert_eq!(list(), Some(targets.join("components")));
     }
 
     #[test]
