@@ -63,7 +63,7 @@ pub enum Verb {
     Cat(Cat),
     /// Print what the guest will do
     Manifest(Manifest),
-    /// Resolve packages anew and write appliance.lock
+    /// Resolve packages and images anew and write appliance.lock
     Lock(Lock),
     /// Build the image; prints the folder it is in
     Build(Build),
@@ -123,6 +123,9 @@ pub struct Check {
     /// The appliance
     #[command(flatten)]
     pub appliance: Appliance,
+    /// Architecture of the guest; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
     /// One line for each finding: file:line:column: severity: message
     #[arg(long)]
     pub short: bool,
@@ -142,6 +145,9 @@ pub struct Cat {
     /// Take warnings for errors
     #[arg(long)]
     pub strict: bool,
+    /// Architecture of the guest; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
     /// A unit of that user; without a name, of the only one
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub user: Option<String>,
@@ -153,6 +159,9 @@ pub struct Manifest {
     /// The appliance
     #[command(flatten)]
     pub appliance: Appliance,
+    /// Architecture of the guest; by default the host's
+    #[arg(long)]
+    pub arch: Option<Arch>,
     /// The whole manifest as JSON
     #[arg(long)]
     pub json: bool,
@@ -175,7 +184,7 @@ pub struct Lock {
     /// The appliance
     #[command(flatten)]
     pub appliance: Appliance,
-    /// Architecture; by default the host's
+    /// Architecture to lock, and leave what is locked for the other; by default both
     #[arg(long)]
     pub arch: Option<Arch>,
 }

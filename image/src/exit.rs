@@ -91,6 +91,11 @@ impl Failure {
         self.code
     }
 
+    /// Why, in one line: for a command that goes on without what failed.
+    pub fn reason(&self) -> String {
+        self.findings.first().map_or_else(|| self.text(), |finding| finding.message.clone())
+    }
+
     /// What failed, with its causes.
     fn text(&self) -> String {
         let mut text = format!("failed to {}", self.what);

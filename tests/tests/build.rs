@@ -1,6 +1,8 @@
 //! Builds through the command: the same bytes everywhere, for everybody, and nothing done twice.
 //! And every verb that needs no VM. No VM is booted.
 
+use rouse::debian::Architecture;
+use rouse::lock::Lock;
 use rouse_tests::{Appliance, Mirror, Rouse, feed};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -269,17 +271,43 @@ fn the_verbs_that_need_no_vm() {
     assert_eq!(usage.code, 2, "{}", usage.stderr);
 }
 
-/// `rouse lock` asks the mirror, and says what changed.
+/// `rouse lock` asks the mirror for both architectures, and says what changed.
 #[test]
 fn lock_pins_what_the_mirror_has_today() {
     let lock = std::fs::read_to_string(reference().lock()).unwrap();
     let kernel = lock.lines().find(|line| line.starts_with("version = \"")).unwrap().to_owned();
     let old = lock.replacen(&kernel, "version = \"1.0-1\"", 1);
     let appliance = Appliance::tiny().with("appliance.lock", &old);
-    let mut command = Rouse::new().command(["lock", "-q"]);
-    let output = feed(command.arg(appliance.path()), b"").success();
-    assert!(output.text().contains("1.0-1"), "{}", output.text());
-    assert_eq!(std::fs::read_to_string(appliance.path().join("appliance.lock")).unwrap(), lock);
+    let relock = |more: &[&str]| {
+        let mut command = Rouse::new().command(["lock", "-q"]);
+        feed(command.arg(appliance.path()).args(more), b"").success().text()
+    };
+    let path = appliance.path().join("appliance.lock");
+    let changes = relock(&[]);
+    let host = format!("{}: ", std::env::consts::ARCH);
+    let is_kernel = |line: &str| line.starts_with(&host) && line.contains("1.0-1");
+    assert!(changes.lines().any(is_kernel), "{changes}");
+    let new = std::fs::read_to_string(&path).unwrap();
+    let [was, is] = [reference().lock(), path.clone()].map(|path| Lock::read(&path).unwrap());
+    let (was, is) = (was.unwrap(), is.unwrap());
+    let own = Architecture::host().unwrap();
+    assert_eq!(is.section(own), was.section(own));
+    for architecture in Architecture::ALL {
+        let kernel = &is.section(architecture).unwrap().kernel;
+        assert_eq!(kernel.architecture, architecture.debian());
+    }
+
+    // One alone, and a build that the lock does not cover any more: the other section stays.
+    let stale = new.replace(&format!("\"linux-image-cloud-{own}\""), "\"linux-image-gone\"");
+    assert_ne!(stale, new);
+    std::fs::write(&path, &stale).unwrap();
+    relock(&["--arch", std::env::consts::ARCH]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), new);
+    std::fs::write(&path, &stale).unwrap();
+    let output = tempfile::tempdir().unwrap();
+    let mut command = Rouse::new().command(["build", "-q", "--output"]);
+    feed(command.arg(output.path().join("image")).arg(appliance.path()), b"").success();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), new);
 }
 
 /// The examples carry no lock: the first build writes one, which git leaves alone.

@@ -83,7 +83,7 @@ pub fn resolve(
         old.filter(|lock| lock.suite == wanted.suite).unwrap_or_else(|| Lock::new(wanted.suite));
     new.insert(arch.debian(), section.clone());
     match new.write(&path) {
-        Ok(()) => terminal::note(format!("wrote {}", path.display())),
+        Ok(()) => terminal::note(format!("wrote {} for {}", path.display(), arch.as_str())),
         Err(error) if keep == Keep::MustWrite => {
             return Err(Failure::of(FAILED, &error));
         }

@@ -4,10 +4,13 @@ use super::guest::{print, print_json};
 use crate::appliance::Appliance;
 use crate::build;
 use crate::command_line::{Arch, Build, Inspect, Lock};
-use crate::exit::{BAD_INPUT, FAILED, Failure};
+use crate::debian::Debian;
+use crate::exit::{BAD_INPUT, FAILED, Failure, TRY_AGAIN};
 use crate::lock;
 use crate::output::description::Description;
 use crate::output::{INITRAMFS, KERNEL, MANIFEST, ROOT};
+use crate::terminal;
+use clap::ValueEnum;
 use std::path::Path;
 
 /// Files that `inspect` lists.
@@ -16,16 +19,37 @@ const LARGEST: usize = 20;
 /// `rouse lock`
 pub fn lock(arguments: &Lock) -> Result<(), Failure> {
     let appliance = Appliance::open(&arguments.appliance)?;
-    let arch = Arch::or_host(arguments.arch)?;
-    let path = appliance.folder.join(lock::FILE);
-    // A lock that cannot be read is what this replaces.
-    let old = lock::Lock::read(&path).ok().flatten();
-    let before = old.as_ref().and_then(|lock| lock.section(arch.debian()).cloned());
     let debian = build::debian(&appliance, &build::cache()?);
-    let section = build::resolve(&appliance, &debian, arch, old, build::Keep::MustWrite)?;
+    if let Some(arch) = arguments.arch {
+        return lock_one(&appliance, &debian, arch);
+    }
+    let host = Arch::host().ok();
+    let mut both = Arch::value_variants().to_vec();
+    both.sort_by_key(|arch| Some(*arch) != host);
+    for arch in both {
+        match (lock_one(&appliance, &debian, arch), host) {
+            (Ok(()), _) => {}
+            // Some images are made for one machine, as those of containers-storage are.
+            (Err(failure), Some(host)) if arch != host && failure.code() != TRY_AGAIN => {
+                let (arch, host) = (arch.as_str(), host.as_str());
+                terminal::warn(format!("{arch} is not locked: {}", failure.reason()));
+                terminal::hint(format!("`--arch {host}` locks nothing but {host}"));
+            }
+            (Err(failure), _) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+/// Locks an appliance for one architecture, and prints what has changed.
+fn lock_one(appliance: &Appliance, debian: &Debian, arch: Arch) -> Result<(), Failure> {
+    // A lock that cannot be read is what this replaces.
+    let old = lock::Lock::read(&appliance.folder.join(lock::FILE)).ok().flatten();
+    let before = old.as_ref().and_then(|lock| lock.section(arch.debian()).cloned());
+    let section = build::resolve(appliance, debian, arch, old, build::Keep::MustWrite)?;
     let changes = before.map_or_else(Vec::new, |before| section.changes_since(&before));
     for change in &changes {
-        print(&format!("{change}\n"))?;
+        print(&format!("{}: {change}\n", arch.as_str()))?;
     }
     Ok(())
 }

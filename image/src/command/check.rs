@@ -10,9 +10,10 @@ use crate::units::Compiled;
 use crate::units::suggest::nearest_unit;
 use serde_json::json;
 
-/// Compiles without fetching anything, unless units from packages are enabled.
-fn compile(appliance: &Appliance) -> Result<Compiled, Failure> {
-    let arch = Arch::host().unwrap_or(Arch::X86_64);
+/// Compiles for an architecture, or the host's; without fetching anything, unless units from
+/// packages are enabled.
+fn compile(appliance: &Appliance, asked: Option<Arch>) -> Result<Compiled, Failure> {
+    let arch = Arch::or_host(asked).unwrap_or(Arch::X86_64);
     match appliance.needs_packages() {
         true => crate::build::compile(appliance, arch),
         false => Ok(crate::build::compile_early(appliance, arch)),
@@ -22,7 +23,8 @@ fn compile(appliance: &Appliance) -> Result<Compiled, Failure> {
 /// `rouse check`
 pub fn check(arguments: &Check) -> Result<(), Failure> {
     let opened = Appliance::open(&arguments.appliance);
-    let (appliance, compiled) = match opened.and_then(|it| compile(&it).map(|all| (it, all))) {
+    let both = opened.and_then(|it| compile(&it, arguments.arch).map(|all| (it, all)));
+    let (appliance, compiled) = match both {
         Ok(both) => both,
         Err(failure) if failure.as_findings().is_empty() => return Err(failure),
         // The findings are data here.
@@ -96,7 +98,7 @@ pub fn cat(arguments: &Cat) -> Result<(), Failure> {
     let folder =
         command_line::Appliance { folder: arguments.folder.clone(), strict: arguments.strict };
     let appliance = Appliance::open(&folder)?;
-    let compiled = compile(&appliance)?;
+    let compiled = compile(&appliance, arguments.arch)?;
     let user = match &arguments.user {
         None => None,
         Some(user) => Some(the_user(&appliance, user)?),
@@ -149,8 +151,30 @@ fn the_user<'a>(appliance: &'a Appliance, name: &str) -> Result<&'a str, Failure
 /// `rouse manifest`
 pub fn manifest(arguments: &Manifest) -> Result<(), Failure> {
     let appliance = Appliance::open(&arguments.appliance)?;
-    let compiled = compile(&appliance)?;
+    let compiled = compile(&appliance, arguments.arch)?;
     let compiled = appliance.accept(compiled)?;
     let manifest = appliance.manifest(&compiled);
     if arguments.json { print_json(&manifest) } else { print(&crate::units::describe(&manifest)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn conditions_are_judged_for_the_guest_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
+        write(config::FILE, "name = \"a\"\n").unwrap();
+        let unit = "[Unit]\nConditionArchitecture=arm64\n[Service]\nExecStart=/a\n";
+        write("a.service", unit).unwrap();
+        let arguments = command_line::Appliance { folder: folder.path().into(), strict: false };
+        let appliance = Appliance::open(&arguments).unwrap();
+        let is_false = |arch| {
+            let findings = compile(&appliance, Some(arch)).unwrap().findings;
+            findings.iter().any(|finding| finding.message.contains("ConditionArchitecture"))
+        };
+        assert_eq!([Arch::X86_64, Arch::Aarch64].map(is_false), [true, false]);
+    }
 }
