@@ -9,6 +9,7 @@ use rouse::container::VolumeSource;
 use rouse::finding::{Severity, Source};
 use rouse::units::{Architecture, Compiled, Input, compile, describe};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -451,7 +452,8 @@ fn mutate(text: &[u8], random: &mut Random) -> Vec<u8> {
 fn no_input_makes_it_panic() {
     let count = std::env::var("ROUSE_MUTATIONS").ok().and_then(|count| count.parse().ok());
     let count: u32 = count.unwrap_or(1000);
-    println!("ROUSE_MUTATIONS={count}");
+    // On stderr itself: what println! writes is shown of tests that fail only.
+    let _ = writeln!(std::io::stderr(), "ROUSE_MUTATIONS={count}");
     let mut seeds: Vec<(String, Vec<u8>)> = vec![];
     for case in fs::read_dir(cases()).unwrap() {
         for file in fs::read_dir(case.unwrap().path()).unwrap() {

@@ -31,6 +31,7 @@ use activator::notification::{Notification, Watchdog};
 use activator::peer::Peer;
 use activator::wire::Raw;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Schedules of one run of the tests, unless the environment says otherwise.
@@ -49,7 +50,8 @@ fn nothing_is_lost_in_any_schedule() {
         Some(seed) => (seed, 1),
         None => (0, number("ROUSE_SIM_SCHEDULES").unwrap_or(SCHEDULES)),
     };
-    println!("ROUSE_SIM_SCHEDULES={count}");
+    // On stderr itself: what println! writes is shown of tests that fail only.
+    let _ = writeln!(std::io::stderr(), "ROUSE_SIM_SCHEDULES={count}");
     let next = AtomicU64::new(from);
     let run = || {
         loop {

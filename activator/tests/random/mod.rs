@@ -2,6 +2,8 @@
 //!
 //! ROUSE_TEST_CASES multiplies the number of inputs (default 1).
 
+use std::io::Write;
+
 /// xorshift64*, Vigna 2016.
 pub(crate) struct Random(u64);
 
@@ -18,8 +20,14 @@ impl Random {
     }
 }
 
-/// So many generators with their seeds.
+/// So many generators with their seeds. The factor is printed once, on stderr itself: what println!
+/// writes is shown of tests that fail only.
 pub(crate) fn cases(count: u64) -> impl Iterator<Item = (u64, Random)> {
     let factor = std::env::var("ROUSE_TEST_CASES").ok().and_then(|text| text.parse().ok());
-    (1..=count * factor.unwrap_or(1_u64)).map(|seed| (seed, Random(seed)))
+    let factor = factor.unwrap_or(1_u64);
+    static SAID: std::sync::Once = std::sync::Once::new();
+    SAID.call_once(|| {
+        let _ = writeln!(std::io::stderr(), "ROUSE_TEST_CASES={factor}");
+    });
+    (1..=count * factor).map(|seed| (seed, Random(seed)))
 }

@@ -11,6 +11,7 @@ mod spawn;
 mod streams;
 mod vsock;
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -108,6 +109,7 @@ fn read_when_done(path: &Path) -> Vec<String> {
 
 fn count(name: &str, default: u64) -> u64 {
     let count = std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    println!("{name}={count}");
+    // On stderr itself: what println! writes is shown of tests that fail only.
+    let _ = writeln!(std::io::stderr(), "{name}={count}");
     count
 }

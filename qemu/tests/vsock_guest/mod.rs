@@ -130,11 +130,15 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// The size of large transfers, in bytes.
 pub fn large() -> u64 {
-    let size = std::env::var("ROUSE_VSOCK_BYTES").ok().map(|text| text.parse().unwrap());
-    size.unwrap_or(64 << 20)
+    count("ROUSE_VSOCK_BYTES", 64 << 20)
 }
 
-/// A number of connections or the like, from the environment.
-pub fn count(variable: &str, default: usize) -> usize {
-    std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap())
+/// A number of connections or the like, from the environment. Printed on stderr itself: what
+/// println! writes is shown of tests that fail only.
+pub fn count<T: std::str::FromStr + std::fmt::Display>(variable: &str, default: T) -> T {
+    let value = std::env::var(variable).map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{variable}={text} is no number"))
+    });
+    let _ = writeln!(std::io::stderr(), "{variable}={value}");
+    value
 }
