@@ -223,10 +223,35 @@ struct Target {
     sysroot: PathBuf,
 }
 
+/// A C library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Libc {
+pub enum Libc {
+    /// musl
     Musl,
+    /// glibc
     Gnu,
+}
+
+impl Libc {
+    /// Which one a static program was linked with; None if it is no ELF file. glibc's startup code
+    /// carries a note about the oldest kernel it can do with, musl's carries none.
+    pub fn of(program: &[u8]) -> Option<Self> {
+        let elf = goblin::elf::Elf::parse(program).ok()?;
+        let mut notes = elf.iter_note_headers(program).into_iter().flatten().flatten();
+        let is_tag = |note: goblin::elf::note::Note<'_>| {
+            (note.name, note.n_type) == ("GNU", goblin::elf::note::NT_GNU_ABI_TAG)
+        };
+        Some(if notes.any(is_tag) { Self::Gnu } else { Self::Musl })
+    }
+}
+
+impl std::fmt::Display for Libc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Musl => "musl",
+            Self::Gnu => "glibc",
+        })
+    }
 }
 
 /// The targets that a guest's program may be compiled for, the better one first.
@@ -472,6 +497,7 @@ mod tests {
         assert_eq!(built[0].name, "tiny");
         let chosen = Target::choose(std::env::consts::ARCH, library).unwrap();
         assert_eq!(built[0].target, chosen.triple);
+        assert_eq!(Libc::of(&built[0].content), Some(chosen.libc));
         assert!(built[0] == built[1], "the bytes differ");
         let inside = folder.path().to_str().unwrap().as_bytes();
         assert!(!built[0].content.windows(inside.len()).any(|window| window == inside));

@@ -21,7 +21,7 @@ mod tools;
 mod units;
 mod vm;
 
-pub use architecture::{foreign, sizes};
+pub use architecture::{ARCHITECTURES, INIT_LIMIT, foreign};
 pub use command::{Output, Rouse, cache};
 pub use count::count;
 pub use golden::{golden, mask, mask_hashes};

@@ -6,6 +6,8 @@ use crate::measure::{Bound, Measure};
 use crate::peer::{self, Accept, ROUSE, SYSTEMD};
 use crate::props::Props;
 use crate::room::{Needs, OWN, Room, name_of};
+use rouse::static_build::Libc;
+use rouse_tests::{ARCHITECTURES, INIT_LIMIT};
 use std::time::Duration;
 
 const LOG: &str = "rouse's log process beside it";
@@ -241,7 +243,33 @@ pub(crate) fn sizes(props: &Props) -> Vec<Measure> {
     if let [Ok(init), Ok(activator)] = own {
         size.add("rouse, both", init + activator);
     }
-    vec![size]
+    vec![size, guests()]
+}
+
+/// Sizes of what rouse carries for guests of both architectures.
+fn guests() -> Measure {
+    let how = "Bytes of what rouse carries for a guest, and the C library that it was linked with. \
+        The goal is for musl.";
+    let mut size = Measure::new("guest-size", "Size of a guest's programs", "bytes", how);
+    for architecture in ARCHITECTURES {
+        let programs = match rouse::guest::programs(architecture) {
+            Ok(programs) => programs,
+            Err(error) => {
+                size.leave_out(architecture, &error.to_string());
+                continue;
+            }
+        };
+        for (name, program) in [("init", programs.init), ("activator", programs.activator)] {
+            let row = format!("{name} of {architecture}");
+            let libc = Libc::of(program);
+            size.add(&row, program.len() as f64);
+            size.note(&row, &libc.map_or_else(String::new, |libc| libc.to_string()));
+            if name == "init" && libc == Some(Libc::Musl) {
+                size = size.limit(&row, Bound::AtMost(INIT_LIMIT as f64));
+            }
+        }
+    }
+    size
 }
 
 /// All shared libraries that a program of a tree loads.
