@@ -2,6 +2,9 @@
 //!
 //! QEMU's translator hands a guest of x86_64 the counter of the host's processor, or, where it knows of
 //! none that is easily read, as on aarch64, the host's clock in nanoseconds.
+//!
+//! The exception to code for no one architecture: Linux has no file that says how fast the counter
+//! counts, so that its instruction is the only way. Microvms are told, whose guests are of x86_64.
 
 /// In kHz. On x86_64 it is measured, which takes 20 ms, and right to some 50 in a million.
 #[cfg(target_arch = "x86_64")]

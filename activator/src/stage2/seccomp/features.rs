@@ -104,11 +104,8 @@ fn suid_sgid(rules: &mut Vec<Rule>) {
     mode(SYS_FCHMODAT2, 2);
     mode(libc::SYS_mkdirat, 2);
     mode(libc::SYS_mknodat, 2);
-    #[cfg(target_arch = "x86_64")]
-    for (call, index) in
-        [(libc::SYS_chmod, 1), (libc::SYS_mkdir, 1), (libc::SYS_mknod, 1), (libc::SYS_creat, 1)]
-    {
-        mode(call, index);
+    for (call, index) in OLD_MODES {
+        mode(*call, *index);
     }
     let mut open = |call: i64, flags, mode| {
         for flag in [libc::O_CREAT as u32, TEMPORARY_FILE] {
@@ -117,10 +114,23 @@ fn suid_sgid(rules: &mut Vec<Rule>) {
         }
     };
     open(libc::SYS_openat, 2, 3);
-    #[cfg(target_arch = "x86_64")]
-    open(libc::SYS_open, 1, 2);
+    for (call, flags, mode) in OLD_OPENS {
+        open(*call, *flags, *mode);
+    }
     rules.push(Rule::of(number(libc::SYS_openat2), ENOSYS));
 }
+
+/// Calls that set a mode, which argument that is, and the same of calls that may make a file, after
+/// the flags: those that newer architectures have as `...at` alone.
+#[cfg(target_arch = "x86_64")]
+const OLD_MODES: &[(i64, u32)] =
+    &[(libc::SYS_chmod, 1), (libc::SYS_mkdir, 1), (libc::SYS_mknod, 1), (libc::SYS_creat, 1)];
+#[cfg(target_arch = "x86_64")]
+const OLD_OPENS: &[(i64, u32, u32)] = &[(libc::SYS_open, 1, 2)];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_MODES: &[(i64, u32)] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_OPENS: &[(i64, u32, u32)] = &[];
 
 /// Linux 6.6; the same on all architectures.
 const SYS_FCHMODAT2: i64 = 452;
