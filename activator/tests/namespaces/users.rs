@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("users::a_link_in_a_users_way_leads_nowhere_that_the_user_cannot_go", links),
     ("users::what_a_users_unit_names_is_opened_with_the_rights_of_the_user", files),
     ("users::a_reload_changes_and_removes_nothing_that_the_user_could_not", reloaded),
+    ("users::the_control_socket_is_roots_alone", control),
 ];
 
 const UID: u32 = 1000;
@@ -97,6 +98,37 @@ fn owned(bench: &mut Bench) {
         let cgroup = "/sys/fs/cgroup/rouse/user-1000/a.service";
         assert!(fs::exists(cgroup).unwrap(), "{cgroup}");
     }
+    bench.stop();
+}
+
+/// By its mode; and where that was changed, by who asks.
+fn control(bench: &mut Bench) {
+    if bench::is_mapped_alone() {
+        println!("SKIPPED: only root has users to run as");
+        return;
+    }
+    let manifest = manifest(bench, "home/sock");
+    bench.start(&manifest);
+    let path = bench.control();
+    let open = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(path.parent().unwrap(), 0o755);
+    // The rights of one thread alone, which ends after that.
+    let connect = || {
+        let path = path.clone();
+        let user = std::thread::spawn(move || {
+            let uid = rustix::process::Uid::from_raw(UID);
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            std::os::unix::net::UnixStream::connect(path)
+        });
+        user.join().unwrap()
+    };
+    assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
+    open(&path, 0o666);
+    let asked = activator::client::order(connect().unwrap(), "", &Request::Poweroff);
+    assert_eq!(asked, Err(Error::Refused(Failure::Denied)));
+    assert_eq!(bench.status().state, "running");
     bench.stop();
 }
 
