@@ -19,6 +19,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Raises the soft limit of open files (RLIMIT_NOFILE) to the hard one: each connection takes a
+/// descriptor or two, and 1024 are soon used up.
+pub(crate) fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // It only ever rises to what is allowed; if not, there are fewer connections.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// A VM's process, seen by the one that started it.
 #[derive(Debug)]
 pub struct Process {

@@ -4,6 +4,7 @@
 //! a [`Listener`] does.
 
 use crate::connect::{Patience, Route, Stream};
+use crate::process::raise_file_limit;
 use crate::splice;
 use rustix::event::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ use std::time::Duration;
 
 /// For the guest's listener to come up, when a client is there before it.
 const PATIENCE: Patience = Patience::boot(Duration::from_secs(60));
+
+/// After a client that could not be accepted, most often since descriptors are used up: it still
+/// waits, so that without a pause the next try would follow at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket of the host for a guest's vsock port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,8 +75,10 @@ enum Socket {
 }
 
 impl Listener {
-    /// Listens, and relays each connection to the guest at the end of `route`.
+    /// Listens, and relays each connection to the guest at the end of `route`. The soft limit of
+    /// open files of the process is raised to the hard one.
     pub fn start(publish: &Publish, route: Route) -> io::Result<Self> {
+        raise_file_limit();
         let mut published = publish.clone();
         let socket = match &mut published.host {
             HostAddress::Unix(path) => Socket::Unix(listen(path)?),
@@ -83,19 +90,17 @@ impl Listener {
         };
         let (wake, woken) = UnixStream::pair()?;
         let port = publish.port;
-        let serve = move || {
-            while let Ok(true) = socket.wait(&woken) {
-                let Ok(client) = socket.accept() else { continue };
-                let route = route.clone();
-                // Without a thread the client is closed, and may come again.
-                let relay = move || {
-                    if let Ok(stream) = route.connect(port, PATIENCE) {
-                        splice::relay(&Stream::from(client), &stream);
-                    }
-                };
-                let _ = thread::Builder::new().name("relay".into()).spawn(relay);
-            }
+        let relay = move |client: OwnedFd| {
+            let route = route.clone();
+            // Without a thread the client is closed, and may come again.
+            let relay = move || {
+                if let Ok(stream) = route.connect(port, PATIENCE) {
+                    splice::relay(&Stream::from(client), &stream);
+                }
+            };
+            let _ = thread::Builder::new().name("relay".into()).spawn(relay);
         };
+        let serve = move || socket.serve(&woken, relay);
         let thread = thread::Builder::new().name("publish".into()).spawn(serve)?;
         Ok(Self { published, wake: Some(wake), thread: Some(thread) })
     }
@@ -119,6 +124,16 @@ impl Drop for Listener {
 }
 
 impl Socket {
+    /// Takes clients until the owner is gone.
+    fn serve(&self, woken: &UnixStream, relay: impl Fn(OwnedFd)) {
+        while let Ok(true) = self.wait(woken) {
+            match self.accept() {
+                Ok(client) => relay(client),
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+
     /// True if there is a client, false if the owner is gone.
     fn wait(&self, woken: &UnixStream) -> rustix::io::Result<bool> {
         let socket = match self {
@@ -196,6 +211,24 @@ mod tests {
         server.join().unwrap();
         drop(listener);
         assert!(!path.exists());
+    }
+
+    /// A socket that always has something to take, and refuses each accept(2), as one does that has
+    /// a client while descriptors are used up.
+    #[test]
+    fn a_client_that_cannot_be_accepted_is_no_reason_to_spin() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        client.write_all(b"hello").unwrap();
+        let socket = Socket::Unix(OwnedFd::from(server).into());
+        let (wake, woken) = UnixStream::pair().unwrap();
+        let serve = thread::spawn(move || {
+            socket.serve(&woken, |_| panic!("nobody can be accepted"));
+            rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime)
+        });
+        thread::sleep(5 * PAUSE);
+        drop(wake);
+        let busy = Duration::try_from(serve.join().unwrap()).unwrap();
+        assert!(busy < PAUSE / 2, "it was busy for {busy:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::error::Error;
 use super::hub::{Gate, Hub, Purpose, Rest};
 use super::listener::{Entrance, UnixEntrance};
 use super::siblings::Siblings;
+use crate::process;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -66,7 +67,7 @@ impl Device {
         if config.guest_cid < FIRST_GUEST_CID || config.guest_cid == u32::MAX {
             return Err(Error::ReservedCid(config.guest_cid));
         }
-        raise_file_limit();
+        process::raise_file_limit();
         let mut gates = Vec::new();
         let siblings = match &config.siblings {
             Some(directory) => {
@@ -278,15 +279,4 @@ fn serve_qemu(
         daemon.request_shutdown();
     }
     daemon.wait()
-}
-
-/// Each connection takes a descriptor, and 1024 of them are soon used up.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        // It only ever rises to what is allowed; if not, there are fewer connections.
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
 }
