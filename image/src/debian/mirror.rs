@@ -107,9 +107,21 @@ fn urls_of_stanza(stanza: &str) -> Vec<String> {
     field("URIs").unwrap_or_default().split_whitespace().filter_map(web).collect()
 }
 
+/// A source's URL, if it is one of the web. Of a list of mirrors in a file, apt-transport-mirror(1),
+/// it is the first.
 fn web(url: &str) -> Option<String> {
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    is_web.then(|| url.trim_end_matches('/').to_owned())
+    if let Some(path) = url.strip_prefix("mirror+file:") {
+        // `file:/path` and `file:///path` are the same.
+        let path = format!("/{}", path.trim_start_matches('/'));
+        let list = std::fs::read_to_string(path).ok()?;
+        let mut mirrors = list.lines().filter_map(|line| line.split_whitespace().next());
+        return mirrors.find(|url| is_web(url)).and_then(web);
+    }
+    is_web(url).then(|| url.trim_end_matches('/').to_owned())
+}
+
+fn is_web(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 #[cfg(test)]
@@ -147,6 +159,31 @@ mod tests {
         let mirror = apt(&[("sources.list.d/debian.sources", text)]).unwrap();
         assert_eq!(mirror.url(Archive::Debian), "http://one.test/debian");
         assert_eq!(mirror.url(Archive::DebianSecurity), "https://sec.test/debian-security");
+    }
+
+    /// As Debian's images for clouds have them.
+    #[test]
+    fn lists_of_mirrors_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let main = list(
+            "debian.list",
+            "# near\nhttp://one.test/debian/\tpriority:1\nhttp://two.test/debian\n",
+        );
+        let security = list("security.list", "https://sec.test/debian-security\n");
+        let sources = format!(
+            "Types: deb deb-src\nURIs: mirror+file://{main}\n\n\
+             Types: deb\nURIs: mirror+file:{security}\n"
+        );
+        let mirror = apt(&[("sources.list.d/debian.sources", &sources)]).unwrap();
+        assert_eq!(mirror.url(Archive::Debian), "http://one.test/debian");
+        assert_eq!(mirror.url(Archive::DebianSecurity), "https://sec.test/debian-security");
+        let gone = "deb mirror+file:/nonexistent/debian.list trixie main\n";
+        assert_eq!(apt(&[("sources.list", gone)]), None);
     }
 
     #[test]
