@@ -11,6 +11,8 @@ pub struct Rouse {
     data: tempfile::TempDir,
     program: PathBuf,
     cache: PathBuf,
+    /// `ROUSE_VSOCK`.
+    vsock: &'static str,
 }
 
 /// How a command ended.
@@ -50,7 +52,13 @@ impl Rouse {
         // Unix socket paths are short: not below target/.
         let runtime = tempfile::Builder::new().prefix("rt").tempdir_in("/tmp").unwrap();
         let data = tempfile::Builder::new().prefix("data").tempdir_in("/tmp").unwrap();
-        Self { runtime, data, program: program(), cache: cache() }
+        Self { runtime, data, program: program(), cache: cache(), vsock: "device" }
+    }
+
+    /// One whose VMs have the vsock of the host's kernel. Without this they have the device of ours
+    /// on any machine: its sockets and its siblings are what tests ask.
+    pub fn with_vhost() -> Self {
+        Self { vsock: "vhost", ..Self::new() }
     }
 
     /// The folder of its running VMs.
@@ -81,6 +89,7 @@ impl Rouse {
             .env("ROUSE_RUNTIME_DIR", self.runtime.path())
             .env("ROUSE_CACHE_DIR", &self.cache)
             .env("ROUSE_DATA_DIR", self.data())
+            .env("ROUSE_VSOCK", self.vsock)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         command
