@@ -10,7 +10,7 @@ use crate::listen::{self, options};
 use crate::program::Field;
 use crate::reload::fd::{Arriving, Leaving};
 use crate::supervise::Accepted;
-use crate::sys::{self, Name};
+use crate::sys::{self, Name, UnixName};
 use activator::foreign::Foreign;
 use activator::manifest::Socket;
 use activator::peer::{Instance, Peer};
@@ -39,15 +39,18 @@ pub(crate) struct Connection {
 }
 
 /// What a reload hands over of one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Saved<F> {
     fd: Option<F>,
     peer: Peer,
     number: u64,
+    /// A Unix client's own name: without the fd there is nobody left to ask.
+    name: heapless::Vec<u8, { sys::UNIX_NAME }>,
+    cookie: Option<u64>,
 }
 
 wire! {
-    struct Saved<F> { fd, peer, number }
+    struct Saved<F> { fd, peer, number, name, cookie }
 }
 
 impl Saved<Arriving> {
@@ -65,7 +68,17 @@ impl Connection {
 
     /// For the next process.
     pub(crate) fn leave(&self) -> Saved<Leaving<'_>> {
-        Saved { fd: self.fd().map(Leaving), peer: self.peer, number: self.number }
+        let name = match &self.remote {
+            Name::Unix(name) => name.bytes(),
+            _ => &[],
+        };
+        Saved {
+            fd: self.fd().map(Leaving),
+            peer: self.peer,
+            number: self.number,
+            name: heapless::Vec::from_slice(name).unwrap_or_default(),
+            cookie: self.cookie,
+        }
     }
 
     /// From the process before.
@@ -74,11 +87,12 @@ impl Connection {
             Some(fd) => Some(Foreign::from(fd.take()?)),
             None => None,
         };
-        // A client that has gone has no name any more, and needs none.
-        let name = fd.as_ref().map(|fd| sys::peer_name(fd.as_fd()));
-        let remote = name.and_then(Result::ok).unwrap_or(Name::Other);
-        let cookie = fd.as_ref().and_then(cookie);
-        Some(Self { fd, peer: saved.peer, remote, cookie, number: saved.number })
+        // The peer has the addresses of the other families.
+        let remote = match saved.peer {
+            Peer::Unix { .. } => Name::Unix(UnixName::new(&saved.name)),
+            _ => Name::Other,
+        };
+        Some(Self { fd, peer: saved.peer, remote, cookie: saved.cookie, number: saved.number })
     }
 }
 

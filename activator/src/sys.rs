@@ -175,9 +175,21 @@ pub struct UnixName {
 }
 
 impl UnixName {
+    /// From [`Self::bytes`]; what is longer than a name can be is cut off.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut path = [0; UNIX_NAME];
+        path.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Self { path, length: bytes.len().min(UNIX_NAME) }
+    }
+
+    /// As the kernel has it.
+    pub fn bytes(&self) -> &[u8] {
+        self.path.get(..self.length).unwrap_or_default()
+    }
+
     /// What to write: a path, or `@` and an abstract name; nothing for a socket without a name.
     pub fn parts(&self) -> [&[u8]; 2] {
-        match self.path.get(..self.length).unwrap_or_default() {
+        match self.bytes() {
             [] => [b"", b""],
             [0, name @ ..] => [b"@", name],
             path => {

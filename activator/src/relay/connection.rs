@@ -25,7 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -188,7 +188,9 @@ impl Connection {
         match phase {
             Phase::Resolving => {
                 if self.halves.is_none() {
-                    match Half::new().and_then(|up| Ok((up, Half::new()?))) {
+                    let unix = sockopt::socket_domain(&self.client) == Ok(AddressFamily::UNIX);
+                    let down = Half::new(context.backend.is_unix());
+                    match Half::new(unix).and_then(|up| Ok((up, down?))) {
                         Ok(halves) => self.halves = Some(halves),
                         Err(errno) => return Ok(self.pause(Some(errno), context)),
                     }

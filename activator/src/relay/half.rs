@@ -1,32 +1,41 @@
-//! One direction of a connection: bytes by splice(2) through a pipe, never through this process.
+//! One direction of a connection. From TCP and vsock the bytes go by splice(2) through a pipe, never
+//! through this process. A Unix socket hands out its bytes in many small pieces, which cost more to
+//! pass on than to copy: they go through a buffer.
 //!
 //! | state | reads | writes | ends by |
 //! |---|---|---|---|
 //! | open | yes | yes | end of file: draining; a reset: breaking |
-//! | draining | no | yes | pipe empty: shut the sink down for writing, done |
-//! | breaking | no | yes | pipe empty: the connection is reset |
+//! | draining | no | yes | nothing held: shut the sink down for writing, done |
+//! | breaking | no | yes | nothing held: the connection is reset |
 //! | done | no | no | |
 //!
 //! A sink that takes nothing any more ends its half alone: what the other side still says is
 //! carried on.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use rustix::io::{Errno, read, retry_on_intr};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// As systemd-socket-proxyd's. A user who may not have so much gets the kernel's 64 KiB.
 const PIPE_SIZE: usize = 256 * 1024;
+/// Fits the second cache of most processors, with what it is copied from.
+const BUFFER_SIZE: usize = 128 * 1024;
 /// Passes before others have their turn.
 const TURN: usize = 16;
 
-/// A pipe for one direction.
+/// One direction.
 pub(super) struct Half {
-    read: OwnedFd,
-    write: OwnedFd,
-    /// Bytes in the pipe.
+    between: Between,
+    /// Bytes between source and sink.
     held: usize,
     state: State,
+}
+
+/// What holds the bytes that the sink has no room for.
+enum Between {
+    Pipe { read: OwnedFd, write: OwnedFd },
+    Buffer { bytes: Box<[u8]>, start: usize },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +59,16 @@ pub(super) enum Turn {
 }
 
 impl Half {
-    /// EMFILE, ENFILE or ENOMEM if there are none left.
-    pub(super) fn new() -> Result<Self, Errno> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-        Ok(Self { read, write, held: 0, state: State::Open })
+    /// From a Unix socket, or from another. EMFILE, ENFILE or ENOMEM if there is no pipe left.
+    pub(super) fn new(from_unix: bool) -> Result<Self, Errno> {
+        let between = if from_unix {
+            Between::Buffer { bytes: vec![0; BUFFER_SIZE].into(), start: 0 }
+        } else {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
+            Between::Pipe { read, write }
+        };
+        Ok(Self { between, held: 0, state: State::Open })
     }
 
     /// Carries what can be carried.
@@ -97,13 +111,25 @@ impl Half {
         }
     }
 
-    /// Source to pipe; whether something has changed. EAGAIN is an empty source or a full pipe:
-    /// small packets fill its slots long before its bytes.
+    /// From the source; whether something has changed. EAGAIN is an empty source, or no room here:
+    /// small packets fill a pipe's slots long before its bytes.
     fn take(&mut self, source: impl AsFd) -> bool {
         if self.state != State::Open {
             return false;
         }
-        match self.move_bytes(&source, &self.write, PIPE_SIZE) {
+        let taken = match &mut self.between {
+            Between::Pipe { write, .. } => carry(source, write, PIPE_SIZE),
+            Between::Buffer { bytes, start } => {
+                if self.held == 0 {
+                    *start = 0;
+                }
+                match bytes.get_mut(*start + self.held..) {
+                    None | Some([]) => Err(Errno::AGAIN),
+                    Some(room) => retry_on_intr(|| read(&source, &mut *room)),
+                }
+            }
+        };
+        match taken {
             Ok(0) => self.state = State::Draining,
             Ok(count) => self.held += count,
             Err(Errno::AGAIN) => return false,
@@ -112,28 +138,32 @@ impl Half {
         true
     }
 
-    /// Pipe to sink; whether something has changed.
+    /// To the sink; whether something has changed.
     fn give(&mut self, source: impl AsFd, sink: impl AsFd) -> bool {
         if self.state == State::Done || self.held == 0 {
             return false;
         }
-        match self.move_bytes(&self.read, &sink, self.held) {
+        let given = match &mut self.between {
+            Between::Pipe { read, .. } => carry(read, sink, self.held),
+            Between::Buffer { bytes, start } => {
+                let held = bytes.get(*start..*start + self.held).unwrap_or_default();
+                let given = retry_on_intr(|| send(&sink, held, SendFlags::NOSIGNAL));
+                *start += given.unwrap_or(0);
+                given
+            }
+        };
+        match given {
             Ok(count) => self.held -= count.min(self.held),
             Err(Errno::AGAIN) => return false,
             Err(_) => self.abandon(source),
         }
         true
     }
+}
 
-    fn move_bytes(&self, from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
-        loop {
-            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            match splice(&from, None, &to, None, most, flags) {
-                Err(Errno::INTR) => {}
-                other => return other,
-            }
-        }
-    }
+fn carry(from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    retry_on_intr(|| splice(&from, None, &to, None, most, flags))
 }
 
 #[cfg(test)]
@@ -151,10 +181,18 @@ mod tests {
         [client, ours, theirs, backend]
     }
 
+    /// Through a buffer, and through a pipe: the sockets are the same here.
+    fn both(test: impl Fn(Half)) {
+        [true, false].into_iter().for_each(|from_unix| test(Half::new(from_unix).unwrap()));
+    }
+
     #[test]
     fn an_end_of_file_follows_the_last_byte() {
+        both(end_of_file);
+    }
+
+    fn end_of_file(mut half: Half) {
         let [mut client, ours, theirs, mut backend] = pairs();
-        let mut half = Half::new().unwrap();
         client.write_all(b"hello").unwrap();
         assert_eq!(half.pump(&ours, &theirs), Turn::Waits);
         drop(client);
@@ -165,9 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_makes_the_writer_wait() {
+    fn a_slow_reader_makes_the_writer_wait_and_misses_nothing() {
+        both(slow_reader);
+    }
+
+    fn slow_reader(mut half: Half) {
         let [mut client, ours, theirs, mut backend] = pairs();
-        let mut half = Half::new().unwrap();
         client.set_nonblocking(true).unwrap();
         let chunk = [7; 4096];
         let mut written = 0;
@@ -195,8 +236,11 @@ mod tests {
 
     #[test]
     fn a_sink_that_has_gone_ends_the_half() {
+        both(sink_gone);
+    }
+
+    fn sink_gone(mut half: Half) {
         let [mut client, ours, theirs, backend] = pairs();
-        let mut half = Half::new().unwrap();
         drop(backend);
         client.write_all(b"hello").unwrap();
         assert_eq!(half.pump(&ours, &theirs), Turn::Done);

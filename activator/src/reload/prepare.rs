@@ -90,7 +90,7 @@ pub(crate) fn prepare(arrived: &Arrived, old: &Manifest, known: Known, new: Mani
         kept.units.push(instance.map_or_else(KeptUnit::default, |instance| KeptUnit {
             notify: instance.notify,
             sessions: instance.sessions,
-            connection: instance.connection,
+            connection: instance.connection.clone(),
             ..KeptUnit::default()
         }));
         units.push(instance.zip(template).and_then(|(instance, template)| {

@@ -153,6 +153,10 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             report(&format!("monitor {unit} {result} {code} {status}"));
             ExitCode::SUCCESS
         }
+        ["client"] => {
+            report(&format!("client {} {}", variable("REMOTE_ADDR"), variable("SO_COOKIE")));
+            ExitCode::SUCCESS
+        }
         ["epilogue"] => {
             let [result, code, status] =
                 ["SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"].map(variable);

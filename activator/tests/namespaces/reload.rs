@@ -8,6 +8,7 @@ use activator::control::{Failure, Programs, Request, Unfit, UnitName, Whose};
 use activator::manifest::{
     Input, Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
 };
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("reload::systemd_23815_a_start_that_waits_for_readiness_goes_on", starting),
     ("reload::stored_fds_stay_stored_and_what_is_nobodys_is_closed", stored),
     ("reload::instances_keep_their_connections_and_their_slots", instances),
+    ("reload::commands_of_an_instance_are_told_of_its_client_as_before", told),
     ("reload::logs_go_on_and_new_units_have_theirs", logs),
     ("reload::a_listener_that_was_blocking_for_its_service_never_blocks_pid_1", becomes_accept),
     ("reload::children_find_the_manifest_where_no_file_system_has_room_for_it", no_room),
@@ -503,6 +505,34 @@ fn instances(bench: &mut Bench) {
     drop(client);
     bench.wait("it is gone", |status| bench::socket(status, "m.socket").connections == 0);
     assert_eq!(sockets(bench.pid()).len(), 4);
+    bench.stop();
+}
+
+/// PID 1 has the connection no more, and so nobody to ask for the client's name.
+fn told(bench: &mut Bench) {
+    let path = bench.path().to_owned();
+    let manifest = |other: &str| {
+        let mut template = service(&path, &["connection"]);
+        template.start_post = vec![command(&["client"])];
+        template.stop_post = vec![command(&["client"])];
+        Units::default()
+            .service(other, service(&path, &["sleep"]))
+            .service("m@.service", template)
+            .socket("m.socket", "m@.service", accepting(vec![unix(&path, "u")], [1, 0]))
+            .build()
+    };
+    bench.start(&manifest("z.service"));
+    let client = net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    net::bind(&client, &SocketAddrUnix::new_abstract_name(b"me").unwrap()).unwrap();
+    net::connect(&client, &SocketAddrUnix::new(path.join("u")).unwrap()).unwrap();
+    bench.wait_report("client @me ");
+    reload(bench, &manifest("a.service"));
+    drop(client);
+    bench.wait("it is gone", |status| bench::socket(status, "m.socket").connections == 0);
+    let report = bench.report();
+    let told: Vec<_> = report.iter().filter(|line| line.starts_with("client")).collect();
+    assert_eq!(told.len(), 2, "{report:?}");
+    assert_eq!(told[0], told[1]);
     bench.stop();
 }
 
