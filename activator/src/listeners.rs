@@ -49,9 +49,10 @@ impl Listeners {
         })
     }
 
-    /// Opens what is not open yet.
+    /// Opens what is not open yet, whatever becomes of the others. The error is the first one.
     pub(crate) fn open(&mut self, unit: UnitId, socket: &Socket) -> Result<(), OpenFailed> {
         let Some(slots) = self.units.get_mut(unit.index()) else { return Ok(()) };
+        let mut first = None;
         for (index, (slot, listener)) in slots.iter_mut().zip(&socket.listeners).enumerate() {
             if !matches!(slot, Slot::Open(_)) {
                 *slot = match listen::open(socket, listener) {
@@ -60,17 +61,20 @@ impl Listeners {
                         Slot::Skipped
                     }
                     Err(errno) => {
-                        let listener = index as u16;
-                        return Err(OpenFailed { listener, errno: errno.raw_os_error() });
+                        first = first.or(Some((index as u16, errno.raw_os_error())));
+                        Slot::Closed
                     }
                 };
             }
         }
-        if !slots.iter().any(|slot| matches!(slot, Slot::Open(_))) {
-            return Err(OpenFailed { listener: 0, errno: libc::EAFNOSUPPORT });
+        let others = slots.iter().any(|slot| matches!(slot, Slot::Open(_)));
+        if others {
+            listen::link(socket);
         }
-        listen::link(socket);
-        Ok(())
+        match first.or((!others).then_some((0, libc::EAFNOSUPPORT))) {
+            Some((listener, errno)) => Err(OpenFailed { listener, errno, others }),
+            None => Ok(()),
+        }
     }
 
     /// Closes all, and removes the nodes if the unit says so.

@@ -184,7 +184,7 @@ impl Hands for World {
 
     fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
         let Some(fd) = self.listeners.fd(unit, listener) else {
-            // Skipped for its address family: nothing will ever come.
+            // Skipped for its address family, or its address is not there yet.
             return true;
         };
         let token = Token::Listener(unit, listener).into();

@@ -81,6 +81,11 @@ pub fn plain(specification: &Value) -> Value {
         path.truncate(at);
         path.push_str("vfs/dir/LAYER");
     }
+    // Who may open it is a matter of the machine's rules for devices.
+    let devices = plain.pointer_mut("/linux/devices").and_then(Value::as_array_mut);
+    for fuse in devices.into_iter().flatten().filter(|device| device["path"] == "/dev/fuse") {
+        fuse["fileMode"] = 0o20600.into();
+    }
     // As many as this machine allows, where that is less than Podman wants.
     for limit in
         plain.pointer_mut("/process/rlimits").and_then(Value::as_array_mut).into_iter().flatten()

@@ -131,6 +131,8 @@ pub struct Namespaces {
     pub ipc: bool,
     pub users: bool,
     pub mounts: bool,
+    /// `PrivateUsers=identity`: the user namespace knows the first 65,536 ids, as themselves.
+    pub identity: bool,
 }
 
 /// `SystemCallFilter=`.
@@ -167,6 +169,6 @@ wire! {
         Temporary(rule, options), Bind(bind),
     }
     struct Bind { source, target, read_only, recursive }
-    struct Namespaces { network, ipc, users, mounts }
+    struct Namespaces { network, ipc, users, mounts, identity }
     struct SystemCallFilter { allow, calls, errno }
 }

@@ -149,7 +149,7 @@ fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Resul
         identity::take_groups(user)?;
     }
     if stage2.sandbox.namespaces.users && !command.privileged {
-        namespaces::enter_users(user)?;
+        namespaces::enter_users(&stage2.sandbox, user)?;
     }
     // `!` is about the user alone: as in systemd, what the unit takes away stays away.
     let capabilities = (!command.privileged).then(|| Capabilities::of(stage2));

@@ -35,10 +35,12 @@ pub(super) fn enter(sandbox: &Sandbox) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A user namespace that knows root and the service's user only. A child outside of it writes
-/// the maps, which we could not: our rights end at its border.
-pub(super) fn enter_users(user: Option<&User>) -> Result<(), Failed> {
+/// A user namespace that knows root and the service's user only, or all ids there usually are
+/// (`identity`). A child outside of it writes the maps, which we could not: our rights end at its
+/// border.
+pub(super) fn enter_users(sandbox: &Sandbox, user: Option<&User>) -> Result<(), Failed> {
     let maps = |id: Option<u32>| match id {
+        _ if sandbox.namespaces.identity => "0 0 65536\n".to_owned(),
         Some(id @ 1..) => format!("0 0 1\n{id} {id} 1\n"),
         _ => "0 0 1\n".to_owned(),
     };

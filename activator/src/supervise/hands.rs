@@ -16,8 +16,9 @@ pub(crate) trait Hands {
     fn close(&mut self, unit: UnitId);
     /// Drops what waits on all listeners of a socket unit (`FlushPending=`).
     fn flush(&mut self, unit: UnitId);
-    /// Begins to watch a listener. What waits already must become an event. False if the kernel
-    /// has no memory for that; it is tried again.
+    /// Begins to watch a listener; one that is not open is as one at which nobody ever calls. What
+    /// waits already must become an event. False if the kernel has no memory for that; it is tried
+    /// again.
     fn watch(&mut self, unit: UnitId, listener: u16) -> bool;
     /// Ends the watch.
     fn unwatch(&mut self, unit: UnitId, listener: u16);
@@ -66,6 +67,8 @@ pub(crate) struct OpenFailed {
     pub(crate) listener: u16,
     /// Why.
     pub(crate) errno: i32,
+    /// Whether others of the unit are open.
+    pub(crate) others: bool,
 }
 
 /// A child was made.

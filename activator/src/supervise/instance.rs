@@ -14,6 +14,7 @@
 //! template stops all of them. `Restart=` does nothing, since the connection is gone with the
 //! process. The stop of the socket unit leaves instances alone; going down does not.
 
+use super::check::Hold;
 use super::{Cause, Job, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, Refusal, Report};
 use activator::manifest::{Socket, UnitId, UnitKind};
@@ -133,7 +134,10 @@ impl Supervisor<'_> {
             // The start limit counts the starts of one instance, and each starts once.
             service.forgive();
         }
-        self.units[slot.index()].job = Some(Job { kind: JobKind::Start, begun: false });
+        let slot = &mut self.units[slot.index()];
+        // What held the one before in this slot says nothing about this client.
+        slot.hold = Hold::default();
+        slot.job = Some(Job { kind: JobKind::Start, begun: false });
     }
 
     /// Frees the slots of instances that have ended.

@@ -99,7 +99,7 @@ pub(crate) use instance::Accepted;
 pub(crate) use reload::{Fate, Machine};
 
 use crate::slots::Slots;
-use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState, SocketState};
+use activator::control::{Event, Exit, JobResult, MachineState, Report, ServiceState};
 use activator::manifest::{self, Manifest, UnitId, UnitKind};
 use activator::notification::Notification;
 use activator::wire;
@@ -451,11 +451,7 @@ impl<'m> Supervisor<'m> {
     /// Whether a socket unit's fds are open, as its services see it.
     fn is_open(&self, unit: UnitId) -> bool {
         let state = self.units.get(unit.index()).map(|unit| &unit.state);
-        matches!(state, Some(State::Socket(socket))
-        if matches!(
-            socket.state,
-            SocketState::Listening | SocketState::Running | SocketState::Paused
-        ))
+        matches!(state, Some(State::Socket(socket)) if socket.is_up())
     }
 }
 

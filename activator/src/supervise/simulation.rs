@@ -715,8 +715,14 @@ impl<'m> World<'m> {
 impl Hands for World<'_> {
     fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
         self.calls += 1;
-        if self.open_fails {
-            return Err(OpenFailed { listener: 0, errno: libc::EMFILE });
+        let some = self.dice.one_in(2);
+        let doors = &mut self.doors[unit.index()];
+        if let Some(closed) = doors.iter().position(|door| !door.open).filter(|_| self.open_fails) {
+            if some {
+                doors.iter_mut().skip(closed + 1).for_each(|door| door.open = true);
+            }
+            let others = doors.iter().any(|door| door.open);
+            return Err(OpenFailed { listener: closed as u16, errno: libc::EMFILE, others });
         }
         self.doors[unit.index()].iter_mut().for_each(|door| door.open = true);
         Ok(())
@@ -751,7 +757,7 @@ impl Hands for World<'_> {
             return false;
         }
         let door = &mut self.doors[unit.index()][usize::from(listener)];
-        assert!(door.open && !door.watched);
+        assert!(!door.watched);
         door.watched = true;
         if door.waiting > 0 {
             self.later(0, Fate::Readable(unit, listener));

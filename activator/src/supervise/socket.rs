@@ -15,7 +15,8 @@ const LAST_RETRY_US: u64 = 10_000_000;
 const WATCH_AGAIN_US: u64 = 1_000_000;
 /// When an accept that found no fd or memory is tried again.
 const ACCEPT_AGAIN_US: u64 = 500_000;
-/// After so many tries a start job has failed (about three seconds); the tries go on.
+/// After so many tries (about three seconds) the unit goes on with what is open, or its start job has
+/// failed if that is nothing; the tries go on.
 const TRIES_OF_A_JOB: u32 = 5;
 
 /// What a reload hands over as it stands: see "Reload" in the module above before you add a field.
@@ -40,6 +41,9 @@ pub(super) struct Socket {
     pub(super) failed: bool,
     trigger_limit: Limiter,
     listeners: Box<[Listener]>,
+    /// When listeners that could not be opened are tried again while the others serve; 0 if none is
+    /// missing.
+    again: u64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +59,7 @@ struct Listener {
 wire! {
     struct Socket {
         state, triggered, refused, accepted, until, tries, command, prepared, posted, failed,
-        trigger_limit, listeners
+        trigger_limit, listeners, again
     }
     struct Listener { until, poll_limit; without watched }
 }
@@ -86,6 +90,7 @@ impl Socket {
             failed: false,
             trigger_limit: Limiter::new(socket.trigger_limit),
             listeners: socket.listeners.iter().map(listener).collect(),
+            again: 0,
         }
     }
 
@@ -99,7 +104,7 @@ impl Socket {
     }
 
     pub(super) fn deadline(&self) -> Option<u64> {
-        match self.state {
+        let own = match self.state {
             SocketState::Retrying | SocketState::Paused => Some(self.until),
             SocketState::Listening => {
                 let paused = self.listeners.iter().filter(|listener| !listener.watched);
@@ -109,7 +114,18 @@ impl Socket {
                 self.command.and_then(|command| command.deadline)
             }
             SocketState::Dead | SocketState::Failed | SocketState::Running => None,
-        }
+        };
+        own.into_iter().chain(self.again()).min()
+    }
+
+    /// When what is missing is tried again.
+    fn again(&self) -> Option<u64> {
+        (self.again != 0 && self.is_up()).then_some(self.again)
+    }
+
+    /// All that can be opened is open, and its commands are done.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, SocketState::Listening | SocketState::Running | SocketState::Paused)
     }
 
     /// The state that a status shows.
@@ -117,6 +133,7 @@ impl Socket {
         let deaf = !self.listeners.iter().any(|listener| listener.watched);
         match self.state {
             SocketState::Listening if deaf => SocketState::Paused,
+            SocketState::Listening if self.again != 0 => SocketState::Retrying,
             state => state,
         }
     }
@@ -152,17 +169,23 @@ impl Socket {
 
     /// Tries to start again in a while, longer each time; how often it has been tried.
     pub(super) fn retry(&mut self, now: u64) -> u32 {
+        self.until = self.next_try(now);
+        self.state = SocketState::Retrying;
+        self.tries
+    }
+
+    /// Counts a failure; when to try again.
+    fn next_try(&mut self, now: u64) -> u64 {
         let delay = FIRST_RETRY_US << self.tries.min(7);
         self.tries = self.tries.saturating_add(1);
         self.refused += 1;
-        self.state = SocketState::Retrying;
-        self.until = now.saturating_add(delay.min(LAST_RETRY_US));
-        self.tries
+        now.saturating_add(delay.min(LAST_RETRY_US))
     }
 
     /// The unit is down: its next start is a new one.
     pub(super) fn forget(&mut self) {
         self.tries = 0;
+        self.again = 0;
         self.command = None;
         self.prepared = false;
         self.posted = false;
@@ -209,29 +232,57 @@ impl Supervisor<'_> {
     pub(super) fn open(&mut self, turn: &mut Turn, unit: UnitId) {
         let opened = turn.hands.open(unit);
         let Some(socket) = self.socket(unit) else { return };
-        match opened {
-            Ok(()) if socket.posted => self.socket_is_up(turn, unit),
-            Ok(()) => self.run_socket(turn, unit, Phase::StartPost(0)),
-            Err(failed) => {
-                let tries = socket.retry(turn.now);
-                turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
+        socket.again = 0;
+        if let Err(failed) = opened {
+            let tries = socket.retry(turn.now);
+            turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
+            // One that served before goes on at once, as after a reload that adds a listener.
+            let patient = tries < TRIES_OF_A_JOB && !socket.posted;
+            if patient || !failed.others {
                 if tries == TRIES_OF_A_JOB {
                     self.end_start(unit);
                     turn.hands.tell(Some(unit), Event::Failed);
                 }
+                return;
             }
+            // Those who call at the others have waited long enough.
+            socket.again = socket.until;
+        }
+        if socket.posted {
+            self.socket_is_up(turn, unit);
+        } else {
+            self.run_socket(turn, unit, Phase::StartPost(0));
         }
     }
 
-    /// All is open, and start-post is done.
+    /// What can be opened is open, and start-post is done.
     pub(super) fn socket_is_up(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some(socket) = self.socket(unit) else { return };
-        socket.tries = 0;
         socket.posted = true;
         // Whether it is watched, `follow` decides.
         socket.state = SocketState::Running;
-        turn.hands.tell(Some(unit), Event::Listening);
+        if socket.again == 0 {
+            socket.tries = 0;
+            turn.hands.tell(Some(unit), Event::Listening);
+        }
         self.end_start(unit);
+    }
+
+    /// Tries again what is missing while the others serve.
+    fn open_missing(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some(socket) = self.socket(unit) else { return };
+        // What opens now was no more than taken for watched. `follow` begins anew.
+        socket.unwatch(turn, unit);
+        match turn.hands.open(unit) {
+            Ok(()) => {
+                (socket.again, socket.tries) = (0, 0);
+                turn.hands.tell(Some(unit), Event::Listening);
+            }
+            Err(failed) => {
+                socket.again = socket.next_try(turn.now);
+                turn.hands.tell(Some(unit), Event::OpenFailed(failed.listener, failed.errno));
+            }
+        }
     }
 
     /// A start job is over. A stop that waits for its turn while a retry goes on is not touched.
@@ -263,6 +314,7 @@ impl Supervisor<'_> {
         socket.unwatch(turn, unit);
         turn.hands.close(unit);
         socket.state = SocketState::Retrying;
+        socket.again = 0;
         socket.tries = 1;
         socket.until = turn.now.saturating_add(FIRST_RETRY_US);
         turn.hands.tell(Some(unit), Event::OpenFailed(listener, libc::EPIPE));
@@ -318,14 +370,18 @@ impl Supervisor<'_> {
         if socket.deadline().is_none_or(|until| now < until) {
             return;
         }
+        let missing = socket.again().is_some_and(|again| again <= now);
         match socket.state {
             SocketState::Starting | SocketState::Stopping => {
                 self.socket_command_timed_out(turn, unit);
             }
             SocketState::Retrying => self.start_socket(turn, unit),
-            SocketState::Paused => socket.state = SocketState::Running,
+            SocketState::Paused if socket.until <= now => socket.state = SocketState::Running,
             // A listener's own pause is over: `follow` sees to it.
             _ => {}
+        }
+        if missing {
+            self.open_missing(turn, unit);
         }
     }
 

@@ -41,6 +41,8 @@ struct Script {
     events: Vec<(Option<UnitId>, Event)>,
     /// Opens that fail from now on, with that errno.
     open_error: Option<i32>,
+    /// Whether they fail for one listener of several.
+    others: bool,
     spawn_error: Option<i32>,
     /// What becomes of the children from now on.
     executed: Option<Executed>,
@@ -68,7 +70,8 @@ impl Script {
 impl Hands for Script {
     fn open(&mut self, unit: UnitId) -> Result<(), OpenFailed> {
         self.calls.push(Open(unit.0));
-        self.open_error.map_or(Ok(()), |errno| Err(OpenFailed { listener: 0, errno }))
+        let others = self.others;
+        self.open_error.map_or(Ok(()), |errno| Err(OpenFailed { listener: 0, errno, others }))
     }
     fn close(&mut self, unit: UnitId) {
         self.calls.push(Close(unit.0));
@@ -327,6 +330,34 @@ fn a_listener_that_cannot_be_opened_is_tried_again_with_longer_delays() {
 }
 
 #[test]
+fn a_listener_that_stays_missing_makes_the_others_deaf_for_three_seconds_only() {
+    let manifest = pair(|_| {});
+    let error = Some(libc::EADDRNOTAVAIL);
+    let hands = &mut Script { open_error: error, others: true, ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    let tick = |it: &mut Supervisor, hands: &mut Script| {
+        let now = it.deadline().unwrap();
+        it.tick(now, hands);
+        now
+    };
+    assert_eq!((0..4).map(|_| tick(&mut it, hands)).last(), Some(1_500_000));
+    assert!(hands.calls.contains(&Watch(1, 0)));
+    assert_eq!(socket_state(&it, 1), SocketState::Retrying);
+    hands.take();
+    // The service comes and goes meanwhile.
+    it.triggered(1_600_000, hands, S, 0);
+    it.reaped(1_700_000, hands, 101, Exit::Code(0));
+    assert_eq!(hands.take(), [Unwatch(1, 0), Spawn(0, Step::Start(0)), Watch(1, 0)]);
+    tick(&mut it, hands);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Open(1), Watch(1, 0)]);
+    hands.open_error = None;
+    tick(&mut it, hands);
+    assert_eq!(hands.take(), [Unwatch(1, 0), Open(1), Watch(1, 0)]);
+    assert_eq!((socket_state(&it, 1), it.deadline()), (SocketState::Listening, None));
+}
+
+#[test]
 fn a_socket_that_cannot_be_opened_does_not_hold_back_the_boot() {
     let manifest = pair(|_| {});
     let hands = &mut Script { open_error: Some(libc::EADDRNOTAVAIL), ..Script::default() };
@@ -479,6 +510,49 @@ fn what_ignores_sigterm_gets_sigkill() {
     it.emptied(100_000_001, hands);
     assert_eq!(state(&it, 0), ServiceState::Failed);
     assert_eq!(hands.take(), [Watch(1, 0)]);
+}
+
+#[test]
+fn what_is_to_see_no_sigkill_sees_none() {
+    let manifest = pair(|service| {
+        service.send_sigkill = false;
+        service.stop_post = vec![command()];
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.triggered(1, hands, S, 0);
+    hands.leftovers = vec![0];
+    it.order_stop(2, hands, A);
+    hands.take();
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(hands.take(), [Spawn(0, Step::StopPost(0))]);
+    it.reaped(100_000_000, hands, 102, Exit::Code(0));
+    assert_eq!(hands.take(), [Kill(0, Whom::All, libc::SIGTERM)]);
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(state(&it, 0), ServiceState::Failed);
+    assert_eq!(hands.take(), [Watch(1, 0)]);
+}
+
+#[test]
+fn a_command_that_ends_by_a_status_that_is_a_success_is_followed_by_the_next() {
+    let manifest = pair(|service| {
+        service.start_pre = vec![command()];
+        service.success.codes = vec![3];
+    });
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.order_start(1, hands, A);
+    hands.take();
+    it.reaped(2, hands, 101, Exit::Code(3));
+    assert_eq!(hands.take(), [Spawn(0, Step::Start(0))]);
+    it.reaped(3, hands, 102, Exit::Code(3));
+    assert_eq!(state(&it, 0), ServiceState::Dead);
+    // A signal ends a daemon well, but no command.
+    it.order_start(4, hands, A);
+    it.reaped(5, hands, 103, Exit::Signal(libc::SIGTERM));
+    assert_eq!(state(&it, 0), ServiceState::Failed);
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn not_there_yet(bench: &mut Bench) {
     let mut free = socket("free", vec![there(2)]);
     free.options = vec![SocketOption::FreeBind];
     let units = Units::default()
-        .service("a.service", service(bench.path(), &["serve", "0"]))
+        .service("a.service", service(bench.path(), &["serve", "1"]))
         .socket("a.socket", "a.service", socket("a", vec![tcp(3000), there(1)]))
         .socket("b.socket", "a.service", free);
     bench.start(&units.build());
@@ -70,10 +70,14 @@ fn not_there_yet(bench: &mut Bench) {
     assert_eq!(bench::socket(&status, "a.socket").state, "retrying");
     assert_eq!(bench::socket(&status, "b.socket").state, "listening");
     assert_eq!(status.listening_us, 0);
-    bench::add_address([10, 11, 12, 1]);
-    let status =
-        bench.wait("it listens", |status| bench::socket(status, "a.socket").state == "listening");
+    // Whose address is there is served in the end.
+    assert_eq!(split(&ask_tcp("127.0.0.1:3000", "x")).1, "x");
+    let status = bench
+        .wait("the service has gone", |status| bench::service(status, "a.service").state == "dead");
+    assert_eq!(bench::socket(&status, "a.socket").state, "retrying");
     assert_ne!(status.listening_us, 0);
+    bench::add_address([10, 11, 12, 1]);
+    bench.wait("it listens", |status| bench::socket(status, "a.socket").state == "listening");
     assert_eq!(split(&ask_tcp("10.11.12.1:3000", "x")).1, "x");
     bench.stop();
 }

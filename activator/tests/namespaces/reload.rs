@@ -2,11 +2,12 @@
 
 use crate::Test;
 use crate::bench::{self, Bench, ask_tcp, ask_unix, signal, split, until};
-use crate::build::{Units, accepting, command, service, socket, tcp, unix};
+use crate::build::{Units, accepting, command, listener, service, socket, tcp, unix};
 use activator::client::{self, Error};
 use activator::control::{Failure, Programs, Request, Unfit, UnitName, Whose};
 use activator::manifest::{
-    Input, Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind, SocketOption,
+    Address, Input, ListenKind, Manifest, NotifyAccess, Output, RateLimit, Service, ServiceKind,
+    SocketOption,
 };
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use std::io::{Read, Write};
@@ -158,6 +159,10 @@ fn difference(bench: &mut Bench) {
         assert_eq!(split(&ask_tcp(address, "x")).1, "x");
     }
     assert_eq!(split(&ask_unix(&bench.path().join("two"), "x")).1, "x");
+    // One that is not there makes no other one deaf.
+    let absent = listener(ListenKind::Stream, Address::Inet([10, 11, 12, 9], 3000));
+    reload(bench, &manifest(vec![absent, tcp(3001)]));
+    assert_eq!(split(&ask_tcp("127.0.0.1:3001", "x")).1, "x");
     bench.stop();
 }
 

@@ -658,7 +658,7 @@ fn namespaces(bench: &mut Bench) {
     let _listener = std::net::TcpListener::bind("127.0.0.1:3000").unwrap();
     let mut room = Room::new(bench);
     let sandbox = Sandbox {
-        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true },
+        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true, identity: false },
         protect_hostname: true,
         ..Sandbox::default()
     };

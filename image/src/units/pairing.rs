@@ -95,6 +95,14 @@ fn idle_finding(span: &Span, sockets: &[&SocketUnit], relayed: bool) -> Option<F
             "take the line out",
         );
     }
+    // IPPROTO_SCTP, whose connections sock_diag(7) of TCP does not list.
+    if sockets.iter().any(|unit| unit.socket.protocol == 132) {
+        return refuse(
+            format!("{keys} are not for sockets with `SocketProtocol=sctp`"),
+            "whether one of its connections is open is not asked for",
+            "take the line out, or use TCP",
+        );
+    }
     let kinds = || sockets.iter().flat_map(|unit| &unit.socket.listeners).map(|one| one.kind);
     let connected = |kind| matches!(kind, ListenKind::Stream | ListenKind::SequentialPacket);
     if kinds().any(connected) {

@@ -186,8 +186,8 @@ fn implied_kind(keys: &mut Keys<'_>) -> ServiceKind {
 
 fn no_bus(keys: &mut Keys<'_>, span: Span, what: &str) {
     keys.findings.push(
-        Finding::error(span, format!("{what}, which the guest has not"))
-            .label("refused: it would never be ready")
+        Finding::warning(span, format!("{what}, which the guest has not"))
+            .label("taken for `Type=exec`")
             .help("write `Type=exec`, in a drop-in perhaps, if the program does without D-Bus"),
     );
 }

@@ -1,6 +1,6 @@
 //! What the end of a process leads to.
 
-use super::outcome::judge;
+use super::outcome::{judge, judge_command};
 use super::{Outcome, Phase};
 use crate::supervise::hands::Step;
 use crate::supervise::{Supervisor, Turn};
@@ -125,7 +125,8 @@ impl Supervisor<'_> {
         };
         let ignored =
             commands.get(usize::from(index)).is_some_and(|command| command.ignore_failure);
-        if exit == Exit::Code(0) || ignored {
+        let outcome = if ignored { Outcome::Success } else { judge_command(spec, exit) };
+        if outcome == Outcome::Success {
             return self.run(turn, unit, next(index.saturating_add(1)));
         }
         if matches!((service.phase, exit), (Phase::Condition(_), Exit::Code(1..=254))) {
@@ -137,11 +138,11 @@ impl Supervisor<'_> {
             Phase::Reload(_) => self.fail_to_reload(turn, unit),
             // What comes after the service is cleaned up in any case.
             Phase::StopPost(_) => {
-                service.blame(judge(spec, exit));
+                service.blame(outcome);
                 self.run(turn, unit, next(index.saturating_add(1)));
             }
             _ => {
-                service.blame(judge(spec, exit));
+                service.blame(outcome);
                 self.terminate(turn, unit);
             }
         }

@@ -58,14 +58,24 @@ impl Outcome {
     }
 }
 
-/// What an exit means, by `SuccessExitStatus=` and the signals that are clean (systemd.service(5)).
+/// What the end of a main process means, by `SuccessExitStatus=` and the signals that are clean
+/// (systemd.service(5)).
 pub(super) fn judge(spec: &manifest::Service, exit: Exit) -> Outcome {
-    let quiet = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE];
-    let clean = |signal: &i32| spec.kind != ServiceKind::Oneshot && quiet.contains(signal);
+    let clean = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGPIPE];
     match exit {
-        _ if names(&spec.success, exit) => Outcome::Success,
+        Exit::Signal(signal) if spec.kind != ServiceKind::Oneshot && clean.contains(&signal) => {
+            Outcome::Success
+        }
+        _ => judge_command(spec, exit),
+    }
+}
+
+/// What the end of another command means. It is no daemon that a signal may end.
+pub(super) fn judge_command(spec: &manifest::Service, exit: Exit) -> Outcome {
+    match exit {
         Exit::Code(0) => Outcome::Success,
-        Exit::Signal(signal) if clean(&signal) => Outcome::Success,
+        // A dump is never a success.
+        Exit::Code(_) | Exit::Signal(_) if names(&spec.success, exit) => Outcome::Success,
         Exit::Code(_) => Outcome::Code,
         Exit::Signal(_) => Outcome::Signal,
         Exit::Dumped(_) => Outcome::Dump,
@@ -140,10 +150,7 @@ fn power(mut base: f64, mut exponent: u32) -> f64 {
 fn names(statuses: &Statuses, exit: Exit) -> bool {
     match exit {
         Exit::Code(code) => statuses.codes.contains(&code),
-        Exit::Signal(signal) => statuses.signals.contains(&signal),
-        // systemd takes a dump for no more than the signal in RestartPreventExitStatus=, but
-        // never for a success.
-        Exit::Dumped(_) => false,
+        Exit::Signal(signal) | Exit::Dumped(signal) => statuses.signals.contains(&signal),
     }
 }
 
@@ -187,6 +194,21 @@ mod tests {
         spec.restart_prevent.codes = vec![3];
         assert!(!restarts(&spec, Exit::Code(3)));
         assert!(restarts(&spec, Exit::Dumped(11)));
+        spec.restart_prevent.signals = vec![11];
+        assert!(!restarts(&spec, Exit::Dumped(11)));
+        spec.success.signals = vec![6];
+        assert!(restarts(&spec, Exit::Dumped(6)), "a dump is never a success");
+    }
+
+    #[test]
+    fn no_signal_is_clean_for_a_command_that_is_no_daemon() {
+        let mut spec = plain();
+        spec.success.codes = vec![3];
+        let judged = [Exit::Code(3), Exit::Code(4), Exit::Signal(libc::SIGTERM)];
+        let judged = judged.map(|exit| (judge(&spec, exit), judge_command(&spec, exit)));
+        let same = |outcome| (outcome, outcome);
+        let signal = (Outcome::Success, Outcome::Signal);
+        assert_eq!(judged, [same(Outcome::Success), same(Outcome::Code), signal]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The way up: conditions, commands, the main process, and what counts as started.
 
 use super::{Outcome, Phase, STOP_AT_SHUTDOWN_US};
+use crate::supervise::check::Hold;
 use crate::supervise::hands::{Executed, Found, Step};
 use crate::supervise::{State, Supervisor, Turn};
 use activator::control::{Event, MachineState, SocketState, Text};
@@ -82,13 +83,18 @@ impl Supervisor<'_> {
                 | Step::Clean(_)
                 | Step::Health
                 | Step::HealthStartup => {}
-                Step::Condition(_) => self.run(turn, unit, Step::StartPre(0)),
+                Step::Condition(_) => {
+                    if index > 0 {
+                        self.units[unit.index()].hold = Hold::default();
+                    }
+                    self.run(turn, unit, Step::StartPre(0));
+                }
                 Step::StartPre(_) => self.run(turn, unit, Step::Start(0)),
                 Step::Start(_) => self.started(turn, unit),
                 Step::StartPost(_) => self.come_up(turn, unit),
                 Step::Reload(_) => self.reloaded(turn, unit),
                 Step::Stop(_) => self.terminate(turn, unit),
-                Step::StopPost(_) => self.kill(turn, unit, Phase::Sweeping),
+                Step::StopPost(_) => self.sweep(turn, unit),
             };
         }
         let timeout = if stopping && timeout == 0 { STOP_AT_SHUTDOWN_US } else { timeout };
@@ -102,7 +108,7 @@ impl Supervisor<'_> {
                 }
                 service.blame(Outcome::Resources);
                 return match step {
-                    Step::StopPost(_) => self.kill(turn, unit, Phase::Sweeping),
+                    Step::StopPost(_) => self.sweep(turn, unit),
                     _ => self.terminate(turn, unit),
                 };
             }

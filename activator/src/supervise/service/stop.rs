@@ -130,6 +130,19 @@ impl Supervisor<'_> {
         self.look(turn, unit);
     }
 
+    /// What is left after the last command gets no mercy; with `SendSIGKILL=no`, `KillSignal=` once
+    /// more.
+    pub(super) fn sweep(&mut self, turn: &mut Turn, unit: UnitId) {
+        let Some((_, spec)) = self.service_and_spec(unit) else { return };
+        match spec.send_sigkill {
+            true => self.kill(turn, unit, Phase::Sweeping),
+            false => {
+                let (signal, timeout) = (spec.kill_signal, spec.stop_timeout_us);
+                self.send(turn, unit, Phase::Sweeping, signal, timeout);
+            }
+        }
+    }
+
     /// Goes on if nothing is left to wait for.
     pub(super) fn look(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some((service, spec)) = self.service_and_spec(unit) else { return };

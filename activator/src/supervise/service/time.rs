@@ -103,7 +103,7 @@ impl Supervisor<'_> {
                 if let Some(pid) = service.control {
                     turn.hands.kill(unit, Whom::Process(pid), libc::SIGKILL);
                 }
-                self.kill(turn, unit, Phase::Sweeping);
+                self.sweep(turn, unit);
             }
             Phase::Cleaning => {
                 if let Some(pid) = service.control {
@@ -113,6 +113,7 @@ impl Supervisor<'_> {
             }
             // It does not even die of SIGKILL (a hung disk). Going down does not wait for that.
             Phase::Killing | Phase::Sweeping if stopping => self.abandon(turn, unit),
+            Phase::Sweeping if !spec.send_sigkill => self.abandon(turn, unit),
             phase @ (Phase::Killing | Phase::Sweeping) => self.kill(turn, unit, phase),
             Phase::Dead | Phase::Failed | Phase::Running | Phase::Exited => {}
         }

@@ -26,6 +26,7 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Sandbox {
             ipc: flag("PrivateIPC"),
             mounts: flag("PrivateMounts"),
             users: false,
+            identity: false,
         },
         ..Sandbox::default()
     };
@@ -36,7 +37,10 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Sandbox {
     sandbox.protect_control_groups =
         flag_or(keys, section, "ProtectControlGroups", &["yes", "no"], 2);
     sandbox.protect_hostname = flag_or(keys, section, "ProtectHostname", &["yes", "no"], 2);
-    sandbox.namespaces.users = flag_or(keys, section, "PrivateUsers", &["yes", "no", "self"], 2);
+    let users: &'static [&str] = &["yes", "no", "self", "identity"];
+    sandbox.namespaces.users = flag_or(keys, section, "PrivateUsers", users, 2);
+    let last = keys.unit.all(section, "PrivateUsers").next_back();
+    sandbox.namespaces.identity = last.is_some_and(|line| line.value.text == "identity");
     // Either keeps the service's mounts to itself.
     let flags: &'static [&str] = &["shared", "slave", "private"];
     let mount_flags = keys
