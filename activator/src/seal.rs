@@ -17,7 +17,8 @@ static SEALED: AtomicBool = AtomicBool::new(false);
 /// Where the first broken promise is written; -1 is nowhere. Taken out by the first.
 static LOG: AtomicI32 = AtomicI32::new(-1);
 
-const BROKEN: &[u8] = b"activator: allocation after start-up, this is a bug of rouse\n";
+/// <27> is facility daemon, level error: a guest's console shows it.
+const BROKEN: &[u8] = b"<27>activator: allocation after start-up, this is a bug of rouse\n";
 
 /// From now on nothing allocates. `log` must not block on write(2) and stay open.
 pub(crate) fn seal(log: i32) {

@@ -52,6 +52,11 @@ fn appliance(network: &str) -> Appliance {
              [Install]\nWantedBy=multi-user.target\n",
         )
         .with(
+            "limited.service",
+            "[Service]\nExecStart=/usr/bin/busybox sleep infinity\nMemoryMax=64M\nTasksMax=20\n\
+             CPUWeight=50\n\n[Install]\nWantedBy=multi-user.target\n",
+        )
+        .with(
             "repeat.socket",
             "[Socket]\nListenStream=7\nAccept=yes\n\n[Install]\nWantedBy=sockets.target\n",
         )
@@ -71,6 +76,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     println!("{}", vm.announced);
     the_root_is_a_read_only_disk(&vm, &rouse);
     containers_run_on_it(&vm);
+    limits_are_the_kernels(&vm);
     dhcp_gives_an_address_and_units_wait_for_it(&vm);
     assert_eq!(fetch(&vm, server), "from the host");
     a_forward_leads_in(forwarded);
@@ -129,6 +135,13 @@ fn the_root_is_a_read_only_disk(vm: &Vm, rouse: &Rouse) {
 fn containers_run_on_it(vm: &Vm) {
     // crun's pivot_root(2) wants a root that is a mount.
     assert_eq!(vm.send(3000, b"hello").success().text(), "hello");
+}
+
+/// A machine's own cgroups may lack controllers, those of a guest do not.
+fn limits_are_the_kernels(vm: &Vm) {
+    let files = "cd $(find /sys/fs/cgroup -name limited.service) && \
+                 cat memory.max pids.max cpu.weight";
+    assert_eq!(vm.shell(files), "67108864\n20\n50\n");
 }
 
 fn dhcp_gives_an_address_and_units_wait_for_it(vm: &Vm) {

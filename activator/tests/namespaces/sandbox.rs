@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sandbox::binds_temporary_files_and_no_exec", binds),
     ("sandbox::a_root_of_its_own", root),
     ("sandbox::namespaces_of_its_own", namespaces),
+    ("sandbox::a_user_namespace_with_all_ids", identity),
     ("sandbox::a_path_that_is_missing_is_226", missing_path),
     ("sandbox::system_calls_are_refused_by_feature", features),
     ("sandbox::system_calls_are_refused_by_list", list),
@@ -658,7 +659,13 @@ fn namespaces(bench: &mut Bench) {
     let _listener = std::net::TcpListener::bind("127.0.0.1:3000").unwrap();
     let mut room = Room::new(bench);
     let sandbox = Sandbox {
-        namespaces: Namespaces { network: true, ipc: true, users: true, mounts: true, identity: false },
+        namespaces: Namespaces {
+            network: true,
+            ipc: true,
+            users: true,
+            mounts: true,
+            identity: false,
+        },
         protect_hostname: true,
         ..Sandbox::default()
     };
@@ -687,6 +694,18 @@ fn namespaces(bench: &mut Bench) {
     }
     assert_eq!(lines[4..6], ["connect:127.0.0.1:3000 -> ECONNREFUSED", "loopback -> ok"]);
     assert_eq!(lines[6..].len() - 1, mapped, "{lines:?}");
+}
+
+fn identity(bench: &mut Bench) {
+    if !has_users() {
+        return eprintln!("SKIPPED: needs a second user");
+    }
+    let mut room = Room::new(bench);
+    let namespaces = Namespaces { users: true, identity: true, ..Namespaces::default() };
+    let sandbox = Sandbox { namespaces, ..Sandbox::default() };
+    let lines = room.run(room.service(&["read:/proc/self/uid_map"], sandboxed(sandbox)));
+    let numbers: Vec<_> = lines[0].split_whitespace().rev().take(3).collect();
+    assert_eq!(numbers, ["65536", "0", "0"], "{lines:?}");
 }
 
 fn missing_path(bench: &mut Bench) {
