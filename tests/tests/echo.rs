@@ -544,7 +544,17 @@ fn a_sibling_says_hello() {
 
 /// The server's architecture; the client is of this machine's.
 fn sibling(architecture: &str) {
-    let appliance = Appliance::guest();
+    let appliance = Appliance::guest()
+        .with(
+            "who@.service",
+            "[Service]\nExecStart=/bin/busybox sh -c 'echo $REMOTE_ADDR; exec busybox cat'\n\
+             StandardInput=socket\nStandardError=journal\n",
+        )
+        .with(
+            "who.socket",
+            "[Socket]\nListenStream=vsock::3010\nAccept=yes\nMaxConnectionsPerSource=1\n\n\
+             [Install]\nWantedBy=sockets.target\n",
+        );
     let first = Vm::start(&appliance, "first", &["--cid", "41", "--arch", architecture]);
     let second = Vm::start_in(first.rouse.clone(), &appliance, "second", &["--cid", "42"]);
     let hellos = count("ROUSE_TEST_SIBLING_HELLOS", 20);
@@ -555,6 +565,14 @@ fn sibling(architecture: &str) {
     // The first sees who came: its own status has one start, the second's none.
     assert_eq!(first.service("echo.service").starts, 1);
     assert_eq!(second.service("echo.service").starts, 0);
+    // By its CID, of which one connection is taken at a time; the host's is another.
+    let script = "socat -u VSOCK-CONNECT:41:3010 - >/tmp/held & held=$!\n\
+        until test -s /tmp/held; do sleep 0.2; done; cat /tmp/held\n\
+        echo more | socat -t 30 - VSOCK-CONNECT:41:3010 2>/dev/null\n\
+        kill $held\n\
+        until echo again | socat -t 30 - VSOCK-CONNECT:41:3010 2>/dev/null | grep .; do sleep 0.2; done";
+    assert_eq!(second.shell(script), "vsock:42\nvsock:42\nagain\n");
+    assert_eq!(first.send(3010, b"host\n").text(), "vsock:2\nhost\n");
     // A busy CID is refused.
     let folder: PathBuf = appliance.path().into();
     let mut command = first.rouse.command(["run", "--detach", "--name", "third", "--cid", "41"]);
