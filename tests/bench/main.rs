@@ -40,7 +40,7 @@ enum Place {
     Anywhere,
 }
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     Part { name: "accept-no", place: Place::Namespaces, run: measures::activation::accept_no },
     Part { name: "accept-tcp", place: Place::Namespaces, run: measures::activation::accept_tcp },
     Part { name: "accept-unix", place: Place::Namespaces, run: measures::activation::accept_unix },
@@ -52,6 +52,7 @@ const PARTS: [Part; 13] = [
     Part { name: "boot", place: Place::Anywhere, run: measures::boot::run },
     Part { name: "machine", place: Place::Anywhere, run: measures::machine::run },
     Part { name: "container", place: Place::Anywhere, run: measures::container::run },
+    Part { name: "network", place: Place::Anywhere, run: measures::network::run },
     Part { name: "vsock", place: Place::Anywhere, run: measures::vsock::run },
     Part { name: "build", place: Place::Anywhere, run: measures::build::run },
 ];

@@ -1,7 +1,11 @@
 //! What a machine may have beside a processor and a vsock: a root on a disk, a disk that keeps
 //! what is written, a network. Two boots of one appliance serve all these checks.
 
-use rouse_tests::{Appliance, Rouse, Vm};
+use rouse::cache::Cache;
+use rouse::debian::{Debian, tools};
+use rouse::tree::{Node, Tree};
+use rouse_tests::{Appliance, Rouse, Vm, cache};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
@@ -249,4 +253,50 @@ fn a_disk_is_the_same_bytes_twice() {
     let initramfs = folder.join("initramfs.zst").metadata().unwrap().len();
     let manifest = rouse.run(["inspect", "--json", folder.to_str().unwrap()]).success().text();
     assert!(initramfs < 8 << 20 && manifest.contains("\"/usr/bin/hello\""), "{initramfs}");
+}
+
+/// What mkfs.erofs wrote is what it was given, by erofs-utils' own reader: files of all sizes, small
+/// ones above all, equal ones, hard links.
+#[test]
+fn a_disk_holds_what_it_was_given() {
+    let mut tree = Tree::plain();
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut files = BTreeMap::new();
+    for number in 0..1500 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let random = (seed >> 33) as usize;
+        // Most are smaller than a block; a few are of several compressed clusters.
+        let size = match number % 50 {
+            0 => random % 1_000_000,
+            1..10 => random % 20_000,
+            _ => random % 700,
+        };
+        // Text of a few words: some files begin alike, and each compresses.
+        let words = ["file ", "of ", "some ", "words\n"];
+        let text: String = (0..size / 4).map(|word| words[(random >> (word % 31)) % 4]).collect();
+        let content: Arc<[u8]> = match number % 7 {
+            0 => Arc::from(&b"the same in many\n"[..]),
+            _ => format!("{number}: {text}").into_bytes().into(),
+        };
+        let path = format!("/usr/share/{}/{number}", number % 40);
+        tree.insert(&path, Node::file(content.clone(), 0o644, "test")).unwrap();
+        if number % 100 == 0 {
+            let link = format!("{path}.link");
+            tree.insert(&link, Node::file(content.clone(), 0o644, "test")).unwrap();
+            files.insert(link, content.clone());
+        }
+        files.insert(path, content);
+    }
+    let debian = Debian::new(Cache::open_at(&cache()).unwrap(), None);
+    let tool = |name: &str| tools::program(&debian, "erofs-utils", name).unwrap().command();
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, out) = (folder.path().join("root.erofs"), folder.path().join("out"));
+    rouse::output::erofs::write(&tree, &disk, tool("mkfs.erofs"), |_| ()).unwrap();
+    let mut fsck = tool("fsck.erofs");
+    fsck.arg(format!("--extract={}", out.display())).arg("--no-preserve").arg(&disk);
+    rouse_tests::feed(&mut fsck, b"").success();
+    for (path, content) in files {
+        let found = std::fs::read(out.join(&path[1..])).unwrap();
+        assert!(found == content[..], "{path}: {} bytes, {} written", found.len(), content.len());
+    }
 }

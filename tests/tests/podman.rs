@@ -187,8 +187,10 @@ fn images_come_and_are_listed(Pods { api, .. }: &Pods) {
     assert!(loaded.contains("busy:1"), "{loaded}");
     let listed = api.docker(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
     assert!(listed.contains("busy:1"), "{listed}");
+    let loaded = api.podman_with(["load"], &image::docker_archive("busy:2"));
+    assert!(loaded.contains("busy:2"), "{loaded}");
     let listed = api.podman(["images", "--format", "{{.Repository}}:{{.Tag}}"]);
-    assert!(listed.contains("busy:1"), "{listed}");
+    assert!(listed.contains("busy:1") && listed.contains("busy:2"), "{listed}");
 }
 
 fn containers_run(Pods { api, .. }: &Pods) {
@@ -204,6 +206,9 @@ fn containers_run(Pods { api, .. }: &Pods) {
     assert_eq!(api.docker(["logs", "long"]), "first\n");
     assert!(api.docker(["ps", "--format", "{{.Names}}"]).contains("long"));
     assert_eq!(api.docker(["exec", "long", "echo", "inside"]), "inside\n");
+    assert_eq!(api.podman(["logs", "long"]), "first\n");
+    assert!(api.podman(["ps", "--format", "{{.Names}}"]).contains("long"));
+    assert_eq!(api.podman(["exec", "long", "echo", "inside"]), "inside\n");
 }
 
 /// Hijacked connections: what the client sends ends before what it gets does.
@@ -229,6 +234,11 @@ fn streams_are_carried_to_their_ends(Pods { api, .. }: &Pods) {
         script,
     ]);
     assert_eq!(api.docker_with(["start", "-ai", "ear"], b"word\n"), "got word\n");
+    // It waits for a line until somebody attaches and says one.
+    api.docker(["start", "ear"]);
+    assert_eq!(api.docker_with(["attach", "ear"], b"word\n"), "got word\n");
+    api.docker(["start", "ear"]);
+    assert_eq!(api.podman_with(["attach", "ear"], b"word\n"), "got word\n");
     api.docker(["rm", "ear"]);
 }
 
@@ -241,6 +251,10 @@ fn files_and_builds(Pods { api, .. }: &Pods) {
     assert_eq!(api.docker(["exec", "long", "cat", "/note"]), "copied\n");
     api.docker(["cp", "long:/note", &path("back")]);
     assert_eq!(std::fs::read_to_string(at("back")).unwrap(), "copied\n");
+    api.podman(["cp", &path("note"), "long:/note2"]);
+    // Into a file it would execute itself by a name that the loader of Debian's tree has taken.
+    let archive = api.podman(["cp", "long:/note2", "-"]);
+    assert!(archive.contains("copied\n"), "{archive}");
 
     std::fs::copy(image::busybox(), at("busybox")).unwrap();
     let text = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY note /note\n\
@@ -260,8 +274,13 @@ fn events_are_followed(Pods { api, .. }: &Pods) {
     // Whole seconds: what happened in the last of them is before the next.
     let until = (until.trim().parse::<u64>().unwrap() + 2).to_string();
     let words = ["events", "--since", begun.trim(), "--until", &until];
-    let events = api.docker(words.into_iter().chain(["--filter", "container=seen"]));
+    let words = || words.into_iter().chain(["--filter", "container=seen"]);
+    let events = api.docker(words());
     for action in ["create", "start", "die"] {
+        assert!(events.contains(action), "{action} in {events}");
+    }
+    let events = api.podman(words());
+    for action in ["create", "start", "died"] {
         assert!(events.contains(action), "{action} in {events}");
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 const CRUN: &str = "engine crun";
 const PODMAN: &str = "engine podman";
 const DIRECT: &str = "podman run, by activator activate";
+const DIRECT_SYSTEMD: &str = "podman run, by systemd-socket-activate";
 const BARE: &str = "the program alone";
 const FROZEN: &str = "frozen";
 const RUNNING: &str = "running";
@@ -23,6 +24,7 @@ const ECHO: u32 = 3000;
 const BARE_PORT: u32 = 5001;
 const NAP_PORT: u32 = 5002;
 const DIRECT_PORT: u32 = 5003;
+const DIRECT_SYSTEMD_PORT: u32 = 5004;
 
 /// All of it.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
@@ -67,9 +69,14 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
             rest(vm, service);
             add(&mut cold, name, hello(vm, port));
         }
-        rest(&podman, "direct.service");
-        podman.tell("start", "direct.service");
-        add(&mut cold, DIRECT, hello(&podman, DIRECT_PORT));
+        for (name, service, port) in [
+            (DIRECT, "direct.service", DIRECT_PORT),
+            (DIRECT_SYSTEMD, "direct-systemd.service", DIRECT_SYSTEMD_PORT),
+        ] {
+            rest(&podman, service);
+            podman.tell("start", service);
+            add(&mut cold, name, hello(&podman, port));
+        }
 
         hello(&crun, NAP_PORT);
         crun.wait_until("it is frozen", |vm| vm.service("nap.service").state == "frozen");
@@ -111,24 +118,31 @@ fn program(folder: &Path) -> Vec<u8> {
 }
 
 fn with_podman() -> Appliance {
-    let podman = of_podman(Appliance::guest(), "guest");
-    let direct = format!(
-        "[Service]\nEnvironment=HOME=/root\nTimeoutStopSec=120\n\
-         ExecStart=/usr/bin/activator activate -l vsock::{DIRECT_PORT} /usr/bin/podman run --rm \
-         --replace --name direct --network=none {IMAGE}\n\
-         ExecStopPost=-/usr/bin/podman rm -f -t 0 direct\n"
-    );
-    podman.with("direct.service", &direct)
+    let direct = |activate: &str, port: u32, name: &str| {
+        format!(
+            "[Service]\nEnvironment=HOME=/root\nTimeoutStopSec=120\n\
+             ExecStart={activate} -l vsock::{port} /usr/bin/podman run --rm \
+             --replace --name {name} --network=none {IMAGE}\n\
+             ExecStopPost=-/usr/bin/podman rm -f -t 0 {name}\n"
+        )
+    };
+    let ours = direct("/usr/bin/activator activate", DIRECT_PORT, "direct");
+    let systemds =
+        direct("/usr/bin/systemd-socket-activate", DIRECT_SYSTEMD_PORT, "direct-systemd");
+    of_podman(Appliance::guest(), "guest")
+        .replace("appliance.toml", "\"socat\",", "\"socat\", \"systemd\",")
+        .with("direct.service", &ours)
+        .with("direct-systemd.service", &systemds)
 }
 
 /// The same appliance with the other engine.
-fn of_podman(appliance: Appliance, name: &str) -> Appliance {
+pub(super) fn of_podman(appliance: Appliance, name: &str) -> Appliance {
     let text = memory(&appliance, &format!("name = \"{name}\"\n"));
     appliance.with("appliance.toml", &text)
 }
 
 /// appliance.toml with memory for Podman, and with engine podman if its `name` line is given.
-fn memory(appliance: &Appliance, name: &str) -> String {
+pub(super) fn memory(appliance: &Appliance, name: &str) -> String {
     let text = std::fs::read_to_string(appliance.path().join("appliance.toml")).unwrap();
     let text = match name {
         "" => text,

@@ -6,5 +6,6 @@ pub(crate) mod build;
 pub(crate) mod container;
 pub(crate) mod machine;
 pub(crate) mod memory;
+pub(crate) mod network;
 pub(crate) mod relay;
 pub(crate) mod vsock;
