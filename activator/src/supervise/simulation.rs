@@ -896,7 +896,8 @@ impl Hands for World<'_> {
         self.calls += 1;
         assert!(!self.pending, "a connection is nobody's");
         if !self.calm && self.dice.one_in(20) {
-            return Accepted::Failed(libc::EMFILE);
+            let errors = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+            return Accepted::Failed(errors[self.dice.below(4) as usize]);
         }
         let door = &mut self.doors[unit.index()][usize::from(listener)];
         assert!(door.open && !door.watched);

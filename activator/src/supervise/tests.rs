@@ -256,6 +256,34 @@ fn an_edge_that_led_to_nothing_is_looked_for_again() {
     assert!(hands.events.contains(&(Some(A), Event::SpawnFailed(libc::EAGAIN))));
 }
 
+/// With `Accept=yes`: the connection waits in the backlog, and PID 1 does not spin on it.
+#[test]
+fn want_of_memory_or_fds_is_waited_out_and_no_connection_lost_systemd_11553() {
+    let mut manifest = pair(|service| service.sockets.clear());
+    if let UnitKind::Socket(socket) = &mut manifest.units[1].kind {
+        socket.accept = Some(Accept { max_connections: 1, max_per_source: 0 });
+    }
+    for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE] {
+        let client = Accepted::Connection(activator::peer::Peer::Other);
+        let clients = vec![client, Accepted::Failed(errno)];
+        let hands = &mut Script { clients, ..Script::default() };
+        let mut it = Supervisor::new(&manifest, 0);
+        it.boot(0, hands);
+        hands.take();
+        it.triggered(1, hands, S, 0);
+        assert_eq!(hands.take(), [Unwatch(1, 0), Take(1, 0)], "{errno}");
+        assert!(hands.events.contains(&(Some(S), Event::AcceptFailed(0, errno))));
+        let again = it.deadline().unwrap();
+        assert!(again > 1_000, "{errno}: again after {again} us");
+        it.tick(again, hands);
+        assert_eq!(hands.take(), [Watch(1, 0)], "{errno}");
+        it.triggered(again + 1, hands, S, 0);
+        let calls = hands.take();
+        assert!(calls.contains(&Keep(2, 0)), "{errno}: {calls:?}");
+        assert!(calls.contains(&Spawn(2, Step::Start(0))), "{errno}: {calls:?}");
+    }
+}
+
 #[test]
 fn the_start_limit_pauses_the_socket_and_recovers() {
     let manifest = pair(|_| {});
