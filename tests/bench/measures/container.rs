@@ -106,7 +106,7 @@ fn with_crun() -> Appliance {
 }
 
 /// The image's one program, as the image has it.
-fn program(folder: &Path) -> Vec<u8> {
+pub(super) fn program(folder: &Path) -> Vec<u8> {
     let package = static_build::Package {
         folder,
         member: None,

@@ -1,7 +1,7 @@
 //! How a client's bytes get into a container: by the listener's own socket, by a relay, or through
 //! a network that Podman makes for a user. Client and containers are in one guest.
 
-use super::container::{memory, of_podman};
+use super::container::{memory, of_podman, program};
 use crate::measure::{Bound, Measure};
 use crate::props::{Props, Size};
 use rouse::cache::Cache;
@@ -88,13 +88,14 @@ fn with_crun(props: &Props) -> Appliance {
         format!("[Socket]\nListenStream=127.0.0.1:{port}\n\n[Install]\nWantedBy=sockets.target\n")
     };
     let relayed = format!("[Socket]\nX-RelayTo=127.0.0.1:8080\n{}", socket(RELAYED_PORT));
-    let bare = socket(BARE_PORT).replace("[Socket]\n", "[Socket]\nAccept=yes\n");
+    let bare = program(&guest.path().join("server"));
+    std::fs::write(guest.path().join("bare"), bare).unwrap();
     let guest = guest
-        .with("bare.socket", &bare)
-        .with("bare@.service", "[Service]\nExecStart=/usr/bin/service conn\nStandardInput=socket\n")
+        .with("bare.socket", &socket(BARE_PORT))
+        .with("bare.service", "[Service]\nExecStart=/usr/bin/bare\n")
         .with("relayed.socket", &relayed)
         .with("relayed.container", &format!("[Container]\n{SERVE}Network=none\n"));
-    furnish(props, guest, text + IMAGE)
+    furnish(props, guest, text + IMAGE, "\"/usr/bin/bare\" = \"bare\"\n")
 }
 
 fn with_podman(props: &Props) -> Appliance {
@@ -113,21 +114,22 @@ fn with_podman(props: &Props) -> Appliance {
     let podman = podman
         .with("users/ann/pasta.container", &container("pasta", PASTA_PORT))
         .with("users/ann/slirp.container", &container("slirp4netns", SLIRP_PORT));
-    furnish(props, podman, text + IMAGE)
+    furnish(props, podman, text + IMAGE, "")
 }
 
-/// With the client, the bare server, and the image's busybox; `text` is its appliance.toml.
-fn furnish(props: &Props, appliance: Appliance, text: String) -> Appliance {
-    let files = "\n[files]\n\"/usr/bin/trip\" = \"trip\"\n\"/usr/bin/service\" = \"bare\"\n";
+/// With the client and the image's busybox; `text` is its appliance.toml, `more` other files of it.
+fn furnish(props: &Props, appliance: Appliance, text: String, more: &str) -> Appliance {
+    let files = format!("\n[files]\n\"/usr/bin/trip\" = \"trip\"\n{more}");
     let debian = Debian::new(Cache::open_at(&cache()).unwrap(), None);
     let busybox = tools::program(&debian, "busybox-static", "busybox").unwrap();
-    let bin = props.folder.join("bin");
-    for (from, to) in
-        [(bin.join("trip"), "trip"), (bin.join("service"), "bare"), (busybox.path, "busybox")]
-    {
-        let to = appliance.path().join(to);
-        std::fs::copy(from, &to).unwrap();
-        std::fs::set_permissions(&to, PermissionsExt::from_mode(0o755)).unwrap();
+    let trip = props.folder.join("bin/trip");
+    for (from, to) in [(&trip, "trip"), (&busybox.path, "busybox")] {
+        std::fs::copy(from, appliance.path().join(to)).unwrap();
     }
-    appliance.with("appliance.toml", &(text + files))
+    for program in ["trip", "busybox", "bare"].map(|name| appliance.path().join(name)) {
+        if program.exists() {
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+    }
+    appliance.with("appliance.toml", &(text + &files))
 }
