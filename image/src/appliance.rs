@@ -118,7 +118,9 @@ impl Appliance {
             }
         }
         for (_, container) in &compiled.containers {
-            for reference in oci::references(container) {
+            // A file of that name that is not there is a finding already.
+            let references = oci::references(container).into_iter();
+            for reference in references.filter(|image| !units::is_image_file(image)) {
                 let unmapped = self.config.unmapped(&reference, &container.image_span);
                 compiled.findings.extend(unmapped);
             }

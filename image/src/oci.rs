@@ -34,8 +34,8 @@ pub use check::check;
 pub use image::{ContainerImage, HealthCheck, folder};
 
 pub use storage::{
-    folder as volume_folder, given_away, ids_outside, mounted, overlay_folder, root_ids, secret,
-    unit_volume, user_ids, volumes,
+    folder as volume_folder, given_away, ids_outside, mounted, mounted_image, overlay_folder,
+    root_ids, secret, unit_volume, user_ids, volumes,
 };
 
 use crate::container::Container;
@@ -209,11 +209,7 @@ pub fn shifted(container: &Container, image: &ContainerImage) -> Result<Option<T
 /// The images of a container: its own, and those of `Mount=`.
 pub fn references(container: &Container) -> Vec<String> {
     let own = Some(container.image.clone()).filter(|image| !image.is_empty());
-    let mounted =
-        container.mounts.iter().filter_map(|written| match mount_key::parse(&written.text) {
-            Ok(mount_key::Parsed::Image { reference, .. }) => Some(reference),
-            _ => None,
-        });
+    let mounted = container.mounts.iter().filter_map(mounted_image);
     own.into_iter().chain(mounted).collect()
 }
 

@@ -494,3 +494,12 @@ fn no_input_makes_it_panic() {
         }
     }
 }
+
+#[test]
+fn images_go_by_the_names_in_their_files() {
+    let compiled = compile_folder(&cases().join("images"));
+    let references: Vec<_> =
+        compiled.containers.iter().map(|(_, it)| rouse::oci::references(it)).collect();
+    let expected = [vec!["localhost/own"], vec!["quay.io/example/web:2", "localhost/own"]];
+    assert_eq!(references, expected);
+}

@@ -32,6 +32,14 @@ pub fn unit_volume(written: &Written) -> Option<Volume> {
     matches!(volume.source, VolumeSource::Unit(_)).then_some(volume)
 }
 
+/// What `Mount=type=image` names.
+pub fn mounted_image(written: &Written) -> Option<String> {
+    match mount_key::parse(&written.text) {
+        Ok(Parsed::Image { reference, .. }) => Some(reference),
+        _ => None,
+    }
+}
+
 /// Paths of the guest that `Mount=type=bind` with `U` gives to whom the container runs as.
 pub fn given_away(container: &Container) -> Vec<String> {
     let parsed = container.mounts.iter().filter_map(|it| mount_key::parse(&it.text).ok());

@@ -42,14 +42,6 @@ const VOLUME_OPTIONS: [&str; 28] = [
 
 /// All findings about a container's keys.
 pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
-    for extension in [".image", ".build"].iter().filter(|it| container.image.ends_with(**it)) {
-        let message = format!("`Image=` names a `{extension}` unit, which only Podman builds");
-        findings.push(
-            wrong(&container.image_span, message)
-                .label("refused by the engine crun")
-                .help("write the image's own name, and map it in appliance.toml"),
-        );
-    }
     network(container, findings);
     names(container, findings);
     for volume in storage::volumes(container) {

@@ -130,7 +130,7 @@ impl Part {
 fn read(facts: &mut Facts<'_>, compiled: &mut Compiled) -> Part {
     let mut files = Files::read(facts.input, &facts.manager, &mut compiled.findings);
     facts.resources = podman::resources::read(&files);
-    facts.quadlets = quadlets::services(&files, facts.input.config.engine, &mut compiled.findings);
+    facts.quadlets = quadlets::services(&files, facts.input, &mut compiled.findings);
     if facts.input.config.engine == Engine::Podman {
         podman::generate(&mut files, facts, &mut compiled.findings);
     }
@@ -549,6 +549,7 @@ fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>
         if keys.facts.input.config.engine == Engine::Crun {
             quadlet::arguments::apply(container, keys.findings);
             quadlet::resource::name_volumes(keys, container);
+            quadlet::image::name(keys, container);
         }
         quadlet::service::complete(keys, &mut service, container);
     }

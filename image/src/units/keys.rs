@@ -12,6 +12,7 @@ use super::suggest;
 use super::syntax::{Assignment, shorten};
 use super::table::{self, Page};
 use super::value::{self, Expected};
+use crate::config::Engine;
 use crate::finding::{Finding, Span};
 use std::ops::Range;
 
@@ -242,6 +243,15 @@ impl<'a> Keys<'a> {
         Name::parse(text)
     }
 
+    /// Whether a Quadlet names the file of a thing that no service of engine crun makes: it is
+    /// there from the beginning.
+    fn is_there_already(&self, text: &str) -> bool {
+        self.unit.quadlet.is_some()
+            && self.facts.input.config.engine == Engine::Crun
+            && [".volume", ".image", ".build"].iter().any(|kind| text.ends_with(kind))
+            && self.facts.resources.contains_key(text)
+    }
+
     /// Unit names in a list of words; a finding for each that is none.
     pub(crate) fn names(&mut self, section: &str, key: &str) -> Vec<(Name, Span)> {
         let unit = self.unit;
@@ -250,6 +260,9 @@ impl<'a> Keys<'a> {
             let Some(text) = self.expand(found) else { continue };
             // Names keep their escapes: `a\x2db.service` is a name.
             for word in quoting::split(&text.text, Escapes::Literal).words {
+                if self.is_there_already(&word.text) {
+                    continue;
+                }
                 let span = text.span_of(word.range);
                 match self.name(&word.text) {
                     Some(name) => names.push((name, span)),

@@ -2,29 +2,32 @@
 
 use crate::config::Engine;
 use crate::finding::{Finding, Span};
+use crate::units::Input;
 use crate::units::definition::Definition;
 use crate::units::files::{Files, Place};
 use crate::units::name::Name;
 use crate::units::podman::resources::section;
-use crate::units::quadlet::resource;
+use crate::units::quadlet::{image, resource};
 use crate::units::syntax::{self, Dialect};
 use std::collections::BTreeMap;
+
+/// Types that a `.container` of engine crun may name, and that become no service.
+const CHECKED: [&str; 3] = [".volume", ".image", ".build"];
 
 /// Every `.container` and the service that it becomes. Other types are refused, or Podman's.
 pub(super) fn services(
     files: &Files,
-    engine: Engine,
+    input: &Input<'_>,
     findings: &mut Vec<Finding>,
 ) -> BTreeMap<Name, String> {
+    let engine = input.config.engine;
     let mut services = BTreeMap::new();
     for (file, entry) in &files.quadlets {
         let Some(stem) = file.strip_suffix(".container") else {
-            if engine == Engine::Crun && file.ends_with(".volume") {
+            if engine == Engine::Crun && CHECKED.iter().any(|it| file.ends_with(it)) {
                 if entry.place == Place::Folder {
-                    resource::check_volume(
-                        &Definition::quadlet_file(file, entry, files, findings),
-                        findings,
-                    );
+                    let unit = Definition::quadlet_file(file, entry, files, findings);
+                    check(file, &unit, input, findings);
                 }
                 continue;
             }
@@ -62,4 +65,13 @@ pub(super) fn services(
         }
     }
     services
+}
+
+/// Findings about a file that a `.container` of engine crun may name.
+fn check(file: &str, unit: &Definition, input: &Input<'_>, findings: &mut Vec<Finding>) {
+    match section(file) {
+        Some("Image") => image::check_image(unit, input.config, input.architecture, findings),
+        Some("Build") => image::check_build(unit, input.config, input.folder, findings),
+        _ => resource::check_volume(unit, findings),
+    }
 }
