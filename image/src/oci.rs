@@ -29,9 +29,12 @@ mod pattern;
 mod specification;
 mod storage;
 mod unsupported;
+mod user_namespace;
 
 pub use check::check;
 pub use image::{ContainerImage, HealthCheck, folder};
+
+pub use user_namespace::{subordinates, wanted as wanted_ids};
 
 pub use storage::{
     folder as volume_folder, given_away, ids_outside, mounted, mounted_image, overlay_folder,
@@ -41,6 +44,7 @@ pub use storage::{
 use crate::container::Container;
 use crate::finding::{Finding, Span};
 use crate::tree::{Node, Tree, TreeError};
+use activator::manifest;
 use std::collections::BTreeMap;
 
 /// Where container images lie in the guest, one folder each.
@@ -174,12 +178,7 @@ pub fn root_folder(container: &Container) -> String {
     match &container.rootfs {
         Some(rootfs) => rootfs.text.split(':').next().unwrap_or_default().to_owned(),
         None => match has_ids_of_its_own(container) {
-            true => format!(
-                "{}~{}-{}",
-                folder(&container.image),
-                root_ids(container).0,
-                root_ids(container).1
-            ),
+            true => format!("{}~{}", folder(&container.image), owners(container)),
             false => folder(&container.image),
         },
     }
@@ -187,20 +186,38 @@ pub fn root_folder(container: &Container) -> String {
 
 /// Whether the image's files have to belong to others for it than for most containers.
 fn has_ids_of_its_own(container: &Container) -> bool {
-    container.rootfs.is_none() && storage::maps(container).is_some()
+    let maps = user_namespace::maps(container);
+    container.rootfs.is_none() && maps.is_some_and(|maps| !user_namespace::is_everyone(&maps))
+}
+
+/// Whose the image's files are for it, as a part of a name: root's ids, and a checksum of the
+/// others where these do not follow in a row as most have them.
+fn owners(container: &Container) -> String {
+    let (uid, gid) = root_ids(container);
+    let Some(maps) = user_namespace::maps(container) else { return format!("{uid}-{gid}") };
+    let is_plain = |ranges: &[user_namespace::Range]| match ranges {
+        [(0, _, count)] | [(0, _, 1), (1, _, count)] => *count >= 65_535,
+        _ => false,
+    };
+    match is_plain(&maps.0) && is_plain(&maps.1) {
+        true => format!("{uid}-{gid}"),
+        false => {
+            let sum = manifest::Container::digest_of(format!("{maps:?}").as_bytes());
+            format!("{uid}-{gid}-{sum:08x}")
+        }
+    }
 }
 
 /// The files of an image with the owners that they have for a container with `UIDMap=`, or of a
 /// user: what is root's in the image is then the user's. It has them in a
 /// folder of its own ([`root_folder`]).
 pub fn shifted(container: &Container, image: &ContainerImage) -> Result<Option<Tree>, TreeError> {
-    let Some((uids, gids)) = storage::maps(container).filter(|_| has_ids_of_its_own(container))
-    else {
-        return Ok(None);
-    };
+    let maps = user_namespace::maps(container).filter(|_| has_ids_of_its_own(container));
+    let Some((uids, gids)) = maps else { return Ok(None) };
     let mut tree = Tree::plain();
     for (path, node) in image.files.iter() {
-        let (uid, gid) = (storage::outside(&uids, node.uid), storage::outside(&gids, node.gid));
+        let owner = |ranges: &[_], id| user_namespace::outside(ranges, id);
+        let (uid, gid) = (owner(&uids, node.uid), owner(&gids, node.gid));
         tree.insert(path, node.clone().owned_by(uid, gid))?;
     }
     Ok(Some(tree))
@@ -314,6 +331,45 @@ mod tests {
         assert_eq!(linux["gidMappings"], serde_json::json!([first(1001), rest]));
         container.network = Network::Host;
         assert!(message(&container, &image()).contains("`Network=host`"));
+    }
+
+    #[test]
+    fn the_ids_that_are_asked_for_are_in_the_bundle() {
+        let written =
+            |text: &str| Some(crate::container::Written { text: text.into(), span: echo().span });
+        let ids = crate::config::Ids { first: 100_000, count: 65_536 };
+        let mut container = echo();
+        let (name, uid, gid) = ("ann".into(), 1000, 1001);
+        container.owner =
+            Some(crate::container::Rootless { name, uid, gid, subuids: ids, subgids: ids });
+        let plain = root_folder(&container);
+        assert!(plain.ends_with("~1000-1001"), "{plain}");
+        container.user_namespace.mode = written("keep-id");
+        let mut image = image();
+        image.user = Some("7".into());
+        let user = |container: &Container| {
+            let bundle = compile(container, &image).unwrap();
+            bundle.specification["process"]["user"]["uid"].as_u64().unwrap()
+        };
+        assert_eq!(user(&container), 1000);
+        // Root is another, and so are the owners of the image's files.
+        assert!(root_folder(&container).contains("~100000-100000-"));
+        container.user = Some("5".into());
+        assert_eq!(user(&container), 5);
+        container.user = Some("70000".into());
+        assert!(message(&container, &image).contains("has not both user 70000 and group 0"));
+        // Without a group for terminals.
+        container.user = None;
+        container.user_namespace.mode = written("keep-id:uid=3,gid=3,size=4");
+        let bundle = compile(&container, &image).unwrap();
+        let mounts = bundle.specification["mounts"].to_string();
+        assert!(mounts.contains("devpts") && !mounts.contains("gid=5"));
+        // All of the guest's own, in a namespace nevertheless.
+        (container.owner, container.user_namespace.mode) = (None, written("keep-id"));
+        let bundle = compile(&container, &image).unwrap();
+        assert_eq!(bundle.specification["process"]["user"]["uid"], 0);
+        assert_eq!(bundle.specification["linux"]["uidMappings"][0]["size"], u32::MAX);
+        assert_eq!(root_folder(&container), image.folder());
     }
 
     #[test]

@@ -503,3 +503,24 @@ fn images_go_by_the_names_in_their_files() {
     let expected = [vec!["localhost/own"], vec!["quay.io/example/web:2", "localhost/own"]];
     assert_eq!(references, expected);
 }
+
+#[test]
+fn containers_have_ids_of_their_own() {
+    let compiled = compile_folder(&cases().join("ids"));
+    let of = |user: Option<&str>, name: &str| {
+        let service = format!("{name}.service");
+        let found = compiled.containers.iter().find(|(other, it)| {
+            *other == service && it.owner.as_ref().map(|owner| owner.name.as_str()) == user
+        });
+        rouse::oci::root_ids(&found.unwrap().1)
+    };
+    assert_eq!(of(None, "sub"), (100_000, 200_000));
+    assert_eq!(of(None, "sub-group"), (100_000, 300_000));
+    let auto = ["auto", "small", "old"].map(|name| of(None, name));
+    assert!(auto.iter().all(|(uid, gid)| *uid >= 2_147_483_647 && uid == gid), "{auto:?}");
+    assert!(auto[0] != auto[1] && auto[1] != auto[2] && auto[0] != auto[2], "{auto:?}");
+    assert_eq!(of(Some("ann"), "keep"), (100_000, 100_000));
+    assert_eq!(of(Some("ann"), "nomap"), (100_000, 100_000));
+    assert_eq!(of(Some("ann"), "auto"), (100_000, 100_000));
+    assert_eq!(of(Some("ann"), "map"), (100_004, 100_004));
+}

@@ -1,6 +1,7 @@
 //! The smaller types of a [`super::Container`], one for each key or family of keys.
 
 use super::Written;
+use crate::config::Ids;
 
 /// `Network=`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,13 @@ pub struct UserNamespace {
     pub remap_gid: Vec<Written>,
     /// `RemapUidSize=`
     pub remap_uid_size: Option<Written>,
+    /// The ids of the name in `SubUIDMap=`, subuid(5); engine crun, by the unit compiler.
+    pub sub_uids: Vec<Ids>,
+    /// Those of `SubGIDMap=`.
+    pub sub_gids: Vec<Ids>,
+    /// What was chosen for `UserNS=auto`: the first id of the guest, or for a user's the first
+    /// among what he has. Engine crun, by the unit compiler.
+    pub chosen: Option<u32>,
 }
 
 /// `SecurityLabel*=`

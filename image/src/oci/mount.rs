@@ -1,7 +1,7 @@
 //! What is mounted in a container: Podman's defaults, and what the `.container` adds.
 
 use super::mount_key::{self, Parsed};
-use super::{BUNDLES, Context, storage};
+use super::{BUNDLES, Context, storage, user_namespace};
 use crate::container::{Container, Network, Space, VolumeSource};
 use activator::manifest;
 use serde_json::{Value, json};
@@ -17,6 +17,9 @@ pub enum Point {
     /// Whichever of the two fits that path of the guest.
     Like(String),
 }
+
+/// The group of terminals, which every distribution gives this number.
+const TTY: u32 = 5;
 
 /// One entry of `mounts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,8 +127,14 @@ fn kernels(container: &Container, mounts: &mut BTreeMap<String, Mount>) {
         false => format!("{common},ro"),
     };
     add("/sys", Mount::new("sysfs", "sysfs", &sys));
-    let pts = "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5";
-    add("/dev/pts", Mount::new("devpts", "devpts", pts));
+    let has_tty = |maps: user_namespace::Maps| user_namespace::is_mapped(&maps.1, TTY);
+    let pts = "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620";
+    let pts = match user_namespace::maps(container).is_none_or(has_tty) {
+        true => format!("{pts},gid={TTY}"),
+        // It could not be mounted with a group that it has not.
+        false => format!("rprivate,{pts}"),
+    };
+    add("/dev/pts", Mount::new("devpts", "devpts", &pts));
     add("/dev/mqueue", Mount::new("mqueue", "mqueue", common));
     match container.extra.ipc {
         Space::Own => {
@@ -266,7 +275,7 @@ fn bind(source: &str, options: &[String], container: &Container) -> Mount {
     if !given(&["bind", "rbind"]) {
         mount.options.push("rbind".into());
     }
-    if given(&["idmap"]) && storage::maps(container).is_some() {
+    if given(&["idmap"]) && user_namespace::maps(container).is_some() {
         mount.options.push("idmap".into());
     }
     mount

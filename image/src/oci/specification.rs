@@ -1,7 +1,9 @@
 //! config.json, OCI runtime specification 1.2, as Podman 5.4 makes it.
 
 use super::mount::{Mount, Point, mounts};
-use super::{Activation, Bundle, Context, capability, files, pattern, storage, user, wrong};
+use super::{
+    Activation, Bundle, Context, capability, files, pattern, storage, user, user_namespace, wrong,
+};
 use crate::container::{CgroupsMode, Container, Network, Space};
 use crate::finding::Finding;
 use activator::manifest;
@@ -33,11 +35,20 @@ const READ_ONLY: [&str; 6] =
 
 pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bundle, Finding> {
     let image = context.image;
-    let maps = storage::maps(container);
+    let maps = user_namespace::maps(container);
     let identity = storage::identity(container, image).map_err(|error| {
         wrong(&container.span_of("User"), error.to_string())
             .help("give the user and group as numbers")
     })?;
+    if storage::ids_outside(container, (identity.uid, identity.gid)).is_none() {
+        let message = format!(
+            "the container's user namespace has not both user {} and group {}, which it runs as",
+            identity.uid, identity.gid
+        );
+        return Err(wrong(&container.span_of("User"), message)
+            .label("no such ids in it")
+            .help("name others with `User=`, or have them in `UIDMap=` and `GIDMap=`"));
+    }
     let host_name = container.host_name.clone().unwrap_or_else(|| container.name.clone());
     let environment = environment(container, context, &identity.home, &host_name);
     let arguments = arguments(container, context, &environment)?;
@@ -298,7 +309,7 @@ fn namespaces(container: &Container) -> Vec<Value> {
         own("ipc", extra.ipc),
         own("uts", extra.uts),
         own("mount", Space::Own),
-        storage::maps(container).map(|_| json!({ "type": "user" })),
+        user_namespace::maps(container).map(|_| json!({ "type": "user" })),
         own("cgroup", extra.cgroup),
     ];
     all.into_iter().flatten().collect()

@@ -4,6 +4,7 @@ use super::ContainerImage;
 use super::image::one_component;
 use super::mount_key::{self, Parsed};
 use super::user::{self, Identity, UserError};
+use super::user_namespace::{self, Range, is_mapped, maps, outside};
 use crate::container::{Container, Network, Volume, VolumeSource, Written};
 use activator::manifest;
 use serde_json::{Value, json};
@@ -81,52 +82,6 @@ pub fn overlay_folder(container: &Container, number: usize) -> String {
     format!("{}/{}/overlay-{number}", manifest::Container::BUNDLES, container.id())
 }
 
-/// One range of ids: in the container, in the guest, how many.
-pub(super) type Range = (u32, u32, u32);
-
-/// The user and group ids of a container in a user namespace; None if it has none of its own.
-pub(super) fn maps(container: &Container) -> Option<(Vec<Range>, Vec<Range>)> {
-    if let Some(owner) = &container.owner {
-        let own = |id: u32, ids: crate::config::Ids| vec![(0, id, 1), (1, ids.first, ids.count)];
-        return Some((own(owner.uid, owner.subuids), own(owner.gid, owner.subgids)));
-    }
-    let given = &container.user_namespace;
-    let ranges = |written: &[crate::container::Written]| -> Vec<Range> {
-        written.iter().filter_map(|it| range(&it.text)).collect()
-    };
-    let (uids, gids) = match given.remap_users.as_ref().map(|it| it.text.as_str()) {
-        Some("manual") => (ranges(&given.remap_uid), ranges(&given.remap_gid)),
-        _ => (ranges(&given.uid_maps), ranges(&given.gid_maps)),
-    };
-    match (uids.is_empty(), gids.is_empty()) {
-        (true, true) => None,
-        // Podman takes the one for the other.
-        (false, true) => Some((uids.clone(), uids)),
-        (true, false) => Some((gids.clone(), gids)),
-        (false, false) => Some((uids, gids)),
-    }
-}
-
-/// `container:guest[:count]`
-pub(super) fn range(text: &str) -> Option<Range> {
-    let mut parts = text.split(':');
-    let inner = parts.next()?.parse().ok()?;
-    let outer = parts.next()?.parse().ok()?;
-    let count = parts.next().map_or(Ok(1), str::parse).ok()?;
-    parts.next().is_none().then_some((inner, outer, count))
-}
-
-/// The guest's id for one of the container's.
-pub(super) fn outside(ranges: &[Range], id: u32) -> u32 {
-    let fits = ranges.iter().find(|(inner, _, count)| id >= *inner && id - inner < *count);
-    fits.map_or(id, |(inner, outer, _)| outer.saturating_add(id - inner))
-}
-
-/// Whether the container has that id.
-pub(super) fn is_mapped(ranges: &[Range], id: u32) -> bool {
-    ranges.iter().any(|(inner, _, count)| id >= *inner && id - inner < *count)
-}
-
 /// Whether its network namespace was made elsewhere, so that no id of its own user namespace may
 /// set `net.*` there.
 pub(super) fn has_anothers_network(container: &Container) -> bool {
@@ -137,9 +92,15 @@ pub(super) fn has_anothers_network(container: &Container) -> bool {
 /// User and group in the guest that are root in the container.
 pub fn root_ids(container: &Container) -> (u32, u32) {
     match maps(container) {
-        Some((uids, gids)) => (outside(&uids, 0), outside(&gids, 0)),
+        Some((uids, gids)) => (first(&uids), first(&gids)),
         None => (0, 0),
     }
+}
+
+/// Root's; where there is no root in it, that of its first id.
+fn first(ranges: &[Range]) -> u32 {
+    let first = ranges.iter().min().map_or(0, |(inner, _, _)| *inner);
+    outside(ranges, if is_mapped(ranges, 0) { 0 } else { first })
 }
 
 /// The guest's ids for a user and group of the container; None if it has not both.
@@ -156,7 +117,8 @@ pub(super) fn identity(
 ) -> Result<Identity, UserError> {
     let maps = maps(container);
     let has_group = |id| maps.as_ref().is_none_or(|(_, gids)| is_mapped(gids, id));
-    let user = container.user.as_deref().or(image.user.as_deref());
+    let kept = user_namespace::user(container);
+    let user = container.user.as_deref().or(kept.as_deref()).or(image.user.as_deref());
     user::resolve(&image.files, user, has_group)
 }
 
@@ -264,13 +226,5 @@ mod tests {
             ["/a/b", "/a-b", "/a_b"].map(|it| folder(&container, &VolumeSource::Anonymous, it));
         let names = ["a_b", "a-b", "a%5fb"];
         assert_eq!(folders, names.map(|it| Some(format!("/run/rouse/volumes/a/{it}"))));
-    }
-
-    #[test]
-    fn ids_are_looked_up_in_ranges() {
-        let ranges = [(0, 1000, 1), (1, 100_000, 10)];
-        assert_eq!([0, 1, 5, 50].map(|id| outside(&ranges, id)), [1000, 100_000, 100_004, 50]);
-        assert_eq!(range("0:1000:1"), Some((0, 1000, 1)));
-        assert_eq!(range("@0:1"), None);
     }
 }

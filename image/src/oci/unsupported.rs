@@ -2,7 +2,7 @@
 //! the line that asks for it.
 
 use super::check::is_name;
-use super::{Activation, files, mount_key, storage, wrong};
+use super::{Activation, files, mount_key, storage, user_namespace, wrong};
 use crate::container::{Container, Network, Space, Volume, VolumeSource, Written};
 use crate::finding::Finding;
 
@@ -56,7 +56,7 @@ pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
             );
         }
     }
-    users(container, findings);
+    findings.extend(user_namespace::check(container));
     if let Some(driver) = &container.log_driver {
         match driver.text.as_str() {
             "none" | "passthrough" | "k8s-file" | "json-file" => {}
@@ -189,34 +189,4 @@ fn volume_finding(container: &Container, volume: &Volume) -> Option<Finding> {
             .label("refused by the engine crun")
             .help("take the option out")
     })
-}
-
-fn users(container: &Container, findings: &mut Vec<Finding>) {
-    let given = &container.user_namespace;
-    for mode in given.mode.iter().filter(|mode| mode.text != "host" && !mode.text.is_empty()) {
-        let message = format!("`UserNS={}` takes ids that Podman chooses", mode.text);
-        findings.push(
-            wrong(&mode.span, message)
-                .label("refused by the engine crun")
-                .help("write the ids yourself: `UIDMap=0:100000:65536`, `GIDMap=0:100000:65536`"),
-        );
-    }
-    for remap in given.remap_users.iter().filter(|remap| remap.text != "manual") {
-        let message = format!("`RemapUsers={}` takes ids that Podman chooses", remap.text);
-        findings.push(needs_podman(remap, &message));
-    }
-    let maps = [&given.uid_maps, &given.gid_maps, &given.remap_uid, &given.remap_gid];
-    for written in maps.into_iter().flatten() {
-        if container.owner.is_some() {
-            let message = "a user's container has that user's ids, and no others";
-            findings.push(needs_podman(written, message));
-        } else if storage::range(&written.text).is_none() {
-            let message = format!("`{}` is no range of ids", written.text);
-            findings.push(
-                wrong(&written.span, message)
-                    .label("expected `container:guest:count`")
-                    .help("forms with `@` and `+` need Podman: `engine = \"podman\"`"),
-            );
-        }
-    }
 }

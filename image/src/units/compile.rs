@@ -16,6 +16,7 @@ use super::manager::Manager;
 use super::name::{Kind, Name};
 use super::podman::{self, Checks, ImageHealth};
 use super::podman_api::Places;
+use super::quadlet::ids::Chosen;
 use super::quadlet::{self, container};
 use super::service::ServiceUnit;
 use super::socket::SocketUnit;
@@ -471,7 +472,7 @@ impl<'f> Compiler<'_, 'f> {
         let body = match unit.name.kind() {
             Kind::Socket => Body::Socket(socket::read(&mut keys)),
             Kind::Service if unit.quadlet.is_some() => {
-                let (service, container) = read_quadlet(&mut keys);
+                let (service, container) = read_quadlet(&mut keys, &mut self.compiled.chosen);
                 if let Some(container) = container {
                     let text = cat::container(unit, &service, &container);
                     self.compiled.texts.insert(self.key(&unit.name), text);
@@ -542,7 +543,10 @@ impl<'f> Compiler<'_, 'f> {
 }
 
 /// The service and the container of a `.container`.
-fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>) {
+fn read_quadlet(
+    keys: &mut Keys<'_>,
+    chosen: &mut Chosen,
+) -> (service::ServiceUnit, Option<Container>) {
     let mut service = service::read(keys);
     let mut container = container::read(keys, &service.service.execution.environment);
     if let Some(container) = &mut container {
@@ -550,6 +554,8 @@ fn read_quadlet(keys: &mut Keys<'_>) -> (service::ServiceUnit, Option<Container>
             quadlet::arguments::apply(container, keys.findings);
             quadlet::resource::name_volumes(keys, container);
             quadlet::image::name(keys, container);
+            quadlet::ids::look_up(keys, container);
+            chosen.choose(container, keys.facts.input.config);
         }
         quadlet::service::complete(keys, &mut service, container);
     }

@@ -138,6 +138,8 @@ pub struct Compiled {
     pub images: Vec<(String, crate::finding::Span)>,
     /// Engine podman: the services whose health checks their images say.
     pub image_health: Vec<podman::ImageHealth>,
+    /// Ids of containers with `UserNS=auto`.
+    chosen: quadlet::ids::Chosen,
     /// See [`Compiled::cat`]; by user and name.
     texts: BTreeMap<(Option<String>, String), String>,
 }

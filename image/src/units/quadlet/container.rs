@@ -96,6 +96,7 @@ impl Reader<'_, '_> {
                 remap_uid: self.words_written("RemapUid", Escapes::Literal),
                 remap_gid: self.words_written("RemapGid", Escapes::Literal),
                 remap_uid_size: self.written("RemapUidSize"),
+                ..UserNamespace::default()
             },
             timezone: self.written("Timezone"),
             add_capabilities: self.capabilities("AddCapability"),

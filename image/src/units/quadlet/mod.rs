@@ -4,6 +4,7 @@ pub(crate) mod arguments;
 mod capability;
 pub(crate) mod container;
 pub(crate) mod health;
+pub(crate) mod ids;
 pub(crate) mod image;
 mod inherit;
 mod limits;

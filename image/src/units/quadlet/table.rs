@@ -4,7 +4,6 @@ use crate::units::table::{Class, Key};
 
 const NETWORK: &str = "needs a network that Podman makes";
 const CHECK_LOG: &str = "has no effect: what a check writes is in the unit's log";
-const SUBORDINATE: &str = "needs ranges that Podman looks up; write the ids with `UIDMap=`";
 const LABELS: &str = "only matters with SELinux, which the guest has not";
 const PULL: &str = "has no effect: the image is put into the appliance when it is built";
 const PODMAN: &str = "needs Podman";
@@ -84,6 +83,8 @@ pub(super) const CONTAINER: &[Key] = &[
     honoured("ShmSize"),
     honoured("StopSignal"),
     honoured("StopTimeout"),
+    honoured("SubGIDMap"),
+    honoured("SubUIDMap"),
     honoured("Sysctl"),
     honoured("Timezone"),
     honoured("Tmpfs"),
@@ -116,8 +117,6 @@ pub(super) const CONTAINER: &[Key] = &[
     refused("Pod", PODMAN),
     refused("PublishPort", "needs a network that Podman makes; a `.socket` beside it does not"),
     refused("StartWithPod", PODMAN),
-    refused("SubGIDMap", SUBORDINATE),
-    refused("SubUIDMap", SUBORDINATE),
 ];
 
 #[cfg(test)]
