@@ -13,6 +13,9 @@ use std::sync::Arc;
 /// Directories that services write to; the guest mounts a tmpfs over each.
 const WRITABLE: [(&str, u32); 2] = [("/root", 0o700), ("/var", 0o755)];
 
+/// Those that the guest mounts a tmpfs over whatever the appliance is.
+const WRITABLE_ANYWAY: [&str; 3] = ["/dev/shm", "/run", "/tmp"];
+
 /// As Debian's own kernels are set up: nobody gets root to follow a link that he put in its way,
 /// proc_sys_fs(5).
 const SYSCTLS: [(&str, &str); 2] =
@@ -179,6 +182,15 @@ impl Appliance {
     }
 }
 
+/// Whether a path of the guest is in what can be written to: the root itself is read-only.
+pub(crate) fn is_writable(config: &Config, path: &str) -> bool {
+    let common = WRITABLE.iter().map(|(path, _)| (*path).to_owned());
+    let anyway = WRITABLE_ANYWAY.iter().map(|path| (*path).to_owned());
+    let homes = config.users.iter().map(|user| user.home());
+    let disk = config.disk.iter().map(|disk| disk.path.clone());
+    common.chain(anyway).chain(homes).chain(disk).any(|above| Path::new(path).starts_with(above))
+}
+
 /// Of a file that Podman's generator reads: its images are known after the lock is made.
 fn not_mapped(image: &str, span: &Span) -> Finding {
     Finding::error(span.clone(), format!("image `{image}` is not mapped"))
@@ -243,6 +255,21 @@ mod tests {
         let errors = compiled.findings.iter().filter(|found| found.severity == Severity::Error);
         let shown = format!("{}/", folder.path().display());
         errors.map(|found| found.one_line().replace(&shown, "")).collect()
+    }
+
+    #[test]
+    fn the_guest_writes_to_its_disk_and_to_homes() {
+        let config = Config {
+            disk: Some(config::Disk { size: "1G".into(), path: "/srv".into() }),
+            users: vec![config::User { name: "ann".into(), uid: 1000, ..config::User::default() }],
+            ..Config::default()
+        };
+        for path in ["/srv", "/srv/a", "/var/lib/a", "/run/a", "/home/ann/a", "/root"] {
+            assert!(is_writable(&config, path), "{path}");
+        }
+        for path in ["/", "/srvs", "/usr/a", "/home/bob", "/variable"] {
+            assert!(!is_writable(&config, path), "{path}");
+        }
     }
 
     #[test]

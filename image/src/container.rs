@@ -52,6 +52,8 @@ pub struct Container {
     pub image_span: Span,
     /// `Rootfs=`: an absolute path, perhaps with options behind a colon.
     pub rootfs: Option<Written>,
+    /// Whether that folder is in what the guest can write to; engine crun, by the unit compiler.
+    pub rootfs_is_writable: bool,
     /// `ContainerName=`, or `systemd-NAME`.
     pub name: String,
     /// `Exec=`: replaces the image's command.
@@ -190,6 +192,17 @@ pub struct Container {
     pub extra: Extra,
 }
 
+/// What a container's root is, of the folder of an image or of `Rootfs=`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// The folder, read-only.
+    ReadOnly,
+    /// An empty layer over the folder, in memory, and new for each start.
+    Layer,
+    /// The folder, in which what is written stays.
+    Itself,
+}
+
 /// `StopTimeout=`, containers.conf(5).
 pub const STOP_TIMEOUT: u64 = 10;
 /// `PidsLimit=`
@@ -198,9 +211,14 @@ pub const PIDS_LIMIT: i64 = 2048;
 pub const SHM_SIZE: u64 = 65_536_000;
 
 impl Container {
-    /// Whether it may write to its root, as it may unless `ReadOnly=` says otherwise.
-    pub fn writes(&self) -> bool {
-        self.read_only != Some(true)
+    /// What its root is, for the engine crun. It may write to it unless `ReadOnly=` says otherwise.
+    pub fn root(&self) -> Root {
+        let has_layer = |rootfs: &Written| rootfs.text.split([':', ',']).any(|part| part == "O");
+        match &self.rootfs {
+            _ if self.read_only == Some(true) => Root::ReadOnly,
+            Some(rootfs) if self.rootfs_is_writable && !has_layer(rootfs) => Root::Itself,
+            _ => Root::Layer,
+        }
     }
 
     /// One of which nothing is given but its image.
@@ -213,6 +231,7 @@ impl Container {
             lines: vec![],
             image: image.into(),
             rootfs: None,
+            rootfs_is_writable: false,
             name: name.into(),
             exec: None,
             entrypoint: None,

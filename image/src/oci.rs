@@ -10,7 +10,8 @@
 //!
 //! Every start finds the same files. As with Podman, a container may write to its root unless
 //! `ReadOnly=` says otherwise: the guest mounts an empty layer over the image each time
-//! ([`activator::manifest::Container::writable`]).
+//! ([`activator::manifest::Container::writable`]). But for a `Rootfs=` that the guest can write to:
+//! that one keeps what is written.
 
 pub mod capability;
 pub mod entrypoint;
@@ -41,7 +42,7 @@ pub use storage::{
     root_ids, secret, unit_volume, user_ids, volumes,
 };
 
-use crate::container::Container;
+use crate::container::{Container, Root};
 use crate::finding::{Finding, Span};
 use crate::tree::{Node, Tree, TreeError};
 use activator::manifest;
@@ -98,8 +99,8 @@ pub struct Bundle {
     zone: Option<std::sync::Arc<[u8]>>,
     /// The image's folder in the guest.
     image: String,
-    /// Whether the container may write to its root.
-    writable: bool,
+    /// What it is to the container.
+    root: Root,
     /// Paths in the container that are mounted over, or worked in, so they have to be there.
     mount_points: BTreeMap<String, mount::Point>,
 }
@@ -122,7 +123,7 @@ impl Bundle {
         activator::manifest::Container {
             id: self.id.clone(),
             template: self.path("config.json"),
-            writable: self.writable.then(|| self.image.clone()),
+            writable: (self.root == Root::Layer).then(|| self.image.clone()),
             ..activator::manifest::Container::default()
         }
     }
@@ -145,7 +146,7 @@ impl Bundle {
         for (name, text) in files.into_iter().chain(resolver) {
             tree.insert(&self.path(name), Node::file(text.into_bytes(), 0o644, origin))?;
         }
-        for (path, point) in self.mount_points.iter().filter(|_| !self.writable) {
+        for (path, point) in self.mount_points.iter().filter(|_| self.root == Root::ReadOnly) {
             let path = format!("{}{path}", self.image);
             // What the image brings itself is as good.
             if tree.node(&path).is_none() {
@@ -484,7 +485,7 @@ mod tests {
             (change(|c| c.name = "../x".into()), "cannot be a container's name"),
             (change(|c| c.add_capabilities = vec!["CAP_FLY".into()]), "no capability CAP_FLY"),
             (change(|c| c.ulimits = vec![("fish".into(), 1, 1)]), "no limit `fish`"),
-            (change(|c| c.tmpfs = vec![("/x".into(), vec!["U".into()])]), "option `U`"),
+            (change(|c| c.tmpfs = vec![("/x".into(), vec!["fish".into()])]), "option `fish`"),
             (change(|c| c.volumes = vec![volume("/a", "/b", &["fish"])]), "option `fish`"),
             (change(|c| c.sysctls = vec![("vm.swappiness".into(), "1".into())]), "of its own"),
             (change(|c| c.user = Some("nobody".into())), "no user `nobody`"),
@@ -500,6 +501,31 @@ mod tests {
         let mut image = image();
         image.entrypoint.clear();
         assert!(message(&echo(), &image).contains("says what to run"));
+    }
+
+    #[test]
+    fn a_folder_that_can_be_written_to_is_the_root_itself() {
+        let written =
+            |text: &str| Some(crate::container::Written { text: text.into(), span: echo().span });
+        let mut container = echo();
+        (container.image, container.rootfs) = (String::new(), written("/var/root"));
+        let root = |container: &Container| {
+            let bundle = compile(container, &image()).unwrap();
+            (bundle.specification["root"].to_string(), bundle.manifest().writable)
+        };
+        let layer = r#"{"path":"/run/rouse/bundles/systemd-echo/rootfs"}"#;
+        let over = (layer.to_owned(), Some("/var/root".to_owned()));
+        assert_eq!(root(&container), over);
+        container.rootfs_is_writable = true;
+        assert_eq!(root(&container), (r#"{"path":"/var/root"}"#.into(), None));
+        container.rootfs = written("/var/root:O");
+        assert_eq!(root(&container), over);
+        container.read_only = Some(true);
+        assert_eq!(root(&container), (r#"{"path":"/var/root","readonly":true}"#.into(), None));
+        for (text, expected) in [("var/root", "not an absolute path"), ("/a:idmap", "`idmap`")] {
+            container.rootfs = written(text);
+            assert!(message(&container, &image()).contains(expected), "{text}");
+        }
     }
 
     #[test]
@@ -524,11 +550,14 @@ mod tests {
         container.user = Some("33:34".into());
         let (text, span) = ("type=tmpfs,destination=/t,U,ro", container.span.clone());
         container.mounts = vec![crate::container::Written { text: text.into(), span }];
+        container.tmpfs = vec![("/u".into(), vec!["U".into(), "ro".into()])];
         let bundle = compile(&container, &image()).unwrap();
         let mounts = bundle.specification["mounts"].as_array().unwrap();
-        let mount = mounts.iter().find(|mount| mount["destination"] == "/t").unwrap();
         let options = r#"["uid=33","gid=34","ro","rprivate","nosuid","nodev","tmpcopyup"]"#;
-        assert_eq!(mount["options"].to_string(), options);
+        for path in ["/t", "/u"] {
+            let mount = mounts.iter().find(|mount| mount["destination"] == path).unwrap();
+            assert_eq!(mount["options"].to_string(), options);
+        }
     }
 
     #[test]

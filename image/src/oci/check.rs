@@ -7,7 +7,8 @@ use crate::finding::Finding;
 
 /// Options of a Tmpfs= that stand for themselves; size=, mode=, nr_inodes= and nr_blocks= have
 /// values.
-const TMPFS_OPTIONS: [&str; 12] = [
+const TMPFS_OPTIONS: [&str; 13] = [
+    "U",
     "rw",
     "ro",
     "exec",

@@ -2,7 +2,7 @@
 
 use super::mount_key::{self, Parsed};
 use super::{BUNDLES, Context, storage, user_namespace};
-use crate::container::{Container, Network, Space, VolumeSource};
+use crate::container::{Container, Network, Root, Space, VolumeSource};
 use activator::manifest;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ pub fn mounts(
     kernels(container, &mut mounts);
     files(container, context, &mut mounts);
     for (path, options) in &container.tmpfs {
-        mounts.insert(trimmed(path), tmpfs(options));
+        mounts.insert(trimmed(path), tmpfs(&given_to(options, user)));
     }
     if container.volatile_tmp && container.read_only != Some(true) {
         let options = ["rw", "size=512M", "mode=1777"].map(str::to_owned);
@@ -151,7 +151,7 @@ fn kernels(container: &Container, mounts: &mut BTreeMap<String, Mount>) {
     let rw = if privileged || everything { "rw" } else { "ro" };
     let cgroup = format!("rprivate,{common},relatime,{rw}");
     add("/sys/fs/cgroup", Mount::new("cgroup", "cgroup", &cgroup));
-    if container.read_only_tmpfs && !container.writes() {
+    if container.read_only_tmpfs && container.root() == Root::ReadOnly {
         for path in ["/run", "/tmp", "/var/tmp"] {
             add(path, tmpfs(&[]));
         }
@@ -198,7 +198,7 @@ fn files(container: &Container, context: Context<'_>, mounts: &mut BTreeMap<Stri
 fn add(
     container: &Container,
     context: Context<'_>,
-    (uid, gid): (u32, u32),
+    user: (u32, u32),
     parsed: Parsed,
     mounts: &mut BTreeMap<String, Mount>,
 ) {
@@ -216,11 +216,8 @@ fn add(
                 mounts.insert(at, bind(&path, &options, container));
             }
         }
-        Parsed::Tmpfs { mut options, .. } => {
-            if let Some(at) = options.iter().position(|option| option == "U") {
-                options.splice(at..=at, [format!("uid={uid}"), format!("gid={gid}")]);
-            }
-            mounts.insert(destination, tmpfs(&options));
+        Parsed::Tmpfs { options, .. } => {
+            mounts.insert(destination, tmpfs(&given_to(&options, user)));
         }
         Parsed::Kernel { kind, options, .. } => {
             mounts.insert(destination, Mount::new(kind, kind, &options.join(",")));
@@ -233,6 +230,15 @@ fn add(
         // Is among the volumes.
         Parsed::Volume(_) => {}
     }
+}
+
+/// `U` of a tmpfs makes it that user's, and that group's.
+fn given_to(options: &[String], (uid, gid): (u32, u32)) -> Vec<String> {
+    let of_one = |option: &String| match option.as_str() {
+        "U" => vec![format!("uid={uid}"), format!("gid={gid}")],
+        _ => vec![option.clone()],
+    };
+    options.iter().flat_map(of_one).collect()
 }
 
 fn tmpfs(options: &[String]) -> Mount {

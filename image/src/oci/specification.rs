@@ -4,7 +4,7 @@ use super::mount::{Mount, Point, mounts};
 use super::{
     Activation, Bundle, Context, capability, files, pattern, storage, user, user_namespace, wrong,
 };
-use crate::container::{CgroupsMode, Container, Network, Space};
+use crate::container::{CgroupsMode, Container, Network, Root, Space};
 use crate::finding::Finding;
 use activator::manifest;
 use serde_json::{Map, Value, json};
@@ -98,9 +98,10 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     if keeps_groups(container) {
         annotations.insert("run.oci.keep_original_groups", "1");
     }
-    let root = match container.writes() {
-        true => json!({ "path": manifest::Container::writable_root(&container.id()) }),
-        false => json!({ "path": super::root_folder(container), "readonly": true }),
+    let root = match container.root() {
+        Root::Layer => json!({ "path": manifest::Container::writable_root(&container.id()) }),
+        Root::Itself => json!({ "path": super::root_folder(container) }),
+        Root::ReadOnly => json!({ "path": super::root_folder(container), "readonly": true }),
     };
     let list: Vec<Value> = mounts.iter().map(|(path, mount)| mount.to_json(path)).collect();
     let mut specification = json!({
@@ -135,7 +136,7 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         resolver: files::resolver(container),
         zone: super::zone(container, context)?,
         image: super::root_folder(container),
-        writable: container.writes(),
+        root: container.root(),
         mount_points,
     })
 }
@@ -376,7 +377,11 @@ fn resources(container: &Container) -> Value {
 
 fn sysctls(container: &Container) -> BTreeMap<&str, &str> {
     let mut sysctls = BTreeMap::new();
-    if container.network != Network::Host && !storage::has_anothers_network(container) {
+    // It names group 0, which the kernel refuses in a user namespace without it.
+    let has_root =
+        user_namespace::maps(container).is_none_or(|(_, gids)| user_namespace::is_mapped(&gids, 0));
+    let has_network = container.network != Network::Host;
+    if has_root && has_network && !storage::has_anothers_network(container) {
         sysctls.insert("net.ipv4.ping_group_range", "0 0");
     }
     sysctls.extend(container.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str())));

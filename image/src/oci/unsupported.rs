@@ -42,6 +42,7 @@ const VOLUME_OPTIONS: [&str; 28] = [
 
 /// All findings about a container's keys.
 pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
+    findings.extend(container.rootfs.as_ref().and_then(root));
     network(container, findings);
     names(container, findings);
     for volume in storage::volumes(container) {
@@ -100,6 +101,21 @@ pub(super) fn with_sockets(container: &Container, activation: Activation) -> Opt
 
 fn needs_podman(written: &Written, message: &str) -> Finding {
     wrong(&written.span, message).label("refused by the engine crun").help(USE_PODMAN)
+}
+
+/// `Rootfs=PATH[:OPTION,...]`
+fn root(written: &Written) -> Option<Finding> {
+    let (path, options) = written.text.split_once(':').unwrap_or((&written.text, "O"));
+    if !path.starts_with('/') {
+        let message = format!("`Rootfs={path}` is not an absolute path");
+        return Some(
+            wrong(&written.span, message)
+                .label("expected a path of the guest")
+                .help("put the files there with `[files]` in appliance.toml, and name that path"),
+        );
+    }
+    let other = options.split(',').find(|option| *option != "O")?;
+    Some(needs_podman(written, &format!("`Rootfs=` has the option `{other}`")))
 }
 
 /// The engine crun makes no network.

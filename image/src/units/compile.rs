@@ -554,6 +554,7 @@ fn read_quadlet(
             quadlet::arguments::apply(container, keys.findings);
             quadlet::resource::name_volumes(keys, container);
             quadlet::image::name(keys, container);
+            quadlet::resource::place_root(keys, container);
             quadlet::ids::look_up(keys, container);
             chosen.choose(container, keys.facts.input.config);
         }

@@ -1,7 +1,8 @@
 //! What a `.container` names by another Quadlet file: `Network=a.container`, `Volume=data.volume`.
 //! The engine crun makes no networks and no pods; a volume is a folder, and needs no service.
 
-use crate::container::{Container, VolumeSource};
+use crate::appliance;
+use crate::container::{Container, Root, VolumeSource};
 use crate::finding::{Finding, Span};
 use crate::oci;
 use crate::units::definition::Definition;
@@ -37,6 +38,22 @@ pub(crate) fn name_volumes(keys: &mut Keys<'_>, container: &mut Container) {
         {
             volume.source = VolumeSource::Name(name);
         }
+    }
+}
+
+/// Whether a `Rootfs=` can be written to is a matter of where the guest has it.
+pub(crate) fn place_root(keys: &mut Keys<'_>, container: &mut Container) {
+    let Some(rootfs) = &container.rootfs else { return };
+    let path = oci::root_folder(container);
+    container.rootfs_is_writable = appliance::is_writable(keys.facts.input.config, &path);
+    let says = rootfs.text.contains(':') || container.root() != Root::Layer;
+    if !says {
+        let message = format!(
+            "`Rootfs={}` is in the guest's read-only root: what the container writes there is \
+             gone when it stops",
+            shorten(&path)
+        );
+        keys.findings.push(Finding::note(rootfs.span.clone(), message));
     }
 }
 

@@ -5,7 +5,7 @@
 //! it passes signals on, and ends with the container's exit code.
 
 use super::{health, preparation};
-use crate::container::{CgroupsMode, Container, Notify, Reload};
+use crate::container::{CgroupsMode, Container, Notify, Reload, Root};
 use crate::finding::Finding;
 use crate::oci;
 use crate::units::keys::Keys;
@@ -105,7 +105,7 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
     service.container = Some(manifest::Container {
         id: container.id(),
         template: format!("{BUNDLES}/{}/config.json", container.id()),
-        writable: container.writes().then(|| oci::root_folder(container)),
+        writable: (container.root() == Root::Layer).then(|| oci::root_folder(container)),
         preparation: preparation::of(keys, container),
         ..manifest::Container::default()
     });
