@@ -346,17 +346,17 @@ mod tests {
         let plain = root_folder(&container);
         assert!(plain.ends_with("~1000-1001"), "{plain}");
         container.user_namespace.mode = written("keep-id");
-        let mut image = image();
-        image.user = Some("7".into());
-        let user = |container: &Container| {
-            let bundle = compile(container, &image).unwrap();
+        let of_seven = ContainerImage { user: Some("7".into()), ..image() };
+        let image = image();
+        let user = |container: &Container, image: &ContainerImage| {
+            let bundle = compile(container, image).unwrap();
             bundle.specification["process"]["user"]["uid"].as_u64().unwrap()
         };
-        assert_eq!(user(&container), 1000);
+        assert_eq!((user(&container, &image), user(&container, &of_seven)), (1000, 7));
         // Root is another, and so are the owners of the image's files.
         assert!(root_folder(&container).contains("~100000-100000-"));
         container.user = Some("5".into());
-        assert_eq!(user(&container), 5);
+        assert_eq!(user(&container, &of_seven), 5);
         container.user = Some("70000".into());
         assert!(message(&container, &image).contains("has not both user 70000 and group 0"));
         // Without a group for terminals.
@@ -368,7 +368,12 @@ mod tests {
         // All of the guest's own, in a namespace nevertheless.
         (container.owner, container.user_namespace.mode) = (None, written("keep-id"));
         let bundle = compile(&container, &image).unwrap();
-        assert_eq!(bundle.specification["process"]["user"]["uid"], 0);
+        let process = &bundle.specification["process"];
+        assert_eq!(
+            (&process["user"]["uid"], &process["user"]["additionalGids"][0]),
+            (&0.into(), &0.into())
+        );
+        assert_eq!(process["capabilities"]["effective"].to_string(), "[]");
         assert_eq!(bundle.specification["linux"]["uidMappings"][0]["size"], u32::MAX);
         assert_eq!(root_folder(&container), image.folder());
     }

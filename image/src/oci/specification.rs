@@ -58,6 +58,10 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     let mounts = mounts(container, context, (identity.uid, identity.gid));
     let seccomp = super::filter::of(container, context, &capabilities)?;
     let groups = groups(container, context, identity.groups)?;
+    // To Podman whom `keep-id` names is no root, even if the number is 0.
+    let names_nobody = container.user.is_none() && image.user.is_none();
+    let is_kept = names_nobody && user_namespace::kept(container).is_some();
+    let is_root = identity.uid == 0 && !is_kept;
 
     let mut process = json!({
         "user": {
@@ -69,7 +73,7 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         "args": arguments,
         "env": environment.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>(),
         "cwd": directory,
-        "capabilities": sets(&capabilities, &container.add_capabilities, identity.uid),
+        "capabilities": sets(&capabilities, &container.add_capabilities, is_root),
         "rlimits": rlimits(container),
         "noNewPrivileges": container.no_new_privileges,
         "oomScoreAdj": container.extra.oom_score_adjust,
@@ -233,12 +237,14 @@ fn groups(
             groups.push(group);
         }
     }
+    let kept = user_namespace::kept(container).map(|(_, gid)| gid);
+    groups.extend(kept.filter(|gid| !groups.contains(gid)));
     Ok(groups)
 }
 
 /// A user other than root keeps the bounding set, but has only what was asked for in words.
-fn sets(all: &std::collections::BTreeSet<&str>, added: &[String], uid: u32) -> Value {
-    if uid == 0 {
+fn sets(all: &std::collections::BTreeSet<&str>, added: &[String], is_root: bool) -> Value {
+    if is_root {
         return json!({ "bounding": all, "effective": all, "permitted": all });
     }
     let added: std::collections::BTreeSet<&str> = match added {

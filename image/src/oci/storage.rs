@@ -117,8 +117,9 @@ pub(super) fn identity(
 ) -> Result<Identity, UserError> {
     let maps = maps(container);
     let has_group = |id| maps.as_ref().is_none_or(|(_, gids)| is_mapped(gids, id));
-    let kept = user_namespace::user(container);
-    let user = container.user.as_deref().or(kept.as_deref()).or(image.user.as_deref());
+    let kept = user_namespace::kept(container).map(|(uid, gid)| format!("{uid}:{gid}"));
+    let given = container.user.as_deref().or(image.user.as_deref());
+    let user = given.filter(|user| !user.is_empty()).or(kept.as_deref());
     user::resolve(&image.files, user, has_group)
 }
 

@@ -34,11 +34,20 @@ const AUTO_OF_USERS: u32 = 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mode {
     Host,
-    Auto { size: Option<u32>, uids: Vec<Range>, gids: Vec<Range> },
-    KeepId { uid: Option<u32>, gid: Option<u32>, size: Option<u32> },
+    Auto {
+        size: Option<u32>,
+        uids: Vec<Range>,
+        gids: Vec<Range>,
+    },
+    KeepId {
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u32>,
+    },
     NoMap,
     Maps(Maps),
-    Subordinate,
+    /// And what the others add.
+    Subordinate(Maps),
 }
 
 /// How many ids `auto` wants for it; None if it does not ask for `auto`.
@@ -65,11 +74,12 @@ pub(super) fn maps(container: &Container) -> Option<Maps> {
     Some((through(&uids, &own.0).unwrap_or_default(), through(&gids, &own.1).unwrap_or_default()))
 }
 
-/// Whom `keep-id` runs it as, if `User=` does not say it.
-pub(super) fn user(container: &Container) -> Option<String> {
+/// The user and group that `keep-id` has in the container. It runs as them, unless `User=` or the
+/// image says otherwise, and is in that group anyway.
+pub(super) fn kept(container: &Container) -> Option<(u32, u32)> {
     let Ok(Mode::KeepId { uid, gid, .. }) = mode(container) else { return None };
     let own = container.owner.as_ref().map_or((0, 0), |owner| (owner.uid, owner.gid));
-    Some(format!("{}:{}", uid.unwrap_or(own.0), gid.unwrap_or(own.1)))
+    Some((uid.unwrap_or(own.0), gid.unwrap_or(own.1)))
 }
 
 /// Whether every id of the guest is the same in the container.
@@ -99,7 +109,7 @@ pub(super) fn check(container: &Container) -> Option<Finding> {
     let first = first.into_iter().flatten().next().or(given.mode.as_ref());
     let at = || first.map_or_else(|| container.span.clone(), |written| written.span.clone());
     if let Some(owner) = &container.owner {
-        if mode == Mode::Subordinate {
+        if matches!(mode, Mode::Subordinate(_)) {
             let written = subordinates(container)?.0;
             let message = "a user's container has that user's subordinate ids, and no others";
             return Some(
@@ -109,7 +119,8 @@ pub(super) fn check(container: &Container) -> Option<Finding> {
             );
         }
         let is_left_to_us = matches!(mode, Mode::Auto { .. }) && given.chosen.is_none();
-        let asked = of_a_user(container, owner, if is_left_to_us { Mode::Host } else { mode });
+        let mode = if is_left_to_us { Mode::Host } else { mode.clone() };
+        let asked = of_a_user(container, owner, mode);
         let own = intermediate(owner);
         for (ranges, own) in [(&asked.0, &own.0), (&asked.1, &own.1)] {
             if through(ranges, own).is_none() {
@@ -139,6 +150,15 @@ pub(super) fn check(container: &Container) -> Option<Finding> {
                 .help("ask for fewer: `UserNS=auto:size=1024`"),
         );
     }
+    let has_size = matches!(mode, Mode::KeepId { size: Some(_), .. });
+    if has_size && container.owner.is_none() {
+        let message = "`size` of `UserNS=keep-id` is for containers of a `[[user]]`";
+        return Some(
+            wrong(&at(), message)
+                .label("Podman refuses it as well")
+                .help("leave `size` out: it has all ids of the guest"),
+        );
+    }
     let (uids, gids) = maps(container)?;
     let twice = overlaps(&uids) || overlaps(&gids);
     twice.then(|| {
@@ -159,7 +179,11 @@ fn of_the_guest(container: &Container, mode: Mode) -> Option<Maps> {
             let (first, count) = (given.chosen?, wanted(container)?);
             Some((around(uids, first, count), around(gids, first, count)))
         }
-        Mode::Subordinate => Some((in_a_row(&given.sub_uids), in_a_row(&given.sub_gids))),
+        Mode::Subordinate((uids, gids)) => {
+            let both = |ids: &[Ids], more: Vec<Range>| in_a_row(ids).into_iter().chain(more);
+            let uids = both(&given.sub_uids, uids).collect();
+            Some((uids, both(&given.sub_gids, gids).collect()))
+        }
     }
 }
 
@@ -167,7 +191,7 @@ fn of_the_guest(container: &Container, mode: Mode) -> Option<Maps> {
 fn of_a_user(container: &Container, owner: &Rootless, mode: Mode) -> Maps {
     let all = |ids: Ids| vec![(0, 0, ids.count.saturating_add(1))];
     match mode {
-        Mode::Host | Mode::Subordinate => (all(owner.subuids), all(owner.subgids)),
+        Mode::Host | Mode::Subordinate(_) => (all(owner.subuids), all(owner.subgids)),
         Mode::Maps(maps) => maps,
         Mode::NoMap => (vec![(0, 1, owner.subuids.count)], vec![(0, 1, owner.subgids.count)]),
         Mode::KeepId { uid, gid, size } => (
@@ -269,13 +293,14 @@ fn mode(container: &Container) -> Result<Mode, Finding> {
     let first_map = maps.into_iter().flatten().next();
     let subordinate = given.sub_uid.as_ref().or(given.sub_gid.as_ref());
     let named = given.mode.as_ref().filter(|mode| !matches!(mode.text.as_str(), "" | "host"));
-    let all = [named, first_map, subordinate, given.remap_users.as_ref()];
+    // Podman takes the two together, whatever its manual says.
+    let all = [named, first_map.or(subordinate), given.remap_users.as_ref()];
     let mut all = all.into_iter().flatten();
     if let (Some(_), Some(second)) = (all.next(), all.next()) {
         let message = "two keys say which ids the container has";
         return Err(wrong(&second.span, message)
             .label("does not go together with the other")
-            .help("keep one of `UserNS=`, `UIDMap=` with `GIDMap=`, `SubUIDMap=`, `RemapUsers=`"));
+            .help("keep `UserNS=`, `RemapUsers=`, or the ones that name ids"));
     }
     let remaps = [&given.remap_uid, &given.remap_gid];
     if let Some(remap) = &given.remap_users {
@@ -288,8 +313,11 @@ fn mode(container: &Container) -> Result<Mode, Finding> {
     }
     match named {
         Some(named) => of_name(named),
-        None if subordinate.is_some() => Ok(Mode::Subordinate),
-        None => both(&given.uid_maps, &given.gid_maps),
+        None => Ok(match (subordinate, both(&given.uid_maps, &given.gid_maps)?) {
+            (Some(_), Mode::Maps(maps)) => Mode::Subordinate(maps),
+            (Some(_), _) => Mode::Subordinate(Maps::default()),
+            (None, mode) => mode,
+        }),
     }
 }
 
@@ -452,13 +480,14 @@ mod tests {
         assert_eq!(uids(&with_mode("auto:size=10,uidmapping=7:33:1")), around);
         // Podman has it so as well: all ids, in a namespace of its own.
         assert_eq!(uids(&with_mode("keep-id")), [EVERYONE]);
-        assert_eq!(user(&with_mode("keep-id")).as_deref(), Some("0:0"));
-        assert_eq!(user(&with_mode("keep-id:uid=7,gid=8")).as_deref(), Some("7:8"));
+        assert_eq!(kept(&with_mode("keep-id")), Some((0, 0)));
+        assert_eq!(kept(&with_mode("keep-id:uid=7,gid=8")), Some((7, 8)));
         let sub = container(|it| {
             it.sub_gid = Some(written("ann"));
             it.sub_uids = vec![Ids { first: 9, count: 3 }, Ids { first: 20, count: 2 }];
+            it.uid_maps = vec![written("100:5:1")];
         });
-        assert_eq!(uids(&sub), [(0, 9, 3), (3, 20, 2)]);
+        assert_eq!(uids(&sub), [(0, 9, 3), (3, 20, 2), (100, 5, 1)]);
         let maps = container(|it| it.gid_maps = vec![written("0:7:9")]);
         assert_eq!(uids(&maps), [(0, 7, 9)]);
     }
@@ -473,8 +502,8 @@ mod tests {
         assert_eq!(of("keep-id:uid=9999"), [(0, 100_000, 2000), (9999, 1000, 1)]);
         let few = [(0, 100_000, 2), (2, 1000, 1), (3, 100_002, 2)];
         assert_eq!(of("keep-id:uid=2,size=5"), few);
-        assert_eq!(user(&of_ann(with_mode("keep-id"))).as_deref(), Some("1000:1001"));
-        assert_eq!(user(&of_ann(with_mode("keep-id:gid=5"))).as_deref(), Some("1000:5"));
+        assert_eq!(kept(&of_ann(with_mode("keep-id"))), Some((1000, 1001)));
+        assert_eq!(kept(&of_ann(with_mode("keep-id:gid=5"))), Some((1000, 5)));
         let auto = of_ann(container(|it| {
             (it.mode, it.chosen) = (Some(written("auto")), Some(11));
         }));
@@ -513,6 +542,7 @@ mod tests {
     fn what_cannot_be_had_is_said() {
         for (container, expected) in [
             (with_mode("nomap"), "a container of the system"),
+            (with_mode("keep-id:size=5"), "is for containers of a `[[user]]`"),
             (with_mode("ns:/run/x"), "joins the namespace"),
             (with_mode("container:a"), "joins the namespace"),
             (with_mode("often"), "does not take `often`"),
@@ -527,7 +557,7 @@ mod tests {
             (
                 container(|it| {
                     it.uid_maps = vec![written("0:5:1")];
-                    it.sub_uid = Some(written("ann"));
+                    it.mode = Some(written("auto"));
                 }),
                 "two keys",
             ),
