@@ -53,6 +53,7 @@ mkdir -p srv/glob
 echo '127.0.0.1 srv' > srv/hosts
 printf 'FROM_FILE=1\n# a comment\nA=file\nBARE\n' > srv/app.env
 echo '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chroot"],"action":"SCMP_ACT_ERRNO"}]}' > srv/seccomp.json
+printf 'ann:100000:65536\ncontainers:2147483647:2147483648\n' | tee etc/subuid > etc/subgid
 touch srv/some srv/glob/a srv/glob/b
 chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root /bin/sh /job/run
 echo $$ > sys/fs/cgroup/cgroup.procs

@@ -7,7 +7,7 @@
 //! as root, with Debian's Podman in a namespace of its own (`tests/src/podman.rs`).
 
 use rouse::cache::Cache;
-use rouse::config::Config;
+use rouse::config::{Config, User};
 use rouse::debian::{Architecture, Debian, tools};
 use rouse::finding::Severity;
 use rouse::oci::{Activation, Bundle, ContainerImage, Context, seccomp};
@@ -85,12 +85,15 @@ fn of_podman(units: &BTreeMap<String, String>) -> BTreeMap<String, Value> {
 fn of_rouse(name: &str, text: &str, profile: &str, guest: &Tree) -> Value {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(format!("{name}.container")), text).unwrap();
+    // Whose ids /etc/subuid has there, too.
+    let ann = User { name: "ann".into(), uid: 1000, ..User::default() };
+    let config = Config { users: vec![ann], ..Config::default() };
     let input = Input {
         folder: folder.path(),
         packaged: &[],
         links: &[],
         name: "vm",
-        config: &Config::default(),
+        config: &config,
         config_source: None,
         passwd: PASSWD,
         group: GROUP,
