@@ -73,7 +73,20 @@ impl Appliance {
                 bad(wrong)
             })?,
         };
-        Ok(Self { folder, name, config, source, strict: arguments.strict })
+        let mut appliance = Self { folder, name, config, source, strict: arguments.strict };
+        appliance.add_built_images();
+        Ok(appliance)
+    }
+
+    /// What `.build` files make is as if a table said so, for the engine crun. A table goes first.
+    fn add_built_images(&mut self) {
+        if self.config.engine != Engine::Crun {
+            return;
+        }
+        let built = units::built_images(&self.folder, &self.config);
+        for (name, image) in built {
+            self.config.image.entry(name).or_insert(image);
+        }
     }
 
     /// Whether its units cannot be compiled without packages: those that are enabled lie in them,
@@ -270,6 +283,27 @@ mod tests {
         for path in ["/", "/srvs", "/usr/a", "/home/bob", "/variable"] {
             assert!(!is_writable(&config, path), "{path}");
         }
+    }
+
+    #[test]
+    fn the_image_of_a_build_is_as_one_of_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, text: &str| write(folder.path().join(name), text).unwrap();
+        std::fs::create_dir(folder.path().join("x")).unwrap();
+        put("x/Containerfile", "FROM scratch\n");
+        put("x.build", "[Build]\nImageTag=localhost/x\nSetWorkingDirectory=x\n");
+        let arguments = command_line::Appliance { folder: folder.path().into(), strict: false };
+        let origin = |config: &str| {
+            put(config::FILE, config);
+            let Appliance { config, source, .. } = Appliance::open(&arguments).unwrap();
+            assert_eq!(config.check_paths(folder.path(), &source), []);
+            config.origin("localhost/x", folder.path()).unwrap().to_string()
+        };
+        let file = folder.path().join("x/Containerfile");
+        assert_eq!(origin("name = \"a\"\n"), file.display().to_string());
+        let table = "[image.\"localhost/x\"]\nfrom = \"docker://quay.io/x\"\n";
+        assert_eq!(origin(&format!("name = \"a\"\n{table}")), "docker://quay.io/x:latest");
+        assert_eq!(origin("name = \"a\"\nengine = \"podman\"\n"), "docker://localhost/x:latest");
     }
 
     #[test]

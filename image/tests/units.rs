@@ -4,7 +4,7 @@
 //! `ROUSE_BLESS=1 cargo test -p rouse --test units` writes the expected texts anew.
 
 use activator::manifest::{Manifest, Preparation, SecretTarget, UnitKind};
-use rouse::config::{Config, FILE};
+use rouse::config::{Config, Engine, FILE};
 use rouse::container::VolumeSource;
 use rouse::finding::{Severity, Source};
 use rouse::units::{Architecture, Compiled, Input, compile, describe};
@@ -59,6 +59,12 @@ fn compile_folder(folder: &Path) -> Compiled {
         }
         Err(_) => (Config::default(), None),
     };
+    let mut config = config;
+    if config.engine == Engine::Crun {
+        for (name, image) in rouse::units::built_images(folder, &config) {
+            config.image.entry(name).or_insert(image);
+        }
+    }
     compile_with(folder, &config, source.as_ref())
 }
 
@@ -500,7 +506,11 @@ fn images_go_by_the_names_in_their_files() {
     let compiled = compile_folder(&cases().join("images"));
     let references: Vec<_> =
         compiled.containers.iter().map(|(_, it)| rouse::oci::references(it)).collect();
-    let expected = [vec!["localhost/own"], vec!["quay.io/example/web:2", "localhost/own"]];
+    let expected = [
+        vec!["localhost/made:1"],
+        vec!["localhost/own"],
+        vec!["quay.io/example/web:2", "localhost/own"],
+    ];
     assert_eq!(references, expected);
 }
 

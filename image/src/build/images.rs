@@ -3,7 +3,7 @@
 use super::fingerprint;
 use crate::appliance::Appliance;
 use crate::base;
-use crate::cache::Cache;
+use crate::cache::{Cache, Hash};
 use crate::command_line::Arch;
 use crate::config::{self, Part, place};
 use crate::debian::{self, Debian, solver};
@@ -38,10 +38,16 @@ pub(super) fn asked(
                 format!("packages:{}", packages.join(","))
             }
             Some(config::Image { from: Some(from), .. }) => from.clone(),
-            Some(config::Image { containerfile: Some(file), .. }) => {
-                let folder = appliance.path(file);
-                let folder = folder.parent().unwrap_or(&appliance.folder);
-                let hash = fingerprint::of_folder(folder)?;
+            Some(config::Image { containerfile: Some(file), context, .. }) => {
+                let path = appliance.path(file);
+                let beside = || path.parent().unwrap_or(&appliance.folder).to_owned();
+                let folder = context.as_ref().map_or_else(beside, |folder| appliance.path(folder));
+                let mut hash = fingerprint::of_folder(&folder)?;
+                // A `.build` may have it elsewhere.
+                if !path.starts_with(&folder) {
+                    let beside = fingerprint::of_folder(&beside())?;
+                    hash = Hash::of(format!("{hash}{beside}").as_bytes()).to_string();
+                }
                 format!("containerfile:{}@sha256:{hash}", file.display())
             }
             Some(_) => continue,

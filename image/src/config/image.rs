@@ -23,6 +23,9 @@ pub struct Image {
     pub packages: Vec<String>,
     /// A Containerfile, which Podman or Buildah of this machine builds, in its folder.
     pub containerfile: Option<PathBuf>,
+    /// What that copies from, if it is not the folder of the file: of a `.build`, whose image it is.
+    #[serde(skip)]
+    pub context: Option<PathBuf>,
     /// Folder of a Cargo package with one binary: it is compiled static for the guest's
     /// architecture, and becomes `/NAME` in an otherwise empty image, and the entrypoint.
     pub cargo: Option<PathBuf>,
@@ -60,7 +63,8 @@ impl Config {
         };
         if let Some(file) = &image.containerfile {
             let file = folder.join(file);
-            let context = file.parent().unwrap_or(folder).to_owned();
+            let beside = || file.parent().unwrap_or(folder).to_owned();
+            let context = image.context.as_ref().map_or_else(beside, |path| folder.join(path));
             return Some(Origin::Containerfile(file, context));
         }
         let transport = Transport::parse(image.from.as_ref()?).ok()?;
@@ -155,7 +159,9 @@ impl Image {
     pub(super) fn paths(&self) -> Vec<(Vec<&str>, PathBuf)> {
         let files = self.files.iter().map(|(to, from)| (vec!["files", to], from.clone()));
         let cargo = self.cargo.iter().map(|from| (vec!["cargo"], from.clone()));
-        let built = self.containerfile.iter().map(|from| (vec!["containerfile"], from.clone()));
+        // That of a `.build` is checked with it.
+        let built = self.containerfile.iter().filter(|_| self.context.is_none());
+        let built = built.map(|from| (vec!["containerfile"], from.clone()));
         let from = self.from.iter().filter_map(|from| {
             let transport = Transport::parse(from).ok()?;
             Some((vec!["from"], transport.path()?.clone()))

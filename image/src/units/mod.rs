@@ -68,6 +68,7 @@ pub use describe::describe;
 use manager::Manager;
 use name::Name;
 pub(crate) use podman_api::is_behind as is_behind_podman_api;
+pub use quadlet::build::images as built_images;
 pub(crate) use quadlet::image::is_file as is_image_file;
 pub use quadlet::inherit;
 use specifier::Specifiers;

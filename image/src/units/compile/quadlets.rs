@@ -7,7 +7,7 @@ use crate::units::definition::Definition;
 use crate::units::files::{Files, Place};
 use crate::units::name::Name;
 use crate::units::podman::resources::section;
-use crate::units::quadlet::{image, resource};
+use crate::units::quadlet::{build, image, resource};
 use crate::units::syntax::{self, Dialect};
 use std::collections::BTreeMap;
 
@@ -71,7 +71,9 @@ pub(super) fn services(
 fn check(file: &str, unit: &Definition, input: &Input<'_>, findings: &mut Vec<Finding>) {
     match section(file) {
         Some("Image") => image::check_image(unit, input.config, input.architecture, findings),
-        Some("Build") => image::check_build(unit, input.config, input.folder, findings),
+        Some("Build") => {
+            build::check(unit, input.config, input.architecture, input.folder, findings);
+        }
         _ => resource::check_volume(unit, findings),
     }
 }

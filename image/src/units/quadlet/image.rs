@@ -1,6 +1,6 @@
-//! `.image` and `.build` files for the engine crun: `Image=a.image` is the image that a.image
-//! names. It is put into the appliance when that is built, so there is nothing to pull or to build
-//! in the guest, and no service that would.
+//! `.image` files for the engine crun: `Image=a.image` is the image that a.image names. It is put
+//! into the appliance when that is built, so there is nothing to pull in the guest, and no service
+//! that would. A `.build` is the same ([`build`](super::build)).
 
 use crate::config::{Config, FILE};
 use crate::container::{Container, Written};
@@ -11,10 +11,9 @@ use crate::units::definition::Definition;
 use crate::units::keys::Keys;
 use crate::units::suggest;
 use crate::units::syntax::{Assignment, shorten};
-use std::path::{Component, Path, PathBuf};
 
 /// Why keys that are about pulling do nothing.
-const AT_BUILD: &str = "the image is put into the appliance when that is built";
+pub(super) const AT_BUILD: &str = "the image is put into the appliance when that is built";
 
 /// Every key of `[Image]` up to Podman 5.8 that does not matter, and what does instead.
 const PULLING: [(&str, &str); 8] = [
@@ -114,65 +113,18 @@ pub(crate) fn check_image(
     }
 }
 
-/// Checks a `.build`: what it makes has to stand in appliance.toml.
-pub(crate) fn check_build(
-    unit: &Definition,
-    config: &Config,
-    folder: &Path,
-    findings: &mut Vec<Finding>,
-) {
-    let lines = lines(unit, "Build", findings);
-    let tag = lines.iter().find(|line| line.key == "ImageTag" && !line.value.text.is_empty());
-    let Some(tag) = tag else {
-        findings.push(without(unit, "Build", "ImageTag"));
-        return;
-    };
-    let name = tag.value.text.trim_matches('"');
-    if config.image.contains_key(name) {
-        let message =
-            format!("`{}` is not read: {FILE} says how `{name}` is made", unit_name(unit));
-        findings.push(Finding::note(unit.section_span("Build"), message));
-        return;
-    }
-    let file = containerfile(unit, folder);
-    findings.push(
-        Finding::error(
-            tag.value.span(),
-            format!("nothing says how `{name}` is built at build time"),
-        )
-        .label("the engine crun builds nothing in the guest")
-        .help(table(name, "containerfile", &file.display().to_string())),
-    );
-}
-
 /// What to add to appliance.toml.
 fn table(image: &str, key: &str, value: &str) -> String {
     format!("add to {FILE}: `[image.\"{image}\"]`, and below it `{key} = \"{value}\"`")
 }
 
-/// The Containerfile of a `.build`, from appliance.toml's folder if it lies in it.
-fn containerfile(unit: &Definition, folder: &Path) -> PathBuf {
-    let last = |section: &str, key: &str| {
-        let text = unit.all(section, key).next_back()?.value.text.trim_matches('"');
-        (!text.is_empty()).then(|| PathBuf::from(text))
-    };
-    let own = unit.sources.first().map(|source| PathBuf::from(&source.path));
-    let own = own.as_deref().and_then(Path::parent).unwrap_or(folder).to_owned();
-    let context =
-        last("Service", "WorkingDirectory").or_else(|| last("Build", "SetWorkingDirectory"));
-    let context = context.filter(|path| path != Path::new("unit") && path != Path::new("file"));
-    let context = context.map_or(own.clone(), |path| own.join(path));
-    let file = match last("Build", "File") {
-        Some(file) => own.join(file),
-        None => context.join("Containerfile"),
-    };
-    let relative = file.strip_prefix(folder).unwrap_or(&file);
-    relative.components().filter(|part| *part != Component::CurDir).collect()
-}
-
 /// The lines of the section of a file. A note about each of another section: it is about a
 /// service that there is not.
-fn lines<'u>(unit: &'u Definition, own: &str, findings: &mut Vec<Finding>) -> Vec<&'u Assignment> {
+pub(super) fn lines<'u>(
+    unit: &'u Definition,
+    own: &str,
+    findings: &mut Vec<Finding>,
+) -> Vec<&'u Assignment> {
     let mut lines = vec![];
     for line in &unit.assignments {
         let (section, key) = (line.section.as_str(), line.key.as_str());
@@ -195,7 +147,7 @@ fn keys_of_images() -> Vec<&'static str> {
     PULLING.iter().map(|(key, _)| *key).chain(REFUSED).chain(named).collect()
 }
 
-fn refused(line: &Assignment, section: &str, known: &[&'static str]) -> Finding {
+pub(super) fn refused(line: &Assignment, section: &str, known: &[&'static str]) -> Finding {
     let (key, span) = (shorten(&line.key), line.key_span.clone());
     if known.contains(&line.key.as_str()) {
         return Finding::error(span, format!("`{key}=` of an image needs Podman"))
@@ -211,19 +163,19 @@ fn refused(line: &Assignment, section: &str, known: &[&'static str]) -> Finding 
         .help(help)
 }
 
-fn without(unit: &Definition, section: &str, key: &str) -> Finding {
+pub(super) fn without(unit: &Definition, section: &str, key: &str) -> Finding {
     let message = format!("`{}` has no `{key}=`", unit_name(unit));
     Finding::error(unit.section_span(section), message)
         .label("names no image")
         .help(format!("add `{key}=NAME`"))
 }
 
-fn unit_name(unit: &Definition) -> &str {
+pub(super) fn unit_name(unit: &Definition) -> &str {
     unit.quadlet.as_deref().unwrap_or_default()
 }
 
 /// Whether that is the guest's architecture, in Go's words or the kernel's.
-fn is_of(guest: Architecture, text: &str) -> bool {
+pub(super) fn is_of(guest: Architecture, text: &str) -> bool {
     let names = match guest {
         Architecture::X86_64 => ["amd64", "x86_64"],
         Architecture::Aarch64 => ["arm64", "aarch64"],

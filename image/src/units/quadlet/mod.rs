@@ -1,6 +1,7 @@
 //! `.container` files (podman-systemd.unit(5)): which keys there are, and what they become.
 
 pub(crate) mod arguments;
+pub(crate) mod build;
 mod capability;
 pub(crate) mod container;
 pub(crate) mod health;
