@@ -217,6 +217,13 @@ fn ids_are_mapped(vm: &Vm) {
     ]);
     let owner = vm.shell("busybox stat -c %u:%g /var/lib/containers/storage/volumes/theirs/_data");
     assert_eq!(owner, "200000:300000\n");
+    let chosen = Facts::of(vm, "chosen.service", 1);
+    chosen.are(&[("ids", "33 34 34"), ("volume", "seed 33"), ("given", "33:34")]);
+    let map: Vec<u32> =
+        chosen.get("uid-map").split(' ').map(|number| number.parse().unwrap()).collect();
+    assert!(map[0] == 0 && map[1] >= 2_147_483_647 && map[2] == 1000, "{map:?}");
+    let owner = vm.shell("busybox stat -c %u /var/lib/containers/storage/volumes/chosen/_data");
+    assert_eq!(owner, format!("{}\n", map[1] + 33));
 }
 
 fn namespaces_are_joined(vm: &Vm) {
@@ -238,6 +245,13 @@ fn a_users_container_is_the_users(vm: &Vm) {
     ]);
     let owner = vm.shell("busybox stat -c %u /run/user/1000/rouse/volumes/hers/_data/seed");
     assert_eq!(owner, "1000\n");
+    let kept = Facts::of(vm, "ann/kept.service", 1);
+    kept.are(&[
+        ("ids", "1000 1000 1000"),
+        ("uid-map", "0 100000 1000"),
+        ("volume", "seed 1000"),
+        ("status.CapEff:", "0000000000000000"),
+    ]);
 }
 
 fn templates_have_instances(vm: &Vm) {
@@ -256,6 +270,11 @@ fn a_root_may_be_a_folder_of_the_guest(vm: &Vm) {
     vm.wait_until("it has spoken", |vm| vm.shell(&format!("cat {SAID}")) == expected);
     assert!(!log_of(vm, "silent.service").contains("heard"));
     assert_eq!(vm.shell("ls /srv/root"), "bin\n", "what it wrote lies elsewhere");
+    // Where the guest can write, it is kept.
+    let said = |vm: &Vm| vm.shell("cat /var/lib/settled/said");
+    vm.wait_until("it has written", |vm| said(vm) == "here\n");
+    vm.tell("restart", "settled.service");
+    vm.wait_until("it has written again", |vm| said(vm) == "here\nhere\n");
 }
 
 fn a_container_says_itself_when_it_is_ready(vm: &Vm) {
