@@ -525,6 +525,7 @@ fn containers_have_ids_of_their_own() {
         rouse::oci::root_ids(&found.unwrap().1)
     };
     assert_eq!(of(None, "sub"), (100_000, 200_000));
+    assert_eq!(of(None, "sub-argument"), (100_000, 200_000));
     assert_eq!(of(None, "sub-group"), (100_000, 300_000));
     let auto = ["auto", "small", "old"].map(|name| of(None, name));
     assert!(auto.iter().all(|(uid, gid)| *uid >= 2_147_483_647 && uid == gid), "{auto:?}");

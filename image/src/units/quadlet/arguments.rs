@@ -194,6 +194,8 @@ fn set(it: &mut Container, name: &str, value: &Written) -> Result<bool, Expected
         "uidmap" => it.user_namespace.uid_maps.push(value.clone()),
         "gidmap" => it.user_namespace.gid_maps.push(value.clone()),
         "userns" => it.user_namespace.mode = some(),
+        "subuidname" => it.user_namespace.sub_uid = some(),
+        "subgidname" => it.user_namespace.sub_gid = some(),
         "ulimit" => {
             let (name, limits) = text.split_once('=').ok_or(LIMIT)?;
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
