@@ -569,7 +569,7 @@ fn sibling(architecture: &str) {
     assert_eq!(first.service("echo.service").starts, 1);
     assert_eq!(second.service("echo.service").starts, 0);
     // By its CID, of which one connection is taken at a time; the host's is another.
-    let script = "socat -u VSOCK-CONNECT:41:3010 - >/tmp/held & held=$!\n\
+    let script = "socat -u VSOCK-CONNECT:41:3010 - >/tmp/held 2>/dev/null & held=$!\n\
         until test -s /tmp/held; do sleep 0.2; done; cat /tmp/held\n\
         echo more | socat -t 30 - VSOCK-CONNECT:41:3010 2>/dev/null\n\
         kill $held\n\

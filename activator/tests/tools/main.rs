@@ -12,10 +12,11 @@ mod streams;
 mod vsock;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 const ACTIVATOR: &str = env!("CARGO_BIN_EXE_activator");
@@ -79,9 +80,13 @@ fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// An address that is free, unless somebody takes it this moment.
+/// An address that is free and stays so: of the loopback's many, one that nobody else has, and whose
+/// ports no other test's connections come from.
 fn free_address() -> SocketAddr {
-    listen().1
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, high | 1, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
 
 fn until(what: &str, mut good: impl FnMut() -> bool) {
