@@ -291,9 +291,12 @@ impl Cache {
                 .prefix("")
                 .tempdir_in(&parent)
                 .map_err(Error::io(&parent))?;
-            let file = File::open(folder.path()).map_err(Error::io(folder.path()))?;
-            wait_for(&file).map_err(Error::io(folder.path()))?;
             // Between its making and the lock another process may have swept it away.
+            let file = match File::open(folder.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file.map_err(Error::io(folder.path()))?,
+            };
+            wait_for(&file).map_err(Error::io(folder.path()))?;
             if folder.path().is_dir() {
                 return Ok(Scratch { folder, _lock: file });
             }
@@ -468,6 +471,30 @@ mod tests {
         Cache::open_at(folder.path()).unwrap();
         assert!(!left.exists());
         assert!(held.path().join("blob").exists());
+    }
+
+    #[test]
+    fn a_scratch_folder_is_had_while_others_sweep() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open_at(folder.path()).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        cache.sweep();
+                    }
+                });
+            }
+            let write = |_| {
+                let scratch = cache.scratch()?;
+                let path = scratch.path().join("x");
+                std::fs::write(&path, "x").map_err(Error::io(&path))
+            };
+            let all: Result<Vec<()>, Error> = (0..3000).map(write).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            all.unwrap();
+        });
     }
 
     #[test]

@@ -507,7 +507,10 @@ mod tests {
         };
         let emulated = words(Arch::X86_64, Accelerator::Tcg);
         assert!(emulated.contains(" -machine microvm,acpi=on,pcie=on -accel tcg "), "{emulated}");
-        assert!(emulated.contains(" loglevel=4 tsc_early_khz=2300000 rouse.x=1' "), "{emulated}");
+        assert!(
+            emulated.contains(" loglevel=4 rootfstype=ramfs tsc_early_khz=2300000 rouse.x=1' "),
+            "{emulated}"
+        );
         let real = words(Arch::X86_64, Accelerator::Kvm);
         assert!(real.contains(" -machine microvm,acpi=on,pcie=on -accel kvm "), "{real}");
         assert!(!real.contains("tsc"), "{real}");
