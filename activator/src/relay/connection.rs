@@ -189,8 +189,9 @@ impl Connection {
             Phase::Resolving => {
                 if self.halves.is_none() {
                     let unix = sockopt::socket_domain(&self.client) == Ok(AddressFamily::UNIX);
-                    let down = Half::new(context.backend.is_unix());
-                    match Half::new(unix).and_then(|up| Ok((up, down?))) {
+                    let backend = context.backend.is_unix();
+                    let down = Half::new(backend && !unix);
+                    match Half::new(unix && !backend).and_then(|up| Ok((up, down?))) {
                         Ok(halves) => self.halves = Some(halves),
                         Err(errno) => return Ok(self.pause(Some(errno), context)),
                     }

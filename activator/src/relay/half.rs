@@ -1,6 +1,6 @@
-//! One direction of a connection. From TCP and vsock the bytes go by splice(2) through a pipe, never
-//! through this process. A Unix socket hands out its bytes in many small pieces, which cost more to
-//! pass on than to copy: they go through a buffer.
+//! One direction of a connection. From TCP and vsock, and from one Unix socket to another, the bytes
+//! go by splice(2) through a pipe, never through this process. To others a Unix socket hands out its
+//! bytes in many small pieces, which cost more to pass on than to copy: they go through a buffer.
 //!
 //! | state | reads | writes | ends by |
 //! |---|---|---|---|
@@ -59,9 +59,9 @@ pub(super) enum Turn {
 }
 
 impl Half {
-    /// From a Unix socket, or from another. EMFILE, ENFILE or ENOMEM if there is no pipe left.
-    pub(super) fn new(from_unix: bool) -> Result<Self, Errno> {
-        let between = if from_unix {
+    /// By copying, or by splice(2). EMFILE, ENFILE or ENOMEM if there is no pipe left.
+    pub(super) fn new(copies: bool) -> Result<Self, Errno> {
+        let between = if copies {
             Between::Buffer { bytes: vec![0; BUFFER_SIZE].into(), start: 0 }
         } else {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
@@ -183,7 +183,7 @@ mod tests {
 
     /// Through a buffer, and through a pipe: the sockets are the same here.
     fn both(test: impl Fn(Half)) {
-        [true, false].into_iter().for_each(|from_unix| test(Half::new(from_unix).unwrap()));
+        [true, false].into_iter().for_each(|copies| test(Half::new(copies).unwrap()));
     }
 
     #[test]
