@@ -66,9 +66,26 @@ fn appliance(network: &str) -> Appliance {
         )
         .with(
             "repeat@.service",
-            "[Service]\nStandardInput=socket\nExecStart=/usr/bin/busybox cat\n",
+            // It may be called, and calls nobody.
+            "[Service]\nStandardInput=socket\nExecStart=/usr/bin/busybox cat\nIPAddressDeny=any\n",
         )
+        .with("filtered.service", FILTERED)
 }
+
+/// Says in a file what it may use, of devices and of addresses.
+const FILTERED: &str = "[Service]
+Type=oneshot
+IPAddressDeny=any
+DeviceAllow=/dev/zero r
+DeviceAllow=/dev/kmsg w
+ExecStart=/usr/bin/busybox sh -c 'exec >/run/filtered; b=busybox; \\
+    $b head -c 1 /dev/zero | $b wc -c; \\
+    echo null >/dev/null && echo null; \\
+    echo filtered >/dev/kmsg && echo written; \\
+    $b head -c 1 /dev/kmsg | $b grep -q . && echo read; \\
+    true </dev/vsock && echo vsock; \\
+    $b timeout 20 $b wget -q -O - http://10.0.2.2:@PORT@/'
+";
 
 #[test]
 fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
@@ -81,6 +98,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     the_root_is_a_read_only_disk(&vm, &rouse);
     containers_run_on_it(&vm);
     limits_are_the_kernels(&vm);
+    devices_and_addresses_are_filtered(&vm, &dynamic, server);
     dhcp_gives_an_address_and_units_wait_for_it(&vm);
     assert_eq!(fetch(&vm, server), "from the host");
     a_forward_leads_in(forwarded);
@@ -146,6 +164,27 @@ fn limits_are_the_kernels(vm: &Vm) {
     let files = "cd $(find /sys/fs/cgroup -name limited.service) && \
                  cat memory.max pids.max cpu.weight";
     assert_eq!(vm.shell(files), "67108864\n20\n50\n");
+}
+
+/// By programs at the cgroup, which a new manifest replaces.
+fn devices_and_addresses_are_filtered(vm: &Vm, appliance: &Appliance, server: u16) {
+    let seen_by = |unit: &str| {
+        let unit = unit.replace("@PORT@", &server.to_string());
+        std::fs::write(appliance.path().join("filtered.service"), unit).unwrap();
+        let folder = appliance.path().to_str().unwrap();
+        vm.rouse.run(["reload", &vm.name, folder]).success();
+        // wget that reaches nobody makes it fail.
+        vm.rouse.run(["start", &vm.name, "filtered.service"]);
+        vm.shell("cat /run/filtered")
+    };
+    assert_eq!(seen_by(FILTERED), "1\nnull\nwritten\n");
+    assert_eq!(seen_by(FILTERED), "1\nnull\nwritten\n", "the same again");
+    let more =
+        FILTERED.replace("kmsg w", "kmsg rw").replace("any\n", "any\nIPAddressAllow=10.0.2.2\n");
+    assert_eq!(seen_by(&more), "1\nnull\nwritten\nread\nfrom the host");
+    let strict =
+        FILTERED.replace("any\n", "10.0.2.2/31\nDevicePolicy=strict\nDeviceAllow=char-misc\n");
+    assert_eq!(seen_by(&strict), "1\nwritten\nvsock\n");
 }
 
 fn dhcp_gives_an_address_and_units_wait_for_it(vm: &Vm) {

@@ -28,7 +28,8 @@ pub use health::{HealthCheck, OnUnhealthy, Probe, StartupCheck};
 pub use machine::{Disk, FixedAddress, Interface, Root};
 pub use preparation::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
 pub use sandbox::{
-    Bind, Mount, Namespaces, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter,
+    Bind, Device, DeviceRule, Devices, Mount, Namespaces, Network, PathRule, ProtectHome,
+    ProtectSystem, Sandbox, SystemCallFilter,
 };
 pub use service::{
     Command, Container, ExitType, FailureMode, KillMode, NotifyAccess, Restart, Service,

@@ -1,5 +1,5 @@
 //! The sandboxing keys of systemd.exec(5), which stage 2 carries out with namespaces, mounts,
-//! prctl(2) and seccomp(2). Paths may begin with `-` (a missing one is no error); the host has
+//! prctl(2), seccomp(2) and bpf(2). Paths may begin with `-` (a missing one is no error); the host has
 //! taken the prefix off into [`PathRule::optional`].
 
 use crate::wire;
@@ -63,6 +63,57 @@ pub struct Sandbox {
     pub private_keyring: bool,
     /// `RemoveIPC=`
     pub remove_ipc: bool,
+    /// `DevicePolicy=`, `DeviceAllow=`; None is all devices.
+    pub devices: Option<Devices>,
+    /// `IPAddressAllow=`, at most [`Sandbox::MOST_ADDRESSES`].
+    pub allowed_addresses: Vec<Network>,
+    /// `IPAddressDeny=`, at most [`Sandbox::MOST_ADDRESSES`].
+    pub denied_addresses: Vec<Network>,
+}
+
+impl Sandbox {
+    /// More would be too far to jump over for the kernel's eBPF machine (16 bits).
+    pub const MOST_ADDRESSES: usize = 1000;
+}
+
+/// The devices that a service may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Devices {
+    /// Those of `DevicePolicy=closed`: null, zero, full, random, urandom, tty, ptmx, pts.
+    pub standard: bool,
+    /// `DeviceAllow=`
+    pub rules: Vec<DeviceRule>,
+    /// By keys of their own, not only `PrivateDevices=` or `ProtectClock=`, which imply it.
+    pub explicit: bool,
+}
+
+/// A line of `DeviceAllow=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceRule {
+    /// Which.
+    pub device: Device,
+    /// BPF_DEVCG_ACC_* of linux/bpf.h: 1 mknod, 2 read, 4 write.
+    pub access: u8,
+}
+
+/// A device, or all of some drivers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Device {
+    /// `/dev/...`
+    Path(String),
+    /// `char-...`: a pattern of names in /proc/devices, or a major number.
+    Character(String),
+    /// `block-...`
+    Block(String),
+}
+
+/// Addresses with a prefix in common.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// 4 bytes or 16, in the order of the network.
+    pub address: Vec<u8>,
+    /// Bits of the prefix.
+    pub prefix: u8,
 }
 
 /// `ProtectSystem=`.
@@ -159,8 +210,13 @@ wire! {
         protect_hostname, protect_proc, proc_subset_pid, mount_api_vfs, root_directory, mounts,
         namespaces, network_namespace_path, address_families, restrict_namespaces,
         restrict_realtime, restrict_suid_sgid, lock_personality, memory_deny_write_execute,
-        system_calls, native_only, private_keyring, remove_ipc,
+        system_calls, native_only, private_keyring, remove_ipc, devices, allowed_addresses,
+        denied_addresses,
     }
+    struct Devices { standard, rules, explicit }
+    struct DeviceRule { device, access }
+    enum Device { Path(path), Character(names), Block(names) }
+    struct Network { address, prefix }
     enum ProtectSystem { No, Yes, Full, Strict }
     enum ProtectHome { No, Yes, ReadOnly, Tmpfs }
     struct PathRule { path, optional }

@@ -26,6 +26,7 @@ pub enum Stage {
     Group = 216,
     User = 217,
     Capabilities = 218,
+    Cgroup = 219,
     Stderr = 222,
     Network = 225,
     Namespace = 226,

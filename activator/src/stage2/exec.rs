@@ -14,7 +14,7 @@ use super::mounts::{self, View};
 use super::seccomp::Filters;
 use super::streams::Streams;
 use super::sys::Standard;
-use super::{credentials, identity, namespaces, prepare, say, scheduling, sys};
+use super::{credentials, filters, identity, namespaces, prepare, say, scheduling, sys};
 use crate::child;
 use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
 use crate::wire;
@@ -67,6 +67,8 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     prepare_container(call, &environment)?;
 
     let stderr = streams.last()?;
+    // Of the cgroup, and so of commands that keep everything else.
+    filters::apply(subject, &stage2.sandbox)?;
     if !command.privileged {
         confine(subject, stage2, &places, &environment, credentials)?;
     }

@@ -27,6 +27,7 @@ mod environment;
 pub mod environment_file;
 pub mod error;
 mod exec;
+mod filters;
 pub mod glob;
 mod identity;
 mod instance;

@@ -139,7 +139,10 @@ fn set(props: &Props<'_>, daemon: &Daemon) {
         std::fs::write(&to, "").unwrap();
         rustix::mount::mount_bind(file, to).unwrap();
     }
-    rustix::process::chroot(&root).unwrap();
+    // Not chroot(2): who is in one may make no user namespace.
+    rustix::process::chdir(&root).unwrap();
+    rustix::process::pivot_root(".", ".").unwrap();
+    rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH).unwrap();
     rustix::process::chdir("/").unwrap();
     rustix::process::umask(rustix::fs::Mode::from(0o022));
     for (link, target) in [("/var/run", "/run"), ("/bin/sh", "busybox")] {

@@ -24,12 +24,14 @@ pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     dovenull:x:107:107::/nonexistent:/usr/sbin/nologin\n\
     systemd-journal-gateway:x:108:108::/nonexistent:/usr/sbin/nologin\n\
     pcscd:x:109:109::/nonexistent:/usr/sbin/nologin\n\
+    polkitd:x:111:111::/nonexistent:/usr/sbin/nologin\n\
     ann:x:1000:1000:Ann:/home/ann:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
 /// Their groups.
 pub const GROUP: &str = "root:x:0:\nadm:x:4:\ntty:x:5:\nlp:x:7:\nwww-data:x:33:\nshadow:x:42:\n\
     lpadmin:x:99:\nmessagebus:x:101:\n_tang:x:103:\nmysql:x:104:\ndovecot:x:106:\n\
     dovenull:x:107:\nsystemd-journal-gateway:x:108:\npcscd:x:109:\nsystemd-journal:x:110:\n\
+    polkitd:x:111:\n\
     ann:x:1000:\nnogroup:x:65534:\n";
 /// The host name of all.
 pub const HOST_NAME: &str = "daemons";

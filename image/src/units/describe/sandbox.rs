@@ -1,7 +1,11 @@
 //! What is taken from a process, in words.
 
 use super::line;
-use activator::manifest::{Mount, PathRule, ProtectHome, ProtectSystem, Sandbox, SystemCallFilter};
+use activator::manifest::{
+    Device, DeviceRule, Mount, Network, PathRule, ProtectHome, ProtectSystem, Sandbox,
+    SystemCallFilter,
+};
+use std::net::IpAddr;
 
 /// Everything that is on.
 pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
@@ -69,6 +73,45 @@ pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
     if let Some(filter) = &sandbox.system_calls {
         line(text, "calls", &calls(filter));
     }
+    if let Some(it) = &sandbox.devices {
+        let standard = it.standard.then(|| "/dev/null and its like".to_owned());
+        let all: Vec<String> = standard.into_iter().chain(it.rules.iter().map(device)).collect();
+        line(text, "devices", &format!("only {}", all.join(", ")));
+    }
+    if !sandbox.denied_addresses.is_empty() {
+        line(text, "addresses", &addresses(sandbox));
+    }
+}
+
+fn device(DeviceRule { device, access }: &DeviceRule) -> String {
+    let letters = [(2, 'r'), (4, 'w'), (1, 'm')].into_iter();
+    let access: String =
+        letters.filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect();
+    match device {
+        Device::Path(path) => format!("{path} {access}"),
+        Device::Character(names) => format!("char-{names} {access}"),
+        Device::Block(names) => format!("block-{names} {access}"),
+    }
+}
+
+fn addresses(sandbox: &Sandbox) -> String {
+    let list = |networks: &[Network]| -> String {
+        let texts: Vec<String> = networks.iter().map(network).collect();
+        texts.join(" ")
+    };
+    let mut text = format!("not {}", list(&sandbox.denied_addresses));
+    if !sandbox.allowed_addresses.is_empty() {
+        text.push_str(&format!(", but {}", list(&sandbox.allowed_addresses)));
+    }
+    text
+}
+
+fn network(Network { address, prefix }: &Network) -> String {
+    let address: IpAddr = match (<[u8; 4]>::try_from(&address[..]), address) {
+        (Ok(bytes), _) => bytes.into(),
+        (Err(_), bytes) => <[u8; 16]>::try_from(&bytes[..]).unwrap_or_default().into(),
+    };
+    format!("{address}/{prefix}")
 }
 
 fn show(mount: &Mount) -> (&'static str, String) {

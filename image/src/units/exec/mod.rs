@@ -10,6 +10,7 @@ mod credentials;
 mod directories;
 pub(crate) mod dynamic_user;
 mod environment;
+mod filters;
 mod limits;
 mod mounts;
 mod restrictions;

@@ -1,6 +1,6 @@
 //! The sandboxing keys: `Protect*=`, `Private*=` and `Restrict*=`.
 
-use super::{mounts, restrictions, system_calls};
+use super::{filters, mounts, restrictions, system_calls};
 use crate::units::keys::Keys;
 use crate::units::value::{self, Expected};
 use activator::manifest::{Namespaces, ProtectHome, ProtectSystem, Sandbox};
@@ -66,6 +66,7 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Sandbox {
     sandbox.restrict_namespaces = restrictions::namespaces(keys, section);
     sandbox.native_only = restrictions::native_only(keys, section);
     sandbox.system_calls = system_calls::read(keys, section);
+    filters::read(keys, section, &mut sandbox);
     sandbox
 }
 
