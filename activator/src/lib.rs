@@ -29,6 +29,7 @@ pub mod needs;
 pub mod notification;
 pub mod peer;
 pub mod remote;
+pub mod signals;
 pub mod stage2;
 pub mod sys;
 pub mod variables;

@@ -3,11 +3,13 @@
 //!
 //! * [`activate`], [`relay`]: the tools of systemd-socket-activate and systemd-socket-proxyd;
 //! * [`supervisor`]: `activator run`, which executes that other program;
-//! * [`lease`]: what a DHCP client was given, set; [`announce`]: sd_notify(3);
+//! * [`lease`]: what a DHCP client was given, set; [`kill`]: kill(1); both by names of their own;
+//!   [`announce`]: sd_notify(3);
 //! * in the library: `ctl`, `logd` (the log process), `stage2` (the second stage of a spawn).
 
 mod activate;
 mod announce;
+mod kill;
 mod lease;
 mod relay;
 mod supervisor;
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
     let name = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     if name == interface::LEASE.as_bytes() {
         return lease::main(arguments.get(1..).unwrap_or_default());
+    }
+    if name == kill::NAME {
+        return kill::main(arguments.get(1..).unwrap_or_default());
     }
     let rest = arguments.get(2..).unwrap_or_default();
     match arguments.get(1).map(|verb| verb.as_bytes()) {

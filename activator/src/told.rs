@@ -7,6 +7,7 @@ use crate::store::Store;
 use crate::supervise::{Ended, Step, Told};
 use activator::control::Exit;
 use activator::manifest::{Manifest, NotifyAccess, Service, UnitId};
+use activator::signals;
 use std::ffi::{CString, NulError, c_char};
 
 /// Digits of the largest u64.
@@ -150,20 +151,10 @@ fn tell(fields: &mut [Field; 3], ended: Ended, envp: &mut Vec<*const c_char>) {
         Exit::Dumped(signal) => ("dumped", Some(signal)),
     };
     code.push(word.as_bytes());
-    match signal.map(|signal| (signal, signal_name(signal))) {
+    match signal.map(|signal| (signal, signals::name(signal))) {
         Some((_, Some(name))) => status.push(name.as_bytes()),
         Some((signal, None)) => status.push_number(signal.unsigned_abs()),
         None => {}
     }
     envp.extend([code.pointer(), status.pointer()]);
-}
-
-/// Names as in signal(7), without `SIG`; None for a real-time signal.
-fn signal_name(signal: i32) -> Option<&'static str> {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "POLL", "PWR", "SYS",
-    ];
-    NAMES.get(usize::try_from(signal).ok()?.checked_sub(1)?).copied()
 }

@@ -43,6 +43,9 @@ const SYMLINKS: &[(&str, &str)] = &[
     ("/var/run", "../run"),
 ];
 
+/// The activator is kill(1) where no package brings one: a great many units reload with it.
+const KILL: (&str, &str) = ("/usr/bin/kill", "../lib/rouse/activator");
+
 /// The image's /etc/passwd.
 pub const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\
     nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
@@ -81,6 +84,15 @@ pub fn tree(name: &str, programs: Programs<&[u8]>) -> Result<Tree, TreeError> {
     tree.insert(ACTIVATOR, Node::file(programs.activator, 0o755, ORIGIN))?;
     tree.insert(INIT, Node::file(programs.init, 0o755, ORIGIN))?;
     Ok(tree)
+}
+
+/// What only an image gets that has nothing else in its place.
+pub fn fill_gaps(tree: &mut Tree) -> Result<(), TreeError> {
+    let (path, target) = KILL;
+    match tree.node(path) {
+        Some(_) => Ok(()),
+        None => tree.insert(path, Node::symlink(target, ORIGIN)),
+    }
 }
 
 /// Accounts of a container image of packages that come without Debian's own list.
@@ -129,6 +141,7 @@ pub fn has(path: &str) -> bool {
         "/etc/passwd",
     ];
     FILES.contains(&path)
+        || path == KILL.0
         || DIRECTORIES.iter().any(|(directory, _)| *directory == path)
         || SYMLINKS.iter().any(|(link, _)| *link == path)
 }
@@ -160,7 +173,14 @@ pub(crate) mod tests {
         for (path, _) in tree.iter().filter(|(path, _)| path.starts_with("/etc/")) {
             assert!(has(path), "{path}");
         }
-        assert!(has("/usr/bin") && !has("/etc/ssh"));
         assert_eq!(tree.node("/tmp").unwrap().mode, 0o1777);
+        assert!(has("/usr/bin") && !has("/etc/ssh"));
+        assert!(tree.node("/usr/bin/kill").is_none() && has("/usr/bin/kill"));
+        let mut other = Tree::new();
+        other.insert("/usr/bin/kill", Node::file(&b"procps"[..], 0o755, "procps")).unwrap();
+        for (mut tree, content) in [(tree, &b"others"[..]), (other, b"procps")] {
+            fill_gaps(&mut tree).unwrap();
+            assert_eq!(tree.content("/usr/bin/kill").unwrap().as_ref(), content);
+        }
     }
 }

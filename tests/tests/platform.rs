@@ -57,8 +57,11 @@ fn appliance(network: &str) -> Appliance {
         )
         .with(
             "limited.service",
-            "[Service]\nExecStart=/usr/bin/busybox sleep infinity\nMemoryMax=64M\nTasksMax=20\n\
-             CPUWeight=50\n\n[Install]\nWantedBy=multi-user.target\n",
+            "[Service]\nMemoryMax=64M\nTasksMax=20\nCPUWeight=50\n\
+             ExecStart=/usr/bin/busybox sh -c 'trap \"echo again >/run/again\" HUP; \
+             while :; do busybox sleep 1; done'\n\
+             ExecReload=/bin/kill -HUP $MAINPID\n\n\
+             [Install]\nWantedBy=multi-user.target\n",
         )
         .with(
             "repeat.socket",
@@ -98,6 +101,7 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     the_root_is_a_read_only_disk(&vm, &rouse);
     containers_run_on_it(&vm);
     limits_are_the_kernels(&vm);
+    kill_is_there(&vm);
     devices_and_addresses_are_filtered(&vm, &dynamic, server);
     dhcp_gives_an_address_and_units_wait_for_it(&vm);
     assert_eq!(fetch(&vm, server), "from the host");
@@ -185,6 +189,12 @@ fn devices_and_addresses_are_filtered(vm: &Vm, appliance: &Appliance, server: u1
     let strict =
         FILTERED.replace("any\n", "10.0.2.2/31\nDevicePolicy=strict\nDeviceAllow=char-misc\n");
     assert_eq!(seen_by(&strict), "1\nwritten\nvsock\n");
+}
+
+/// No package here has one.
+fn kill_is_there(vm: &Vm) {
+    vm.rouse.run(["reload-unit", &vm.name, "limited.service"]).success();
+    vm.wait_until("the signal", |vm| vm.shell("cat /run/again") == "again\n");
 }
 
 fn dhcp_gives_an_address_and_units_wait_for_it(vm: &Vm) {

@@ -153,6 +153,7 @@ pub fn build(appliance: &Appliance, arch: Arch, output: Option<&Path>) -> Result
     }
     login::put_into(&mut tree, &appliance.config.users).map_err(conflict)?;
     podman::put_into(&mut tree).map_err(conflict)?;
+    base::fill_gaps(&mut tree).map_err(conflict)?;
     let images = containers::put_into(
         &mut tree,
         appliance,
