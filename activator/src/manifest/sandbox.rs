@@ -59,7 +59,7 @@ pub struct Sandbox {
     pub system_calls: Option<SystemCallFilter>,
     /// `SystemCallArchitectures=native`: other ABIs are refused.
     pub native_only: bool,
-    /// `KeyringMode=private`: a session keyring of its own.
+    /// `KeyringMode=private` or `shared`: a session keyring of its own.
     pub private_keyring: bool,
     /// `RemoveIPC=`
     pub remove_ipc: bool,
@@ -69,6 +69,8 @@ pub struct Sandbox {
     pub allowed_addresses: Vec<Network>,
     /// `IPAddressDeny=`, at most [`Sandbox::MOST_ADDRESSES`].
     pub denied_addresses: Vec<Network>,
+    /// `KeyringMode=shared`: the keyring of its user is in it.
+    pub shared_keyring: bool,
 }
 
 impl Sandbox {
@@ -211,7 +213,7 @@ wire! {
         namespaces, network_namespace_path, address_families, restrict_namespaces,
         restrict_realtime, restrict_suid_sgid, lock_personality, memory_deny_write_execute,
         system_calls, native_only, private_keyring, remove_ipc, devices, allowed_addresses,
-        denied_addresses,
+        denied_addresses, shared_keyring,
     }
     struct Devices { standard, rules, explicit }
     struct DeviceRule { device, access }

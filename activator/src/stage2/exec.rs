@@ -174,7 +174,11 @@ fn give_up(
     filters: Option<&Filters>,
 ) -> Result<(), Failed> {
     if stage2.sandbox.private_keyring {
-        match sys::join_new_session_keyring() {
+        let link = || match stage2.sandbox.shared_keyring {
+            true => sys::link_user_keyring(),
+            false => Ok(()),
+        };
+        match sys::join_new_session_keyring().and_then(|()| link()) {
             // A kernel without keys, or a container's filter in the way: systemd goes on, too.
             Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => {}
             failed => failed.at(Stage::Keyring, || "make a session keyring".into())?,

@@ -70,6 +70,24 @@ pub(super) fn join_new_session_keyring() -> Result<(), Errno> {
     })
 }
 
+/// Puts the keyring of this process' user into its session keyring.
+pub(super) fn link_user_keyring() -> Result<(), Errno> {
+    const KEYCTL_LINK: c_int = 8;
+    const KEY_SPEC_SESSION_KEYRING: c_int = -3;
+    const KEY_SPEC_USER_KEYRING: c_int = -4;
+    // SAFETY: takes numbers.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_LINK,
+            KEY_SPEC_USER_KEYRING,
+            KEY_SPEC_SESSION_KEYRING,
+            0,
+            0,
+        ) as c_int
+    })
+}
+
 /// Makes and removes files with the rights of this user from now on, setfsuid(2); as root again
 /// with 0. Neither can fail for root, nor say so.
 pub(super) fn act_as(uid: u32, gid: u32) {

@@ -1,10 +1,8 @@
 //! Services in other languages, by other people's libraries or by the protocol alone: all see the
 //! same fds under the same names, and all are heard when they say that they are ready.
 //!
-//! Go is not among them: its toolchain from Debian is a download of more than 100 MB, and Go's
-//! library of choice (coreos/go-systemd) reads the same three variables as [`client.py`].
-//!
-//! [`client.py`]: ../clients/client.py
+//! Go is among the real daemons (`tests/daemons`): Prometheus' node exporter and Podman take their
+//! sockets by coreos/go-systemd.
 
 use crate::Test;
 use crate::bench::{self, Bench, ask_tcp};

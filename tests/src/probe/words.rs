@@ -288,6 +288,8 @@ fn attempt(name: &str) -> Value {
                 let file = path("/tmp/node");
                 libc::mknod(file.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(1, 3)).into()
             }
+            // KEYCTL_UNLINK of the user's keyring from the session's: ENOENT if it is not there.
+            "unlink-user-keyring" => libc::syscall(libc::SYS_keyctl, 9, -4, -3),
             "getcpu" => libc::syscall(libc::SYS_getcpu, 0, 0, 0),
             _ => return "no such attempt".into(),
         }

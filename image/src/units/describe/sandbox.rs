@@ -46,6 +46,7 @@ pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
         (sandbox.memory_deny_write_execute, "no memory that is writable and executable"),
         (sandbox.native_only, "no system calls of other architectures"),
         (sandbox.private_keyring, "a keyring of its own"),
+        (sandbox.shared_keyring, "its user's keyring in that"),
         (sandbox.remove_ipc, "no IPC objects left behind"),
     ] {
         if on {

@@ -55,10 +55,11 @@ pub(super) fn read(keys: &mut Keys<'_>, section: &str) -> Sandbox {
     let subset =
         keys.setting(section, "ProcSubset", |text| value::one_of(text, subsets, &[false, true]));
     sandbox.proc_subset_pid = subset.unwrap_or(false);
-    let keyrings: &'static [&str] = &["inherit", "private"];
-    let keyring =
-        keys.setting(section, "KeyringMode", |text| value::one_of(text, keyrings, &[false, true]));
-    sandbox.private_keyring = keyring.unwrap_or(false);
+    let keyrings: &'static [&str] = &["inherit", "private", "shared"];
+    let keyring = keys.setting(section, "KeyringMode", |text| {
+        value::one_of(text, keyrings, &[(false, false), (true, false), (true, true)])
+    });
+    (sandbox.private_keyring, sandbox.shared_keyring) = keyring.unwrap_or_default();
     sandbox.root_directory = path(keys, section, "RootDirectory").filter(|path| path != "/");
     sandbox.network_namespace_path = path(keys, section, "NetworkNamespacePath");
     sandbox.mounts = mounts::read(keys, section);
