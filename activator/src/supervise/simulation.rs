@@ -18,7 +18,8 @@
 //! * nothing happens any more, and no deadline is left;
 //! * going down stops everything in bounded time.
 //!
-//! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_SEED` runs one of them alone.
+//! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_FROM` the first of them (0), so that
+//! several runs can share a large number; `ROUSE_SIM_SEED` runs one alone.
 
 use super::tests::{command, manifest, service, socket, unit};
 use super::{
@@ -48,10 +49,13 @@ fn nothing_is_lost_in_any_schedule() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (from, count) = match number("ROUSE_SIM_SEED") {
         Some(seed) => (seed, 1),
-        None => (0, number("ROUSE_SIM_SCHEDULES").unwrap_or(SCHEDULES)),
+        None => (
+            number("ROUSE_SIM_FROM").unwrap_or(0),
+            number("ROUSE_SIM_SCHEDULES").unwrap_or(SCHEDULES),
+        ),
     };
     // On stderr itself: what println! writes is shown of tests that fail only.
-    let _ = writeln!(std::io::stderr(), "ROUSE_SIM_SCHEDULES={count}");
+    let _ = writeln!(std::io::stderr(), "ROUSE_SIM_FROM={from} ROUSE_SIM_SCHEDULES={count}");
     let next = AtomicU64::new(from);
     let run = || {
         loop {
