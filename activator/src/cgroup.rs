@@ -11,6 +11,7 @@ mod delegated;
 use crate::files;
 use crate::program::decimal;
 use crate::slots::Slots;
+use activator::bpf::{self, Hook};
 use activator::manifest::{Manifest, Service, Unit, UnitKind};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::{self, Errno};
@@ -111,22 +112,20 @@ impl Group {
     /// is returned, the rest goes on. `place` is [`Manifest::place`].
     pub(crate) fn make(place: &str, service: &Service) -> Result<(Self, Vec<String>), Errno> {
         let path = format!("{TREE}/{place}");
-        let make = |path: &str| match fs::mkdir(path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno),
-        };
+        let make = |path: &str| made(fs::mkdir(path, Mode::from_raw_mode(0o755)));
         if let Some((user, _)) = place.split_once('/') {
             let above = format!("{TREE}/{user}");
             make(&above)?;
             give_controllers(&above);
         }
-        make(&path)?;
+        let is_new = make(&path)?;
         let mut refused = vec![];
-        for (file, value) in &service.cgroup {
-            if let Err(error) = files::set(&format!("{path}/{file}"), value) {
-                refused.push(format!("{place}: {file}: {error}"));
-            }
-        }
+        let open =
+            |path: String, flags| fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
+        let root = open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        set_all(root.as_fd(), is_new, service, |file, errno| {
+            refused.push(format!("{place}: {file}: {errno}"));
+        });
         let inner = match service.container {
             Some(_) => {
                 give_controllers(&path);
@@ -135,9 +134,6 @@ impl Group {
             None => path.clone(),
         };
         make(&inner)?;
-        let open =
-            |path: String, flags| fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
-        let root = open(path.clone(), OFlags::RDONLY | OFlags::DIRECTORY)?;
         let control = match service.delegate && service.container.is_none() {
             true => Some(delegated::make_control(root.as_fd())?),
             false => None,
@@ -167,27 +163,16 @@ impl Group {
     pub(crate) fn make_instance(&self, position: usize, service: &Service) -> Result<Self, Errno> {
         let mut digits = [0; 10];
         let name = decimal(u32::try_from(position).unwrap_or(u32::MAX), &mut digits);
-        let make = |at: BorrowedFd, name: &[u8]| match fs::mkdirat(
-            at,
-            Stacked::new(name).as_c_str(),
-            Mode::from_raw_mode(0o755),
-        ) {
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno),
-        };
         let open = |at: BorrowedFd, name: &[u8], flags| {
             let name = Stacked::new(name);
             fs::openat(at, name.as_c_str(), flags | OFlags::CLOEXEC, Mode::empty())
         };
         let within = OFlags::RDONLY | OFlags::DIRECTORY;
-        make(self.directory(), name)?;
+        let mode = Mode::from_raw_mode(0o755);
+        let is_new = made(fs::mkdirat(self.directory(), Stacked::new(name).as_c_str(), mode))?;
         let outer = open(self.directory(), name, within)?;
-        for (file, value) in &service.cgroup {
-            // One that the kernel refuses was told of when the template's was made.
-            if let Ok(file) = open(outer.as_fd(), file.as_bytes(), OFlags::WRONLY) {
-                let _ = io::write(&file, value.as_bytes());
-            }
-        }
+        // What the kernel refuses was told of when the template's was made.
+        set_all(outer.as_fd(), is_new, service, |_, _| ());
         let events = open(outer.as_fd(), b"cgroup.events", OFlags::RDONLY)?;
         let kill = open(outer.as_fd(), b"cgroup.kill", OFlags::WRONLY).ok();
         let root = open(outer.as_fd(), b".", within)?;
@@ -282,6 +267,73 @@ impl Group {
     /// cgroups than that, is not followed for ever.
     pub(crate) fn each_process(&self, mut call: impl FnMut(i32)) {
         each_in(self.root.as_fd(), &mut Budget { reads: READS, groups: GROUPS }, 0, &mut call);
+    }
+}
+
+/// Whether it was not there before.
+fn made(result: Result<(), Errno>) -> Result<bool, Errno> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What is in the files of a new cgroup that a service may set, cgroups(7).
+const DEFAULTS: [(&str, &str); 14] = [
+    ("memory.min", "0"),
+    ("memory.low", "0"),
+    ("memory.high", "max"),
+    ("memory.max", "max"),
+    ("memory.swap.max", "max"),
+    ("memory.zswap.max", "max"),
+    ("memory.oom.group", "0"),
+    ("pids.max", "max"),
+    ("cpu.idle", "0"),
+    ("cpu.weight", "100"),
+    ("cpu.max", "max 100000"),
+    ("cpuset.cpus", "\n"),
+    ("cpuset.mems", "\n"),
+    ("io.weight", "default 100"),
+];
+
+/// Writes a service's settings. In a cgroup of an activator before, what the new manifest does not
+/// set is as in a new one, and programs are gone of which the new one has none. Nothing is allocated.
+fn set_all(
+    group: BorrowedFd<'_>,
+    is_new: bool,
+    service: &Service,
+    mut refused: impl FnMut(&str, Errno),
+) {
+    let set = |file: &str, value: &str| {
+        let name = Stacked::new(file.as_bytes());
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = fs::openat(group, name.as_c_str(), flags, Mode::empty())?;
+        io::write(&file, value.as_bytes()).map(drop)
+    };
+    if !is_new {
+        for (file, value) in DEFAULTS {
+            if !service.cgroup.iter().any(|(other, _)| other == file) {
+                // A controller that is not there has no file.
+                let _ = set(file, value);
+            }
+        }
+        let sandbox = service.execution.stage2.as_deref().map(|stage2| &stage2.sandbox);
+        let devices = sandbox.is_some_and(|sandbox| sandbox.devices.is_some());
+        let addresses = sandbox.is_some_and(|sandbox| !sandbox.denied_addresses.is_empty());
+        for (hook, stays) in
+            [(Hook::Device, devices), (Hook::Ingress, addresses), (Hook::Egress, addresses)]
+        {
+            if !stays {
+                // A kernel that knows no programs has none.
+                let _ = bpf::replace(group, hook, None);
+            }
+        }
+    }
+    for (file, value) in &service.cgroup {
+        if let Err(errno) = set(file, value) {
+            refused(file, errno);
+        }
     }
 }
 

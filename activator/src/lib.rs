@@ -13,6 +13,7 @@
 //! It will not: read unit files, pull images, do DHCP itself.
 
 pub mod address;
+pub mod bpf;
 pub mod child;
 pub mod client;
 pub mod control;

@@ -3,10 +3,10 @@
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
     "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "POLL", "PWR", "SYS",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 /// Other names of some.
-const ALIASES: [(&str, i32); 3] = [("IO", 29), ("IOT", 6), ("CLD", 17)];
+const ALIASES: [(&str, i32); 3] = [("POLL", 29), ("IOT", 6), ("CLD", 17)];
 
 /// glibc's SIGRTMIN and SIGRTMAX; what scripts and units mean by these names.
 pub const REAL_TIME: (i32, i32) = (34, 64);

@@ -73,6 +73,11 @@ fn appliance(network: &str) -> Appliance {
             "[Service]\nStandardInput=socket\nExecStart=/usr/bin/busybox cat\nIPAddressDeny=any\n",
         )
         .with("filtered.service", FILTERED)
+        .with(
+            "says.service",
+            "[Service]\nType=oneshot\nPrivateDevices=yes\nStandardOutput=kmsg\n\
+             ExecStart=/usr/bin/busybox echo said\n",
+        )
 }
 
 /// Says in a file what it may use, of devices and of addresses.
@@ -163,15 +168,21 @@ fn containers_run_on_it(vm: &Vm) {
     assert_eq!(vm.send(3000, b"hello").success().text(), "hello");
 }
 
+const LIMITS: &str =
+    "cd $(find /sys/fs/cgroup -name limited.service) && cat memory.max pids.max cpu.weight";
+
 /// A machine's own cgroups may lack controllers, those of a guest do not.
 fn limits_are_the_kernels(vm: &Vm) {
-    let files = "cd $(find /sys/fs/cgroup -name limited.service) && \
-                 cat memory.max pids.max cpu.weight";
-    assert_eq!(vm.shell(files), "67108864\n20\n50\n");
+    assert_eq!(vm.shell(LIMITS), "67108864\n20\n50\n");
 }
 
 /// By programs at the cgroup, which a new manifest replaces.
 fn devices_and_addresses_are_filtered(vm: &Vm, appliance: &Appliance, server: u16) {
+    // Its streams are opened within the filter the second time.
+    for _ in 0..2 {
+        vm.rouse.run(["start", &vm.name, "says.service"]).success();
+    }
+    assert_eq!(vm.shell("busybox dmesg | busybox grep -c ' said$'"), "2\n");
     let seen_by = |unit: &str| {
         let unit = unit.replace("@PORT@", &server.to_string());
         std::fs::write(appliance.path().join("filtered.service"), unit).unwrap();
@@ -189,6 +200,34 @@ fn devices_and_addresses_are_filtered(vm: &Vm, appliance: &Appliance, server: u1
     let strict =
         FILTERED.replace("any\n", "10.0.2.2/31\nDevicePolicy=strict\nDeviceAllow=char-misc\n");
     assert_eq!(seen_by(&strict), "1\nwritten\nvsock\n");
+    // Each kind goes alone.
+    let devices = FILTERED.replace("IPAddressDeny=any\n", "");
+    assert_eq!(seen_by(&devices), "1\nnull\nwritten\nfrom the host");
+    let addresses = FILTERED.replace("DeviceAllow=/dev/zero r\nDeviceAllow=/dev/kmsg w\n", "");
+    assert_eq!(seen_by(&addresses), "1\nnull\nwritten\nread\nvsock\n");
+    // As many as there may be: the kernel's verifier must not give up.
+    let many = |key: &str, first: u16| -> String {
+        let line = |n| format!("IPAddress{key}={first:x}:1:2:3:4:{n:x}:6:0/127\n");
+        (0..1000).map(line).collect()
+    };
+    let lists = many("Allow", 0xff00) + &many("Deny", 0xfe00);
+    let drivers: String = (200..454).map(|major| format!("DeviceAllow=char-{major} r\n")).collect();
+    let most = FILTERED.replace("IPAddressDeny=any\n", &(lists + &drivers));
+    assert_eq!(seen_by(&most), "1\nnull\nwritten\nfrom the host");
+    // Without the keys nothing stays of them, nor of limits.
+    let (head, command) = FILTERED.split_at(FILTERED.find("IPAddressDeny").unwrap());
+    let command = &command[command.find("ExecStart").unwrap()..];
+    let limited = appliance.path().join("limited.service");
+    let text = std::fs::read_to_string(&limited).unwrap();
+    let free = text.replace("MemoryMax=64M\nTasksMax=20\n", "");
+    assert_ne!(free, text);
+    std::fs::write(&limited, free).unwrap();
+    let all = "1\nnull\nwritten\nread\nvsock\nfrom the host";
+    assert_eq!(seen_by(&format!("{head}{command}")), all);
+    assert_eq!(vm.shell(LIMITS), "max\nmax\n50\n");
+    std::fs::write(&limited, text).unwrap();
+    assert_eq!(seen_by(FILTERED), "1\nnull\nwritten\n");
+    assert_eq!(vm.shell(LIMITS), "67108864\n20\n50\n");
 }
 
 /// No package here has one.

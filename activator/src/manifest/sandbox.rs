@@ -76,6 +76,13 @@ pub struct Sandbox {
 impl Sandbox {
     /// More would be too far to jump over for the kernel's eBPF machine (16 bits).
     pub const MOST_ADDRESSES: usize = 1000;
+    /// Lines of `DeviceAllow=`.
+    pub const MOST_DEVICES: usize = 256;
+
+    /// Whether there are programs at the unit's cgroup.
+    pub fn has_filters(&self) -> bool {
+        self.devices.is_some() || !self.denied_addresses.is_empty()
+    }
 }
 
 /// The devices that a service may use.
@@ -85,7 +92,7 @@ pub struct Devices {
     pub standard: bool,
     /// `DeviceAllow=`
     pub rules: Vec<DeviceRule>,
-    /// By keys of their own, not only `PrivateDevices=` or `ProtectClock=`, which imply it.
+    /// By keys of their own, not only `PrivateDevices=`, which implies it.
     pub explicit: bool,
 }
 

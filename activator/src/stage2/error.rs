@@ -33,12 +33,12 @@ pub enum Stage {
     NoNewPrivileges = 227,
     Seccomp = 228,
     RuntimeDirectory = 233,
+    Keyring = 237,
     StateDirectory = 238,
     CacheDirectory = 239,
     LogsDirectory = 240,
     ConfigurationDirectory = 241,
     Credentials = 243,
-    Keyring = 244,
 }
 
 /// What stage 2 fails at.

@@ -39,6 +39,9 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     rustix::process::umask(Mode::empty());
 
     let streams = Streams::new(subject, execution, stage2);
+    // Of the cgroup, and so of commands that keep everything else, and of stage 2 itself: from the
+    // second command on they are there anyway.
+    filters::apply(subject, &stage2.sandbox, &streams.devices())?;
     streams.arrange()?;
     scheduling::apply(&stage2.scheduling)?;
     let mut environment = Environment::inherited();
@@ -67,8 +70,6 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     prepare_container(call, &environment)?;
 
     let stderr = streams.last()?;
-    // Of the cgroup, and so of commands that keep everything else.
-    filters::apply(subject, &stage2.sandbox)?;
     if !command.privileged {
         confine(subject, stage2, &places, &environment, credentials)?;
     }
@@ -174,11 +175,9 @@ fn give_up(
     filters: Option<&Filters>,
 ) -> Result<(), Failed> {
     if stage2.sandbox.private_keyring {
-        let link = || match stage2.sandbox.shared_keyring {
-            true => sys::link_user_keyring(),
-            false => Ok(()),
-        };
-        match sys::join_new_session_keyring().and_then(|()| link()) {
+        match sys::join_new_session_keyring() {
+            Ok(()) if stage2.sandbox.shared_keyring => sys::link_user_keyring()
+                .at(Stage::Keyring, || "link the user's keyring to that of the session".into())?,
             // A kernel without keys, or a container's filter in the way: systemd goes on, too.
             Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => {}
             failed => failed.at(Stage::Keyring, || "make a session keyring".into())?,

@@ -2,8 +2,8 @@
 //! left for it in a template's texts.
 
 use crate::manifest::{
-    Command, CredentialSource, Execution, INSTANCE, INSTANCE_UNESCAPED, Input, Mount, Output,
-    Service, Unit, UnitKind,
+    Command, CredentialSource, Device, Execution, INSTANCE, INSTANCE_UNESCAPED, Input, Mount,
+    Output, Service, Unit, UnitKind,
 };
 
 /// Puts the instance's name into all texts of a unit that its processes use.
@@ -110,6 +110,10 @@ fn execution(execution: &mut Execution) -> Vec<&mut String> {
     let sandbox = &mut stage2.sandbox;
     texts.extend(&mut sandbox.root_directory);
     texts.extend(&mut sandbox.network_namespace_path);
+    for rule in sandbox.devices.iter_mut().flat_map(|devices| &mut devices.rules) {
+        let (Device::Path(name) | Device::Character(name) | Device::Block(name)) = &mut rule.device;
+        texts.push(name);
+    }
     for mount in &mut sandbox.mounts {
         match mount {
             Mount::ReadWrite(rule)
@@ -158,6 +162,12 @@ mod tests {
             sandbox: Sandbox {
                 root_directory: Some(hole()),
                 network_namespace_path: Some(hole()),
+                devices: Some(Devices {
+                    rules: [Device::Path, Device::Character, Device::Block]
+                        .map(|kind| DeviceRule { device: kind(hole()), access: 7 })
+                        .into(),
+                    ..Devices::default()
+                }),
                 mounts: vec![
                     Mount::ReadWrite(rule()),
                     Mount::ReadOnly(rule()),

@@ -102,6 +102,21 @@ impl<'a> Streams<'a> {
         open(path, flags)
     }
 
+    /// Devices that are among them, which the unit may use whatever else it may: as under systemd,
+    /// where the journal's daemon writes to /dev/kmsg.
+    pub(super) fn devices(&self) -> Vec<&str> {
+        let Execution { stdin, stdout, stderr, .. } = self.execution;
+        let outputs = [stdout, stderr];
+        let mut devices = vec![];
+        if *stdin == Input::Terminal || outputs.contains(&&Output::Terminal) {
+            devices.push(self.terminal());
+        }
+        if outputs.contains(&&Output::Kmsg) {
+            devices.push("/dev/kmsg");
+        }
+        devices
+    }
+
     fn terminal(&self) -> &str {
         self.stage2.terminal.as_deref().unwrap_or(CONSOLE)
     }

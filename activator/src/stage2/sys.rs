@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use super::error::{Error, Failed};
-use super::filters::Instruction;
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 use std::ffi::{CString, c_char, c_int};
@@ -155,129 +154,6 @@ pub(super) fn install_filter(instructions: &[libc::sock_filter]) -> Result<(), E
     check(unsafe {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0)
     })
-}
-
-/// Where a cgroup asks an eBPF program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
-    Ingress,
-    Egress,
-    Device,
-}
-
-impl Hook {
-    /// BPF_CGROUP_*, enum bpf_attach_type of linux/bpf.h.
-    fn attach_type(self) -> u32 {
-        match self {
-            Self::Ingress => 0,
-            Self::Egress => 1,
-            Self::Device => 6,
-        }
-    }
-
-    /// BPF_PROG_TYPE_*.
-    fn program_type(self) -> u32 {
-        match self {
-            Self::Ingress | Self::Egress => 8,
-            Self::Device => 15,
-        }
-    }
-}
-
-/// bpf(2) with the beginning of union bpf_attr, as long as the command needs it; what is not
-/// given is zero to the kernel.
-///
-/// # Safety
-/// Addresses in the attributes are live for what the command does with them.
-unsafe fn bpf<T>(command: c_int, attributes: &mut T) -> Result<c_int, Errno> {
-    let attributes = std::ptr::from_mut(attributes);
-    // SAFETY: a live structure, and its size; what it points to is the caller's care.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) as c_int };
-    check(result).map(|()| result)
-}
-
-/// Gives the kernel a program, which it verifies.
-pub(super) fn load_program(hook: Hook, instructions: &[Instruction]) -> Result<OwnedFd, Errno> {
-    const BPF_PROG_LOAD: c_int = 5;
-    #[repr(C)]
-    struct Attributes {
-        program_type: u32,
-        count: u32,
-        instructions: u64,
-        license: u64,
-    }
-    let mut attributes = Attributes {
-        program_type: hook.program_type(),
-        count: u32::try_from(instructions.len()).map_err(|_| Errno::TOOBIG)?,
-        instructions: instructions.as_ptr() as u64,
-        // Helpers under the GPL are for programs under it.
-        license: c"MIT".as_ptr() as u64,
-    };
-    // SAFETY: as many instructions of the kernel's layout as it says, and a C string.
-    let fd = unsafe { bpf(BPF_PROG_LOAD, &mut attributes)? };
-    // SAFETY: the kernel has just made it, close-on-exec, for nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Beside those that are there, and those of cgroups above: all of them must agree.
-pub(super) fn attach_program(
-    cgroup: impl AsFd,
-    hook: Hook,
-    program: impl AsFd,
-) -> Result<(), Errno> {
-    const BPF_PROG_ATTACH: c_int = 8;
-    const BPF_F_ALLOW_MULTI: u32 = 2;
-    let (cgroup, program) = (cgroup.as_fd().as_raw_fd(), program.as_fd().as_raw_fd());
-    let mut attributes = [cgroup as u32, program as u32, hook.attach_type(), BPF_F_ALLOW_MULTI];
-    // SAFETY: target_fd, attach_bpf_fd, attach_type, attach_flags: numbers only.
-    unsafe { bpf(BPF_PROG_ATTACH, &mut attributes) }.map(drop)
-}
-
-/// The programs at a cgroup, not those above.
-pub(super) fn programs_at(cgroup: impl AsFd, hook: Hook) -> Result<Vec<u32>, Errno> {
-    const BPF_PROG_QUERY: c_int = 16;
-    /// BPF_CGROUP_MAX_PROGS
-    const MOST: usize = 64;
-    #[repr(C)]
-    struct Attributes {
-        cgroup: u32,
-        attach_type: u32,
-        query_flags: u32,
-        attach_flags: u32,
-        programs: u64,
-        count: u32,
-        /// Newer kernels write there, too.
-        reserved: [u64; 4],
-    }
-    let mut programs = vec![0_u32; MOST];
-    let mut attributes = Attributes {
-        cgroup: cgroup.as_fd().as_raw_fd() as u32,
-        attach_type: hook.attach_type(),
-        query_flags: 0,
-        attach_flags: 0,
-        programs: programs.as_mut_ptr() as u64,
-        count: MOST as u32,
-        reserved: [0; 4],
-    };
-    // SAFETY: the room is as large as it says.
-    unsafe { bpf(BPF_PROG_QUERY, &mut attributes)? };
-    programs.truncate(attributes.count as usize);
-    Ok(programs)
-}
-
-/// Takes a program away from a cgroup.
-pub(super) fn detach_program(cgroup: impl AsFd, hook: Hook, program: u32) -> Result<(), Errno> {
-    const BPF_PROG_DETACH: c_int = 9;
-    const BPF_PROG_GET_FD_BY_ID: c_int = 13;
-    // SAFETY: prog_id: a number.
-    let fd = unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut [program])? };
-    // SAFETY: the kernel has just made it, close-on-exec, for nobody else.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let cgroup = cgroup.as_fd().as_raw_fd();
-    let mut attributes = [cgroup as u32, fd.as_raw_fd() as u32, hook.attach_type()];
-    // SAFETY: target_fd, attach_bpf_fd, attach_type: numbers only.
-    unsafe { bpf(BPF_PROG_DETACH, &mut attributes) }.map(drop)
 }
 
 /// PR_SET_MDWE, Linux 6.3: no memory becomes executable that was not from the start.

@@ -5,31 +5,32 @@
 //! Packets are filtered by the sockets that they belong to, and sockets belong to the cgroup of
 //! who made them: a socket that PID 1 listens on, and its connections, are not the service's, and
 //! pass whatever the service says. So `IPAddressDeny=any` is a service that can be called, and
-//! calls nobody. Under systemd it is the same.
+//! calls nobody. Under systemd it is the same. Where the kernel takes no programs (a container
+//! without CAP_BPF), systemd goes on without; here the service fails: nothing that was asked to be
+//! confined runs less confined.
 //!
-//! Each command of the unit puts the programs there anew, and takes away those that were there:
-//! they may be those of a manifest before.
+//! Each command of the unit puts the programs there in the place of those that were there, which
+//! may be of a manifest before. Where the new one has none, PID 1 takes them away.
 
 mod program;
 
 use super::call::Subject;
 use super::error::{At, Failed, Stage};
-use super::{glob, sys};
+use super::glob;
+use crate::bpf::{self, Hook};
 use crate::manifest::{Device, DeviceRule, Devices, Network, Sandbox, Service, UnitKind};
-pub(super) use program::Instruction;
 use program::{ADDRESS, Rule, Test, Verdict, Way, device};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
-use std::os::fd::OwnedFd;
-use sys::Hook;
+use std::os::fd::AsFd;
 
 /// All of them. Where services have no cgroups (`activator run` in a container without them) there
 /// is nothing to put them at: as under systemd, the service runs all the same, and its log says so.
-pub(super) fn apply(subject: &Subject, sandbox: &Sandbox) -> Result<(), Failed> {
-    let devices = sandbox.devices.as_ref();
-    let (allowed, denied) = (&sandbox.allowed_addresses, &sandbox.denied_addresses);
-    if devices.is_none() && denied.is_empty() {
+pub(super) fn apply(subject: &Subject, sandbox: &Sandbox, streams: &[&str]) -> Result<(), Failed> {
+    if !sandbox.has_filters() {
         return Ok(());
     }
+    let devices = sandbox.devices.as_ref();
+    let (allowed, denied) = (&sandbox.allowed_addresses, &sandbox.denied_addresses);
     let Some(path) = own_cgroup(subject) else {
         if devices.is_some_and(|it| it.explicit) || !denied.is_empty() {
             super::say("there are no cgroups here, and so no filters of devices and addresses");
@@ -39,29 +40,21 @@ pub(super) fn apply(subject: &Subject, sandbox: &Sandbox) -> Result<(), Failed> 
     let failed = || format!("filter what {path} may use");
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let cgroup = fs::openat(CWD, &path, flags, Mode::empty()).at(Stage::Cgroup, failed)?;
-    let attach =
-        |hook, program: &[Instruction]| attach(&cgroup, hook, program).at(Stage::Cgroup, failed);
-    if let Some(devices) = devices {
-        let attached = attach(Hook::Device, &program::of_devices(&device_rules(devices)));
-        // In a container's cgroup without bpf(2), what implies it still does all the rest.
-        attached.or_else(|failed| if devices.explicit { Err(failed) } else { Ok(()) })?;
+    let put = |hook, program: Option<Vec<_>>| {
+        bpf::replace(cgroup.as_fd(), hook, program.as_deref()).at(Stage::Cgroup, failed)
+    };
+    let put_devices =
+        put(Hook::Device, devices.map(|it| program::of_devices(&device_rules(it, streams))));
+    // In a container's cgroup without bpf(2), what implies them still does all the rest.
+    if devices.is_none_or(|it| it.explicit) {
+        put_devices?;
     }
+    let (ipv4, ipv6) = (address_rules(4, allowed, denied), address_rules(16, allowed, denied));
+    let of_packets = |way| (!denied.is_empty()).then(|| program::of_packets(way, &ipv4, &ipv6));
+    let put_packets = put(Hook::Ingress, of_packets(Way::In))
+        .and_then(|()| put(Hook::Egress, of_packets(Way::Out)));
     if !denied.is_empty() {
-        let (ipv4, ipv6) = (address_rules(4, allowed, denied), address_rules(16, allowed, denied));
-        attach(Hook::Ingress, &program::of_packets(Way::In, &ipv4, &ipv6))?;
-        attach(Hook::Egress, &program::of_packets(Way::Out, &ipv4, &ipv6))?;
-    }
-    Ok(())
-}
-
-/// The new one is there before the old ones go. Who is gone already was taken away by another
-/// command of the unit.
-fn attach(cgroup: &OwnedFd, hook: Hook, program: &[Instruction]) -> Result<(), rustix::io::Errno> {
-    let old = sys::programs_at(cgroup, hook)?;
-    let loaded = sys::load_program(hook, program)?;
-    sys::attach_program(cgroup, hook, &loaded)?;
-    for old in old {
-        let _ = sys::detach_program(cgroup, hook, old);
+        put_packets?;
     }
     Ok(())
 }
@@ -106,8 +99,11 @@ const EVERY_ACCESS: u8 = 7;
 const BLOCK: u32 = 1;
 const CHARACTER: u32 = 2;
 
-fn device_rules(devices: &Devices) -> Vec<Rule> {
+/// `streams` are devices that the unit has open already.
+fn device_rules(devices: &Devices, streams: &[&str]) -> Vec<Rule> {
     let mut rules = vec![];
+    let numbers = streams.iter().filter_map(|path| numbers_of(path));
+    rules.extend(numbers.map(|(kind, major, minor)| device_rule(kind, major, minor, READ | WRITE)));
     if devices.standard {
         let all = STANDARD.iter();
         rules.extend(
@@ -128,8 +124,16 @@ fn device_rules(devices: &Devices) -> Vec<Rule> {
 /// Kind, major and minor number; None is any.
 type Numbers = (u32, Option<u32>, Option<u32>);
 
-/// A device that is not there (yet) cannot be used, under systemd either.
+/// A device that is not there (yet) cannot be used, under systemd either. As there, one can be
+/// named by its numbers: `/dev/char/10:200`.
 fn numbers_of(path: &str) -> Option<Numbers> {
+    let named = |folder, kind| {
+        let (major, minor) = path.strip_prefix(folder)?.split_once(':')?;
+        Some((kind, Some(major.parse().ok()?), Some(minor.parse().ok()?)))
+    };
+    if let Some(numbers) = named("/dev/char/", CHARACTER).or_else(|| named("/dev/block/", BLOCK)) {
+        return Some(numbers);
+    }
     let found = fs::stat(path).ok()?;
     let kind = match FileType::from_raw_mode(found.st_mode) {
         FileType::CharacterDevice => CHARACTER,

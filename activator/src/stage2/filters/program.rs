@@ -4,24 +4,7 @@
 //! The kernel refuses a program with instructions that cannot be reached: nothing is added behind a
 //! rule without tests.
 
-/// struct bpf_insn, linux/bpf.h.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Instruction {
-    code: u8,
-    /// The destination in the lower half, on a machine of little endian.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
-
-#[cfg(test)]
-impl Instruction {
-    pub(super) fn to_bytes(self) -> [u8; 8] {
-        let ([a, b], [c, d, e, f]) = (self.offset.to_le_bytes(), self.immediate.to_le_bytes());
-        [self.code, self.registers, a, b, c, d, e, f]
-    }
-}
+use crate::bpf::Instruction;
 
 /// Opcodes (instruction-set.rst of the kernel's documentation); `W` are of 32 bits.
 const LOAD_W: u8 = 0x61;
@@ -147,16 +130,12 @@ fn of_address(offset: i32, words: usize, rules: &[Rule]) -> Vec<Instruction> {
 fn first_of(rules: &[Rule], otherwise: Verdict) -> Vec<Instruction> {
     let mut program = vec![];
     for (tests, verdict) in rules {
-        let mut left: usize = tests.iter().map(length_of).sum::<usize>() + end(*verdict).len();
+        let mut left = TEST * tests.len() + end(*verdict).len();
         for test in tests {
-            left -= length_of(test);
-            let mut compared = test.register;
-            if test.mask != u32::MAX {
-                compared = RESULT;
-                program.push(register(COPY_W, RESULT, test.register));
-                program.push(number(AND_W, RESULT, test.mask.cast_signed()));
-            }
-            program.push(skip(SKIP_IF_NOT_W, compared, test.value.cast_signed(), left));
+            left -= TEST;
+            program.push(register(COPY_W, RESULT, test.register));
+            program.push(number(AND_W, RESULT, test.mask.cast_signed()));
+            program.push(skip(SKIP_IF_NOT_W, RESULT, test.value.cast_signed(), left));
         }
         program.extend(end(*verdict));
         if tests.is_empty() {
@@ -167,9 +146,10 @@ fn first_of(rules: &[Rule], otherwise: Verdict) -> Vec<Instruction> {
     program
 }
 
-fn length_of(test: &Test) -> usize {
-    if test.mask == u32::MAX { 1 } else { 3 }
-}
+/// Instructions of a test. The register itself is not compared, even where the mask is all ones: the
+/// verifier would know its value behind "equal", follow all later rules once more with that, and
+/// give up on a long list.
+const TEST: usize = 3;
 
 fn end(verdict: Verdict) -> [Instruction; 2] {
     [number(SET, RESULT, verdict as i32), number(EXIT, 0, 0)]

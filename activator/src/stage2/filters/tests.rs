@@ -2,14 +2,20 @@
 //! seen in a guest.
 
 use super::*;
+use crate::bpf::Instruction;
 use std::cell::RefCell;
 use std::net::IpAddr;
 
 fn run(program: &[Instruction], context: &mut [u8]) -> bool {
-    let bytes: Vec<u8> = program.iter().flat_map(|it| it.to_bytes()).collect();
+    let bytes: Vec<u8> = program.iter().flat_map(bytes_of).collect();
     let mut machine = rbpf::EbpfVmRaw::new(Some(&bytes)).unwrap();
     machine.register_helper(26, load_bytes).unwrap();
     machine.execute_program(context).unwrap() == 1
+}
+
+fn bytes_of(it: &Instruction) -> [u8; 8] {
+    let ([a, b], [c, d, e, f]) = (it.offset.to_le_bytes(), it.immediate.to_le_bytes());
+    [it.code, it.registers, a, b, c, d, e, f]
 }
 
 thread_local! {
@@ -38,7 +44,7 @@ fn may_use(rules: &[Rule], kind: u32, access: u8, major: u32, minor: u32) -> boo
 fn devices_by_number_and_access() {
     let path = |path: &str, access| DeviceRule { device: Device::Path(path.into()), access };
     let rules = vec![path("/dev/zero", READ), path("/dev/nothing/of/the/kind", EVERY_ACCESS)];
-    let strict = device_rules(&Devices { rules, ..Devices::default() });
+    let strict = device_rules(&Devices { rules, ..Devices::default() }, &[]);
     assert!(may_use(&strict, CHARACTER, READ, 1, 5));
     for (kind, access, major, minor) in [
         (CHARACTER, WRITE, 1, 5),
@@ -49,7 +55,7 @@ fn devices_by_number_and_access() {
     ] {
         assert!(!may_use(&strict, kind, access, major, minor), "{kind} {access} {major}:{minor}");
     }
-    let closed = device_rules(&Devices { standard: true, ..Devices::default() });
+    let closed = device_rules(&Devices { standard: true, ..Devices::default() }, &["/dev/null"]);
     for (access, major, minor, allowed) in [
         (EVERY_ACCESS, 1, 3, true),
         (READ | WRITE, 136, 40, true),
@@ -60,6 +66,11 @@ fn devices_by_number_and_access() {
         assert_eq!(may_use(&closed, CHARACTER, access, major, minor), allowed, "{major}:{minor}");
     }
     assert!(!may_use(&[], CHARACTER, READ, 1, 3));
+    let strict = device_rules(&Devices::default(), &["/dev/null"]);
+    assert!(may_use(&strict, CHARACTER, WRITE, 1, 3));
+    assert!(!may_use(&strict, CHARACTER, WRITE, 1, 5));
+    assert_eq!(numbers_of("/dev/char/10:200"), Some((CHARACTER, Some(10), Some(200))));
+    assert_eq!(numbers_of("/dev/block/8:0"), Some((BLOCK, Some(8), Some(0))));
 }
 
 #[test]

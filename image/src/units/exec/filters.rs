@@ -34,18 +34,22 @@ fn devices(keys: &mut Keys<'_>, section: &str, sandbox: &Sandbox) -> Option<Devi
     for line in keys.list(section, "DeviceAllow") {
         let Some(text) = keys.expand(line) else { continue };
         match rule(&text.text) {
+            Ok(_) if rules.len() == Sandbox::MOST_DEVICES => {
+                keys.bad(line, &Expected::Other("at most 256 lines in all"));
+                break;
+            }
             Ok(rule) => rules.push(rule),
             Err(expected) => keys.bad(line, &expected),
         }
     }
     let policy = policy.unwrap_or(Policy::Auto);
     let explicit = policy != Policy::Auto || !rules.is_empty();
-    if sandbox.protect_clock {
-        // systemd.exec(5) promises it: a clock can be read.
-        rules.push(DeviceRule { device: Device::Character("rtc".into()), access: READ });
-    }
-    if !explicit && !sandbox.private_devices && rules.is_empty() {
+    if !explicit && !sandbox.private_devices {
         return None;
+    }
+    if sandbox.protect_clock {
+        // systemd.exec(5). Alone it closes nothing: systemd adds it to a list that there is.
+        rules.push(DeviceRule { device: Device::Character("rtc".into()), access: READ });
     }
     Some(Devices { standard: policy != Policy::Strict, rules, explicit })
 }
