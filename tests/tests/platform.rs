@@ -112,6 +112,8 @@ fn a_root_on_a_disk_a_disk_of_data_and_a_network() {
     assert_eq!(fetch(&vm, server), "from the host");
     a_forward_leads_in(forwarded);
     units_are_taken_anew(&vm, &dynamic);
+    let log = rouse.run(["logs", &vm.name]).success().text();
+    assert!(log.contains("repeat@") && !log.contains("no cgroups here"), "{log}");
     let size = data_is_written(&vm);
     nobody_else_gets_the_disk(&rouse, &dynamic);
     assert_eq!(vm.poweroff(), 0);

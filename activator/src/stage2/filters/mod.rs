@@ -68,14 +68,16 @@ fn own_cgroup(subject: &Subject) -> Option<String> {
         UnitKind::Service(Service { delegate: true, .. }) => "/.control",
         _ => "",
     };
-    cgroup_of(&memberships, below)
+    cgroup_of(&memberships, &subject.manifest.place(&subject.unit), below)
 }
 
-fn cgroup_of(memberships: &str, below: &str) -> Option<String> {
+/// None if it is another's: of an activator, perhaps, in whose service this one runs.
+fn cgroup_of(memberships: &str, place: &str, below: &str) -> Option<String> {
     const MOUNT: &str = "/sys/fs/cgroup";
     let path = memberships.lines().find_map(|line| line.strip_prefix("0::"))?;
     let own = path.strip_suffix(below).unwrap_or(path);
-    own.starts_with("/rouse/").then(|| format!("{MOUNT}{own}"))
+    let instance = own.strip_prefix("/rouse/")?.strip_prefix(place)?;
+    (instance.is_empty() || instance.starts_with('/')).then(|| format!("{MOUNT}{own}"))
 }
 
 /// What every service may use that may use anything: `DevicePolicy=closed`. The numbers are those

@@ -189,11 +189,16 @@ fn as_many_addresses_as_there_may_be() {
 
 #[test]
 fn the_cgroup_is_that_of_the_unit() {
-    let here = |path: &str, below| cgroup_of(&format!("1:name=x:/y\n0::{path}\n"), below);
-    let tree = "/sys/fs/cgroup/rouse";
-    assert_eq!(here("/rouse/a.service", ""), Some(format!("{tree}/a.service")));
-    assert_eq!(here("/rouse/c.service/runtime", "/runtime"), Some(format!("{tree}/c.service")));
-    assert_eq!(here("/rouse/user-9/a@.service/3", ""), Some(format!("{tree}/user-9/a@.service/3")));
-    assert_eq!(here("/system.slice/other", ""), None);
-    assert_eq!(here("/", ""), None);
+    let here = |path: &str, place, below| {
+        let found = cgroup_of(&format!("1:name=x:/y\n0::{path}\n"), place, below);
+        found.map(|path| path.strip_prefix("/sys/fs/cgroup/rouse/").unwrap().to_owned())
+    };
+    let some = |path: &str| Some(path.to_owned());
+    assert_eq!(here("/rouse/a.service", "a.service", ""), some("a.service"));
+    assert_eq!(here("/rouse/c.service/runtime", "c.service", "/runtime"), some("c.service"));
+    let (place, path) = ("user-9/a@.service", "user-9/a@.service/3");
+    assert_eq!(here("/rouse/user-9/a@.service/3", place, ""), some(path));
+    for path in ["/system.slice/a.service", "/", "/rouse/b.service", "/rouse/a.service2"] {
+        assert_eq!(here(path, "a.service", ""), None, "{path}");
+    }
 }
