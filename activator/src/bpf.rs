@@ -51,8 +51,7 @@ impl Hook {
 }
 
 /// The programs at a cgroup, by their ids: BPF_CGROUP_MAX_PROGS of them at most.
-#[derive(Debug)]
-pub struct Programs {
+struct Programs {
     ids: [u32; 64],
     count: usize,
 }

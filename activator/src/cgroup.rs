@@ -279,24 +279,6 @@ fn made(result: Result<(), Errno>) -> Result<bool, Errno> {
     }
 }
 
-/// What is in the files of a new cgroup that a service may set, cgroups(7).
-const DEFAULTS: [(&str, &str); 14] = [
-    ("memory.min", "0"),
-    ("memory.low", "0"),
-    ("memory.high", "max"),
-    ("memory.max", "max"),
-    ("memory.swap.max", "max"),
-    ("memory.zswap.max", "max"),
-    ("memory.oom.group", "0"),
-    ("pids.max", "max"),
-    ("cpu.idle", "0"),
-    ("cpu.weight", "100"),
-    ("cpu.max", "max 100000"),
-    ("cpuset.cpus", "\n"),
-    ("cpuset.mems", "\n"),
-    ("io.weight", "default 100"),
-];
-
 /// Writes a service's settings. In a cgroup of an activator before, what the new manifest does not
 /// set is as in a new one, and programs are gone of which the new one has none. Nothing is allocated.
 fn set_all(
@@ -312,7 +294,7 @@ fn set_all(
         io::write(&file, value.as_bytes()).map(drop)
     };
     if !is_new {
-        for (file, value) in DEFAULTS {
+        for (file, value) in Service::CGROUP_DEFAULTS {
             if !service.cgroup.iter().any(|(other, _)| other == file) {
                 // A controller that is not there has no file.
                 let _ = set(file, value);

@@ -101,8 +101,18 @@ pub struct Devices {
 pub struct DeviceRule {
     /// Which.
     pub device: Device,
-    /// BPF_DEVCG_ACC_* of linux/bpf.h: 1 mknod, 2 read, 4 write.
+    /// Some of [`DeviceRule::MAKE`], [`DeviceRule::READ`], [`DeviceRule::WRITE`].
     pub access: u8,
+}
+
+/// BPF_DEVCG_ACC_* of linux/bpf.h.
+impl DeviceRule {
+    /// mknod(2)
+    pub const MAKE: u8 = 1;
+    /// open(2) for reading.
+    pub const READ: u8 = 2;
+    /// open(2) for writing.
+    pub const WRITE: u8 = 4;
 }
 
 /// A device, or all of some drivers.

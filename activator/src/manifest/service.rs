@@ -111,6 +111,27 @@ pub struct Service {
 }
 
 impl Service {
+    /// The files of a cgroup that [`Service::cgroup`] may name, and what is in those of a new one,
+    /// cgroups(7).
+    pub const CGROUP_DEFAULTS: [(&str, &str); 14] = [
+        ("memory.min", "0"),
+        ("memory.low", "0"),
+        ("memory.high", "max"),
+        ("memory.max", "max"),
+        ("memory.swap.max", "max"),
+        ("memory.zswap.max", "max"),
+        ("memory.oom.group", "0"),
+        ("pids.max", "max"),
+        ("cpu.idle", "0"),
+        ("cpu.weight", "100"),
+        ("cpu.max", "max 100000"),
+        ("cpuset.cpus", "\n"),
+        ("cpuset.mems", "\n"),
+        ("io.weight", "default 100"),
+    ];
+}
+
+impl Service {
     /// File descriptors that are kept for one service at most, systemd.service(5)
     /// `FileDescriptorStoreMax=`: the activator has a table of so many.
     pub const MOST_STORED: u32 = 1024;

@@ -249,9 +249,9 @@ pub(crate) fn write(state: &dyn Put) -> Result<OwnedFd, Errno> {
     // With its pages: a write that finds no memory for one is no error, but a signal.
     fallocate(&memory, FallocateFlags::empty(), 0, length as u64)?;
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let anywhere = std::ptr::null_mut();
     // SAFETY: a new mapping, wherever the kernel likes, takes nothing away from anybody.
-    let start =
-        unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &memory, 0)? };
+    let start = unsafe { mmap(anywhere, length, protection, MapFlags::SHARED, &memory, 0)? };
     // SAFETY: it is mapped for reading and writing in that length, and nobody else has the memfd
     // that is behind it, so it neither changes nor shrinks while the slice is there.
     let bytes = unsafe { std::slice::from_raw_parts_mut(start.cast::<u8>(), length) };

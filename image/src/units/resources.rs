@@ -2,6 +2,7 @@
 
 use super::keys::Keys;
 use super::value::{self, Expected, size, time};
+use activator::manifest::Service;
 
 const SECTION: &str = "Service";
 /// CPUQuotaPeriodSec= by default.
@@ -42,6 +43,9 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> Vec<(String, String)> {
     files.extend(nodes.map(|value| ("cpuset.mems", value)));
     let io = keys.setting(SECTION, "IOWeight", weight);
     files.extend(io.map(|value| ("io.weight", format!("default {value}"))));
+    // Or a reload would not take it back.
+    let known = |file: &str| Service::CGROUP_DEFAULTS.iter().any(|(known, _)| *known == file);
+    debug_assert!(files.iter().all(|(file, _)| known(file)), "{files:?}");
     files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect()
 }
 

@@ -93,10 +93,9 @@ const STANDARD: [(u32, Option<u32>, u8); 8] = [
     (136, None, READ | WRITE),  // pts
 ];
 
-/// BPF_DEVCG_ACC_*, linux/bpf.h.
-const READ: u8 = 2;
-const WRITE: u8 = 4;
-const EVERY_ACCESS: u8 = 7;
+const READ: u8 = DeviceRule::READ;
+const WRITE: u8 = DeviceRule::WRITE;
+const EVERY_ACCESS: u8 = DeviceRule::MAKE | READ | WRITE;
 /// BPF_DEVCG_DEV_*.
 const BLOCK: u32 = 1;
 const CHARACTER: u32 = 2;

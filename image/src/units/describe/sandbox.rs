@@ -85,7 +85,8 @@ pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
 }
 
 fn device(DeviceRule { device, access }: &DeviceRule) -> String {
-    let letters = [(2, 'r'), (4, 'w'), (1, 'm')].into_iter();
+    let letters =
+        [(DeviceRule::READ, 'r'), (DeviceRule::WRITE, 'w'), (DeviceRule::MAKE, 'm')].into_iter();
     let access: String =
         letters.filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect();
     match device {

@@ -6,11 +6,6 @@ use crate::units::value::{self, Expected};
 use activator::manifest::{Device, DeviceRule, Devices, Network, Sandbox};
 use std::net::IpAddr;
 
-/// BPF_DEVCG_ACC_* of linux/bpf.h.
-const MAKE: u8 = 1;
-const READ: u8 = 2;
-const WRITE: u8 = 4;
-
 /// Reads all of them.
 pub(super) fn read(keys: &mut Keys<'_>, section: &str, sandbox: &mut Sandbox) {
     sandbox.devices = devices(keys, section, sandbox);
@@ -49,7 +44,8 @@ fn devices(keys: &mut Keys<'_>, section: &str, sandbox: &Sandbox) -> Option<Devi
     }
     if sandbox.protect_clock {
         // systemd.exec(5). Alone it closes nothing: systemd adds it to a list that there is.
-        rules.push(DeviceRule { device: Device::Character("rtc".into()), access: READ });
+        rules
+            .push(DeviceRule { device: Device::Character("rtc".into()), access: DeviceRule::READ });
     }
     Some(Devices { standard: policy != Policy::Strict, rules, explicit })
 }
@@ -70,9 +66,9 @@ fn rule(text: &str) -> Result<DeviceRule, Expected> {
         }
     };
     let bit = |letter| match letter {
-        'm' => Ok(MAKE),
-        'r' => Ok(READ),
-        'w' => Ok(WRITE),
+        'm' => Ok(DeviceRule::MAKE),
+        'r' => Ok(DeviceRule::READ),
+        'w' => Ok(DeviceRule::WRITE),
         _ => Err(DEVICE),
     };
     let bits = access.trim().chars().map(bit);
