@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -92,6 +92,19 @@ impl Address {
         }
         Ok(())
     }
+}
+
+/// A connection to a vsock port of a guest, through the Unix socket of the device on the host: a
+/// line asks for the port, and one answers, as with Firecracker.
+pub(crate) fn hybrid(path: &Path, port: u32) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    writeln!(stream, "CONNECT {port}")?;
+    let mut byte = [0];
+    while byte != *b"\n" {
+        stream.read_exact(&mut byte)?;
+    }
+    Ok(stream)
 }
 
 /// From connect(2) to the first echoed byte. The connection is closed behind it.

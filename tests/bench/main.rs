@@ -14,9 +14,11 @@ mod measures;
 mod peer;
 mod plot;
 mod props;
+mod qemu;
 mod report;
 mod room;
 mod statistics;
+mod workshop;
 
 use measure::Measure;
 use props::{Props, Size};
@@ -40,7 +42,7 @@ enum Place {
     Anywhere,
 }
 
-const PARTS: [Part; 14] = [
+const PARTS: [Part; 15] = [
     Part { name: "accept-no", place: Place::Namespaces, run: measures::activation::accept_no },
     Part { name: "accept-tcp", place: Place::Namespaces, run: measures::activation::accept_tcp },
     Part { name: "accept-unix", place: Place::Namespaces, run: measures::activation::accept_unix },
@@ -54,6 +56,7 @@ const PARTS: [Part; 14] = [
     Part { name: "container", place: Place::Anywhere, run: measures::container::run },
     Part { name: "network", place: Place::Anywhere, run: measures::network::run },
     Part { name: "vsock", place: Place::Anywhere, run: measures::vsock::run },
+    Part { name: "image", place: Place::Anywhere, run: measures::image::run },
     Part { name: "build", place: Place::Anywhere, run: measures::build::run },
 ];
 
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
     let failed = match words.first().and_then(|word| word.to_str()) {
         Some("enter") => room::enter(&words[1..]),
         Some("inhabit") => room::inhabit(&words[1..]),
+        Some("workshop") => workshop::enter(&words[1..]),
         Some("inside") => return inside(&words[1..]),
         Some("--list") => {
             println!("bench: test");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian's packages of the peers: the name of the tree, and its roots.
-const TREES: [(&str, &[&str]); 11] = [
+const TREES: [(&str, &[&str]); 13] = [
     ("systemd", &["systemd"]),
     ("xinetd", &["xinetd"]),
     ("openbsd-inetd", &["openbsd-inetd"]),
@@ -21,6 +21,45 @@ const TREES: [(&str, &[&str]); 11] = [
     ("busybox-static", &["busybox-static"]),
     ("finit", &["finit"]),
     ("tini", &["tini"]),
+    ("mmdebstrap", &WITH_MMDEBSTRAP),
+    ("mkosi", &WITH_MKOSI),
+];
+
+/// What builders of images call without a word in their packages' relations: Debian has it everywhere.
+const WITH_MMDEBSTRAP: [&str; 14] = [
+    "mmdebstrap",
+    "apt",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "hostname",
+    "libc-bin",
+    "sed",
+    "tar",
+    "util-linux",
+];
+const WITH_MKOSI: [&str; 17] = [
+    "mkosi",
+    "apt",
+    "coreutils",
+    "cpio",
+    "dash",
+    "diffutils",
+    "dpkg",
+    "findutils",
+    "grep",
+    "gzip",
+    "kmod",
+    "libc-bin",
+    "mount",
+    "sed",
+    "tar",
+    "util-linux",
+    "zstd",
 ];
 
 /// How much is measured.

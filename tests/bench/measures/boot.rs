@@ -4,17 +4,12 @@
 use crate::measure::{Bound, Measure};
 use crate::peer::units;
 use crate::props::{Props, Size};
+use crate::qemu::Qemu;
 use crate::{peer::Accept, peer::FLOOR, peer::ROUSE};
-use rouse::cache::Cache;
-use rouse::debian::{Architecture, Debian, tools};
 use rouse::tree::{Kind, Node, Tree};
-use rouse_qemu::accelerator::Memory;
-use rouse_qemu::emulator::{Emulator, Found};
-use rouse_qemu::machine;
 use rouse_tests::{Appliance, Rouse};
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,10 +59,10 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
     for image in &images {
         size.add(image.name, without_modules(&image.initramfs) as f64 / 1024.0);
     }
-    let machine = Machine::find(built.join("kernel"));
+    let qemu = Qemu::find(built.join(rouse::output::KERNEL));
     for round in 0..props.rounds.div_ceil(2) {
         eprintln!("boot: round {} of {}", round + 1, props.rounds.div_ceil(2));
-        images.retain(|image| match machine.boot(&image.initramfs) {
+        images.retain(|image| match time(&qemu, &image.initramfs) {
             Ok(took) => {
                 boot.add(image.name, took);
                 true
@@ -96,14 +91,18 @@ fn appliance(props: &Props) -> Appliance {
     appliance
 }
 
-fn bench_units() -> Vec<(String, String)> {
-    let sockets = (3000..3003).flat_map(|port| {
+/// Three sockets and their services.
+pub(super) fn sockets() -> impl Iterator<Item = (String, String)> {
+    (3000..3003).flat_map(|port| {
         units(&format!("bench{port}"), &format!("127.0.0.1:{port}"), Accept::No)
             .map(|(name, text)| (name, text.replace(crate::peer::SERVICE, "/usr/bin/service")))
-    });
+    })
+}
+
+fn bench_units() -> Vec<(String, String)> {
     let ready = "[Unit]\nDefaultDependencies=no\n\n[Service]\nExecStart=/usr/bin/ready\n\n\
                  [Install]\nWantedBy=multi-user.target\n";
-    sockets.chain([("ready.service".into(), ready.into())]).collect()
+    sockets().chain([("ready.service".into(), ready.into())]).collect()
 }
 
 type Set = fn(&mut Tree);
@@ -202,85 +201,42 @@ fn tree_of(props: &Props, packages: Option<&Path>, set: Set) -> Tree {
     tree
 }
 
-/// QEMU with a kernel.
-struct Machine {
-    emulator: Emulator,
-    kernel: PathBuf,
-}
-
-impl Machine {
-    fn find(kernel: PathBuf) -> Self {
-        let arch = machine::Arch::host().unwrap();
-        let cache = Cache::open_at(&rouse_tests::cache()).unwrap();
-        let emulator = match Emulator::find(arch, &Memory::new(cache.root())).unwrap() {
-            Found::Ready(emulator) => emulator,
-            Found::NeedsTree => {
-                let host = Architecture::host().unwrap();
-                let qemu = tools::qemu(&Debian::new(cache, None), host).unwrap();
-                Emulator::from_tree(&qemu.program.tree, arch).unwrap()
+/// Milliseconds.
+fn time(qemu: &Qemu, initramfs: &Path) -> Result<f64, String> {
+    let mut child = qemu.command(initramfs, None).spawn().map_err(|error| error.to_string())?;
+    let (mut begun, mut took, mut last) = (None, None, String::new());
+    let end = Instant::now() + std::time::Duration::from_secs(180);
+    let (sender, lines) = std::sync::mpsc::channel();
+    let stdout = child.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        let mut stdout = std::io::BufReader::new(stdout);
+        let mut line = vec![];
+        while stdout.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            let text = String::from_utf8_lossy(&line).trim().to_owned();
+            if sender.send((Instant::now(), text)).is_err() {
+                return;
             }
-        };
-        Self { emulator, kernel }
-    }
-
-    /// Milliseconds.
-    fn boot(&self, initramfs: &Path) -> Result<f64, String> {
-        let mut command = Command::new(&self.emulator.command[0]);
-        command.args(&self.emulator.command[1..]);
-        command.envs(self.emulator.environment.iter().map(|(name, value)| (name, value)));
-        for data in &self.emulator.data {
-            command.arg("-L").arg(data);
+            line.clear();
         }
-        // cmpxchg16b is what only processors of x86_64 have, and QEMU's translator gets wrong.
-        let (machine, cpu, console) = match machine::Arch::host().unwrap() {
-            machine::Arch::X86_64 => ("q35", "max,cx16=off", "ttyS0"),
-            machine::Arch::Aarch64 => ("virt", "max", "ttyAMA0"),
-        };
-        let common = "-nodefaults -no-user-config -no-reboot -display none -serial stdio -accel tcg \
-             -m 768M";
-        // "Run /init" is of level 6.
-        let line = format!("console={console} panic=-1 loglevel=7");
-        command
-            .args(common.split_whitespace())
-            .args(["-machine", machine, "-cpu", cpu, "-append", &line]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(initramfs);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().map_err(|error| error.to_string())?;
-        let (mut begun, mut took, mut last) = (None, None, String::new());
-        let end = Instant::now() + std::time::Duration::from_secs(180);
-        let (sender, lines) = std::sync::mpsc::channel();
-        let stdout = child.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            let mut stdout = std::io::BufReader::new(stdout);
-            let mut line = vec![];
-            while stdout.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                let text = String::from_utf8_lossy(&line).trim().to_owned();
-                if sender.send((Instant::now(), text)).is_err() {
-                    return;
-                }
-                line.clear();
-            }
-        });
-        while let Ok((at, line)) = lines.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
-            if line.contains("Run /init as init process") {
-                begun = Some(at);
-            }
-            if line == "READY" {
-                took = begun.map(|begun| at.duration_since(begun).as_secs_f64() * 1e3);
-                break;
-            }
-            last = line;
+    });
+    while let Ok((at, line)) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        if line.contains("Run /init as init process") {
+            begun = Some(at);
         }
-        // It may have switched itself off.
-        let _ = child.kill();
-        child.wait().map_err(|error| error.to_string())?;
-        took.ok_or_else(|| format!("its sockets were never listened on; it last said: {last}"))
+        if line == "READY" {
+            took = begun.map(|begun| at.duration_since(begun).as_secs_f64() * 1e3);
+            break;
+        }
+        last = line;
     }
+    // It may have switched itself off.
+    let _ = child.kill();
+    child.wait().map_err(|error| error.to_string())?;
+    took.ok_or_else(|| format!("its sockets were never listened on; it last said: {last}"))
 }
 
 /// Bytes of an initramfs, compressed again without /usr/lib/modules.
-fn without_modules(initramfs: &Path) -> usize {
+pub(super) fn without_modules(initramfs: &Path) -> usize {
     let mut archive = Vec::new();
     let file = std::fs::File::open(initramfs).unwrap();
     zstd::Decoder::new(file).unwrap().read_to_end(&mut archive).unwrap();

@@ -1,12 +1,12 @@
 //! Containers in VMs, asleep until a client on the host connects over vsock: by engine, beside the
 //! bare program, beside `podman run` as the tutorial has it, and thawed.
 
+use crate::client::hybrid;
 use crate::measure::{Bound, Measure};
 use crate::props::{Props, Size};
 use rouse::static_build;
 use rouse_tests::{Appliance, Rouse, Vm, cache};
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -192,13 +192,8 @@ fn hello(vm: &Vm, port: u32) -> f64 {
 }
 
 fn ask(path: &Path, port: u32) -> std::io::Result<()> {
-    let mut stream = UnixStream::connect(path)?;
+    let mut stream = hybrid(path, port)?;
     stream.set_read_timeout(Some(Duration::from_secs(600)))?;
-    writeln!(stream, "CONNECT {port}")?;
-    let mut byte = [0];
-    while byte != *b"\n" {
-        stream.read_exact(&mut byte)?;
-    }
     stream.write_all(b"hello\n")?;
-    stream.read_exact(&mut byte)
+    stream.read_exact(&mut [0])
 }

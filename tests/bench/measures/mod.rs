@@ -4,6 +4,7 @@ pub(crate) mod activation;
 pub(crate) mod boot;
 pub(crate) mod build;
 pub(crate) mod container;
+pub(crate) mod image;
 pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod network;
