@@ -71,6 +71,9 @@ pub struct Sandbox {
     pub denied_addresses: Vec<Network>,
     /// `KeyringMode=shared`: the keyring of its user is in it.
     pub shared_keyring: bool,
+    /// `JoinsNamespaceOf=`, from either side: the name of the group in which units of one manager
+    /// share what is private ([`Sandbox::shares`]).
+    pub joins: Option<String>,
 }
 
 impl Sandbox {
@@ -78,6 +81,12 @@ impl Sandbox {
     pub const MOST_ADDRESSES: usize = 1000;
     /// Lines of `DeviceAllow=`.
     pub const MOST_DEVICES: usize = 256;
+
+    /// Whether there is something that a unit's commands have in common, and units with `joins`.
+    pub fn shares(&self) -> bool {
+        let joined_network = self.joins.is_some() && self.network_namespace_path.is_some();
+        self.private_tmp || self.namespaces.network || self.namespaces.ipc || joined_network
+    }
 
     /// Whether there are programs at the unit's cgroup.
     pub fn has_filters(&self) -> bool {
@@ -230,7 +239,7 @@ wire! {
         namespaces, network_namespace_path, address_families, restrict_namespaces,
         restrict_realtime, restrict_suid_sgid, lock_personality, memory_deny_write_execute,
         system_calls, native_only, private_keyring, remove_ipc, devices, allowed_addresses,
-        denied_addresses, shared_keyring,
+        denied_addresses, shared_keyring, joins,
     }
     struct Devices { standard, rules, explicit }
     struct DeviceRule { device, access }

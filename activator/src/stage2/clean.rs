@@ -1,11 +1,11 @@
 //! `activator stage2 clean UNIT stop|restart`: removes what a unit's processes had and what must
 //! not outlive them, after its last process is gone. `restart` keeps what the next run of the
-//! service is to find (`RuntimeDirectoryPreserve=`, `PrivateTmp=`).
+//! service is to find (`RuntimeDirectoryPreserve=`).
 
 use super::call::Subject;
 use super::error::Failed;
 use super::identity::AsOwner;
-use super::{container, credentials, directories, mounts, say, sys};
+use super::{container, credentials, directories, say, shared, sys};
 use crate::manifest::{Unit, UnitKind};
 use std::ffi::OsString;
 use std::io;
@@ -53,7 +53,7 @@ pub fn need(unit: &Unit) -> Need {
     let leaves = execution.stage2.as_deref().is_some_and(|stage2| {
         !stage2.directories.is_empty()
             || !stage2.credentials.is_empty()
-            || stage2.sandbox.private_tmp
+            || stage2.sandbox.shares()
             || stage2.sandbox.remove_ipc
     });
     match (leaves, container) {
@@ -105,15 +105,12 @@ fn clean_up_stage2(subject: &Subject, next: Next, troubles: &mut Vec<io::Error>)
         troubles.extend(directories::remove_runtime(subject, &places));
     }
     troubles.extend(credentials::remove(subject).err());
-    if next == Next::Stop {
-        troubles.extend(
-            sys::not_found_is_fine(std::fs::remove_dir_all(mounts::private_tmp(subject))).err(),
-        );
-        if let Some(user) = super::identity::of(subject, execution, stage2)
-            && stage2.sandbox.remove_ipc
-            && user.uid != 0
-        {
-            troubles.extend(super::ipc::remove(user.uid));
-        }
+    troubles.extend(shared::leave(subject).err());
+    if next == Next::Stop
+        && let Some(user) = super::identity::of(subject, execution, stage2)
+        && stage2.sandbox.remove_ipc
+        && user.uid != 0
+    {
+        troubles.extend(super::ipc::remove(user.uid));
     }
 }

@@ -10,8 +10,9 @@ use super::container::{self, Places};
 use super::directories::{self, Place};
 use super::environment::Environment;
 use super::error::{At, Error, Failed, Stage};
-use super::mounts::{self, View};
+use super::mounts::View;
 use super::seccomp::Filters;
+use super::shared::Shared;
 use super::streams::Streams;
 use super::sys::Standard;
 use super::{credentials, filters, identity, namespaces, prepare, say, scheduling, sys};
@@ -132,16 +133,20 @@ fn confine(
     credentials: Option<PathBuf>,
 ) -> Result<(), Failed> {
     let sandbox = &stage2.sandbox;
-    namespaces::enter(sandbox)?;
-    if sandbox.private_tmp {
-        mounts::make_private_tmp(subject)?;
-    }
+    let shared = Shared::take(subject, sandbox)?;
+    namespaces::enter(sandbox, shared.as_ref())?;
+    let tmp = match &shared {
+        Some(shared) if sandbox.private_tmp => Some(shared.make_tmp()?),
+        _ => None,
+    };
+    // Others may wait for it.
+    drop(shared);
     let mut extra: Vec<PathBuf> = credentials.into_iter().collect();
     if sandbox.root_directory.is_some() {
         let notify = environment.value("NOTIFY_SOCKET").filter(|path| path.starts_with('/'));
         extra.extend(notify.map(PathBuf::from));
     }
-    match View::of(subject, stage2, places, &extra) {
+    match View::of(stage2, places, tmp.as_deref(), &extra) {
         Some(view) => view.enter(),
         None => Ok(()),
     }

@@ -38,6 +38,7 @@ mod overlay;
 pub mod prepare;
 mod scheduling;
 mod seccomp;
+mod shared;
 mod streams;
 mod sys;
 pub mod template;

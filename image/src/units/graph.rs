@@ -4,6 +4,7 @@
 //! unit that names it, in the order of their names. Edges to well-known units are dropped.
 
 mod complaints;
+mod joins;
 
 use super::cycle;
 use super::manager::Manager;
@@ -144,9 +145,15 @@ impl<'a> Graph<'a> {
         }
         self.cycles();
         self.unreachable(&living);
-        let units = living.into_iter();
-        let units = units.filter_map(|(name, node, id)| self.unit(name, node, id)).collect();
-        moved(units, first)
+        let joins = self.joins(&living);
+        let units = living.into_iter().filter_map(|(name, node, id)| {
+            let mut unit = self.unit(name, node, id)?;
+            if let Some(group) = joins.get(&id) {
+                join(&mut unit, group);
+            }
+            Some(unit)
+        });
+        moved(units.collect(), first)
     }
 
     fn find(&self, name: &Name) -> Target {
@@ -265,6 +272,8 @@ impl<'a> Graph<'a> {
             After => self.order(id, other, span),
             Before => self.order(other, id, span),
             _ if id == other => {}
+            // By names, since it goes by way of units that are not there.
+            JoinsNamespaceOf => {}
             ReloadPropagatedFrom => self.edges[other.index()].add(PropagatesReloadTo, id),
             StopPropagatedFrom => self.edges[other.index()].add(PropagatesStopTo, id),
             BindsTo => {
@@ -414,6 +423,18 @@ impl<'a> Graph<'a> {
             conditions: node.section.conditions.later.clone(),
             kind,
         })
+    }
+}
+
+/// Says in the manifest which group it is in.
+fn join(unit: &mut Unit, group: &str) {
+    let execution = match &mut unit.kind {
+        UnitKind::Socket(socket) => &mut socket.execution,
+        UnitKind::Service(service) => &mut service.execution,
+        UnitKind::Target => return,
+    };
+    if let Some(stage2) = &mut execution.stage2 {
+        stage2.sandbox.joins = Some(group.to_owned());
     }
 }
 

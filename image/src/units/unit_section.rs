@@ -33,10 +33,11 @@ pub(crate) enum Relation {
     ReloadPropagatedFrom,
     PropagatesStopTo,
     StopPropagatedFrom,
+    JoinsNamespaceOf,
 }
 
 /// Every key of `[Unit]` that names units; two have an older spelling.
-const RELATIONS: [(&str, Relation); 17] = [
+const RELATIONS: [(&str, Relation); 18] = [
     ("Requires", Relation::Requires),
     ("Requisite", Relation::Requisite),
     ("Wants", Relation::Wants),
@@ -54,6 +55,7 @@ const RELATIONS: [(&str, Relation); 17] = [
     ("PropagateReloadFrom", Relation::ReloadPropagatedFrom),
     ("PropagatesStopTo", Relation::PropagatesStopTo),
     ("StopPropagatedFrom", Relation::StopPropagatedFrom),
+    ("JoinsNamespaceOf", Relation::JoinsNamespaceOf),
 ];
 
 impl Relation {
@@ -72,6 +74,8 @@ pub(crate) struct UnitSection {
     pub(crate) default_dependencies: bool,
     pub(crate) stop_when_unneeded: bool,
     pub(crate) conditions: Conditions,
+    /// `PrivateTmp=disconnected`, for `JoinsNamespaceOf=`.
+    pub(crate) disconnected_tmp: bool,
 }
 
 /// `[Install]`
@@ -93,7 +97,9 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> UnitSection {
         let named = references(keys, "Unit", key);
         relations.extend(named.into_iter().map(|reference| (relation, reference)));
     }
+    let tmp = keys.unit.all("Service", "PrivateTmp").last();
     UnitSection {
+        disconnected_tmp: tmp.is_some_and(|it| it.value.text == "disconnected"),
         relations,
         default_dependencies: keys.boolean("Unit", "DefaultDependencies").unwrap_or(true),
         stop_when_unneeded: keys.boolean("Unit", "StopWhenUnneeded").unwrap_or(false),

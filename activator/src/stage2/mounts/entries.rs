@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// All entries, in the order of the keys. What a unit names itself comes last, so that it is the
 /// one that counts where a key covers the same path.
-pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], private_tmp: &Path) -> Vec<Entry> {
+pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], tmp: Option<&Path>) -> Vec<Entry> {
     let mut list = List(vec![]);
     if sandbox.mount_api_vfs && sandbox.root_directory.is_some() {
         for path in ["/proc", "/sys", "/dev"] {
@@ -28,9 +28,9 @@ pub(super) fn of(sandbox: &Sandbox, places: &[Place<'_>], private_tmp: &Path) ->
             list.add(path, What::ReadWrite);
         }
     }
-    if sandbox.private_tmp {
-        list.bind("/tmp", &private_tmp.join("tmp"), false);
-        list.bind("/var/tmp", &private_tmp.join("var-tmp"), false);
+    if let Some(tmp) = tmp {
+        list.bind("/tmp", &tmp.join("tmp"), false);
+        list.bind("/var/tmp", &tmp.join("var-tmp"), false);
     }
     if sandbox.root_directory.is_none() {
         list.directories(places, sandbox);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn nothing_asked_is_nothing_mounted() {
-        assert_eq!(of(&Sandbox::default(), &[], Path::new("/x")), []);
+        assert_eq!(of(&Sandbox::default(), &[], None), []);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
             protect_home: ProtectHome::Yes,
             ..Sandbox::default()
         };
-        let entries = of(&sandbox, &[], Path::new("/x"));
+        let entries = of(&sandbox, &[], None);
         assert_eq!(paths(&entries, &What::ReadOnly), ["/"]);
         let rest = ["/proc", "/sys", "/dev", "/home", "/run/user", "/root"];
         assert_eq!(paths(&entries, &What::ReadWrite), rest);
@@ -245,7 +245,7 @@ mod tests {
         let found = |directory: &Directory, sandbox: &Sandbox| {
             let path = PathBuf::from("/var/lib/a");
             let place = Place { directory, path, private: None, links: vec![] };
-            of(sandbox, &[place], Path::new("/x")).pop().map(|entry| entry.what)
+            of(sandbox, &[place], None).pop().map(|entry| entry.what)
         };
         let (plain, strict) = (Sandbox::default(), ProtectSystem::Strict);
         let strict = Sandbox { protect_system: strict, ..Sandbox::default() };
@@ -271,7 +271,7 @@ mod tests {
             links: vec![],
         };
         let places: Vec<Place<'_>> = directories.iter().map(place).collect();
-        let entries = of(&Sandbox::default(), &places, Path::new("/x"));
+        let entries = of(&Sandbox::default(), &places, None);
         let found: Vec<&str> = entries.iter().map(|it| it.path.to_str().unwrap()).collect();
         assert_eq!(found, ["/var/lib/private", "/var/lib/private/a", "/var/lib/private/b"]);
     }

@@ -12,7 +12,6 @@ mod devices;
 mod entries;
 mod table;
 
-use super::call::Subject;
 use super::directories::Place;
 use super::error::{At, Failed, Stage};
 use crate::manifest::{Sandbox, Stage2};
@@ -88,15 +87,15 @@ pub(super) struct View {
 }
 
 impl View {
-    /// None: what the machine has.
+    /// None: what the machine has. `tmp` is the folder of a private `/tmp` and `/var/tmp`.
     pub(super) fn of(
-        subject: &Subject,
         stage2: &Stage2,
         places: &[Place<'_>],
+        tmp: Option<&Path>,
         extra: &[PathBuf],
     ) -> Option<Self> {
         let Sandbox { namespaces, root_directory, .. } = &stage2.sandbox;
-        let mut entries = entries::of(&stage2.sandbox, places, &private_tmp(subject));
+        let mut entries = entries::of(&stage2.sandbox, places, tmp);
         if root_directory.is_some() {
             entries::into_root(places, extra, &mut entries);
         } else {
@@ -119,25 +118,6 @@ impl View {
 
 /// Below it, the two things that take the place of what is inaccessible.
 const INACCESSIBLE: &str = "/run/rouse/inaccessible";
-/// Below it, the private /tmp of each unit, where only root comes.
-const PRIVATE_TMP: &str = "/run/rouse/tmp";
-
-/// Where a unit's `/tmp` and `/var/tmp` are, over all its commands and restarts.
-pub(super) fn private_tmp(subject: &Subject) -> PathBuf {
-    Path::new(PRIVATE_TMP).join(subject.slot())
-}
-
-/// Makes a unit's `/tmp` and `/var/tmp`, unless an earlier command has.
-pub(super) fn make_private_tmp(subject: &Subject) -> Result<(), Failed> {
-    let top = private_tmp(subject);
-    let make = || -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(PRIVATE_TMP)?;
-        make_directory(&top, 0o700)?;
-        make_directory(&top.join("tmp"), 0o1777)?;
-        make_directory(&top.join("var-tmp"), 0o1777)
-    };
-    make().at(Stage::Namespace, || format!("make {}", top.display()))
-}
 
 fn make_sources() -> io::Result<()> {
     let top = Path::new(INACCESSIBLE);
@@ -150,7 +130,8 @@ fn make_sources() -> io::Result<()> {
     }
 }
 
-fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+/// Unless it is there.
+pub(super) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match std::fs::DirBuilder::new().create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),

@@ -63,6 +63,9 @@ pub(super) fn describe(text: &mut String, sandbox: &Sandbox) {
     if let Some(path) = &sandbox.network_namespace_path {
         line(text, "network", &format!("of {path}"));
     }
+    if let Some(group) = &sandbox.joins {
+        line(text, "shares", &format!("what is its own with the group of {group}"));
+    }
     if let Some((allow, families)) = &sandbox.address_families {
         let numbers: Vec<String> = families.iter().map(u32::to_string).collect();
         let only = if *allow { "only" } else { "all but" };

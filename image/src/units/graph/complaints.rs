@@ -57,7 +57,9 @@ impl Graph<'_> {
                         .help("name a unit of the appliance"),
                 );
             }
-            (Target::Missing, Wants | After | Before) if node.ours => self.absent(reference),
+            (Target::Missing, Wants | After | Before | JoinsNamespaceOf) if node.ours => {
+                self.absent(reference)
+            }
             _ => {}
         }
     }

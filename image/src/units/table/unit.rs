@@ -60,7 +60,7 @@ pub(super) const UNIT: &[Key] = &[
     honoured("PropagateReloadFrom"),
     honoured("PropagatesStopTo"),
     honoured("StopPropagatedFrom"),
-    refused("JoinsNamespaceOf", "is not supported by this version: each service has its own"),
+    honoured("JoinsNamespaceOf"),
     honoured("StopWhenUnneeded"),
     refused("FailureAction", NOT_YET),
     refused("SuccessAction", NOT_YET),
