@@ -182,13 +182,15 @@ impl Hands for World {
         }
     }
 
-    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+    fn watch(&mut self, unit: UnitId, listener: u16) -> Result<(), i32> {
         let Some(fd) = self.listeners.fd(unit, listener) else {
             // Skipped for its address family, or its address is not there yet.
-            return true;
+            return Ok(());
         };
         let token = Token::Listener(unit, listener).into();
-        self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE).is_ok()
+        let watched =
+            self.registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE);
+        watched.map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))
     }
 
     fn unwatch(&mut self, unit: UnitId, listener: u16) {

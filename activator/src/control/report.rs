@@ -165,6 +165,9 @@ pub enum Event {
     Unhealthy(u32),
     /// So many events before this one were lost.
     Lost(u32),
+    /// The kernel tells nobody of events on a listener (index of the Listen line, errno), so the unit
+    /// fails.
+    WatchFailed(u16, i32),
 }
 
 /// Which limit closed a connection.
@@ -196,7 +199,7 @@ wire! {
         Triggered(listener), Paused(us), Started(pid), Ready, SpawnFailed(errno), Exited(exit),
         CommandFailed(exit), TimedOut(signal), Skipped, StoreFull, Stopped, Failed, Booted,
         ShuttingDown, Refused(refusal), Idle, Frozen, Thawed, Healthy, Unhealthy(failures),
-        Lost(events),
+        Lost(events), WatchFailed(listener, errno),
     }
     enum Refusal { Connections, Source, Cid }
 }

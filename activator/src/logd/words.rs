@@ -17,6 +17,13 @@ pub fn describe(manifest: &Manifest, unit: Option<UnitId>, event: Event) -> Stri
             let address = nth(listeners, index);
             format!("cannot listen on {address}: {}; trying again", cause(errno))
         }
+        Event::WatchFailed(index, errno) => {
+            let address = nth(listeners, index);
+            format!(
+                "cannot watch {address}, on which the kernel tells of no events: {}",
+                cause(errno)
+            )
+        }
         Event::AcceptFailed(index, errno) => {
             let address = nth(listeners, index);
             format!("cannot accept on {address}: {}; trying again", cause(errno))

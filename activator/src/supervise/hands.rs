@@ -17,9 +17,9 @@ pub(crate) trait Hands {
     /// Drops what waits on all listeners of a socket unit (`FlushPending=`).
     fn flush(&mut self, unit: UnitId);
     /// Begins to watch a listener; one that is not open is as one at which nobody ever calls. What
-    /// waits already must become an event. False if the kernel has no memory for that; it is tried
-    /// again.
-    fn watch(&mut self, unit: UnitId, listener: u16) -> bool;
+    /// waits already must become an event. The error is the errno of epoll_ctl(2): EPERM is for ever,
+    /// for want of memory it is tried again.
+    fn watch(&mut self, unit: UnitId, listener: u16) -> Result<(), i32>;
     /// Ends the watch.
     fn unwatch(&mut self, unit: UnitId, listener: u16);
     /// Makes a child; the error is the errno of clone(2).

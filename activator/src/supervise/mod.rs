@@ -22,6 +22,7 @@
 //! | listening | service is up or has a job by other means | running |
 //! | running | service is *gone* and has no job | listening |
 //! | listening | the listener was shut down by somebody | closed and opened anew, as retrying |
+//! | listening | the kernel can watch no such file: EPERM | failed, fds closed |
 //! | any | stop job | dead, fds closed; nothing else ever closes them |
 //!
 //! Its own commands (`socket_command`) run before and behind opening and closing.

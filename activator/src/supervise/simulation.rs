@@ -740,7 +740,7 @@ impl Hands for World<'_> {
 
     fn flush(&mut self, _: UnitId) {}
 
-    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+    fn watch(&mut self, unit: UnitId, listener: u16) -> Result<(), i32> {
         self.calls += 1;
         let UnitKind::Socket(socket) = &self.manifest.units[unit.index()].kind else {
             panic!("{unit:?} is no socket");
@@ -750,7 +750,9 @@ impl Hands for World<'_> {
             _ => false,
         };
         let main = |process: &Process| process.unit == socket.service && process.main;
-        let UnitKind::Service(service) = &self.spec(socket.service).kind else { return false };
+        let UnitKind::Service(service) = &self.spec(socket.service).kind else {
+            panic!("{unit:?} starts no service");
+        };
         let for_idleness = service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0;
         let main = !for_idleness && self.processes.values().any(main);
         assert!(!main, "{unit:?} is watched, its service lives");
@@ -758,7 +760,7 @@ impl Hands for World<'_> {
         assert!(!group || !self.is_populated(socket.service), "{unit:?}: its cgroup is not empty");
         assert!(!self.pending, "a connection is nobody's");
         if !self.calm && self.dice.one_in(50) {
-            return false;
+            return Err(libc::ENOMEM);
         }
         let door = &mut self.doors[unit.index()][usize::from(listener)];
         assert!(!door.watched);
@@ -766,7 +768,7 @@ impl Hands for World<'_> {
         if door.waiting > 0 {
             self.later(0, Fate::Readable(unit, listener));
         }
-        true
+        Ok(())
     }
 
     fn unwatch(&mut self, unit: UnitId, listener: u16) {

@@ -4,7 +4,7 @@ use super::limit::{Health, Limiter};
 use super::socket_command::{Phase, Running};
 use super::{Cause, JobKind, State, Supervisor, Turn, id};
 use activator::control::{Event, MachineState, SocketState};
-use activator::manifest::{self, UnitId, UnitKind};
+use activator::manifest::{self, ListenKind, UnitId, UnitKind};
 use activator::wire;
 
 /// The first delay before a listener that could not be opened is tried again.
@@ -197,16 +197,19 @@ impl Socket {
         self.listeners.iter_mut().for_each(|listener| listener.until = 0);
     }
 
-    /// Watches what is not watched, unless it is to wait.
-    fn watch(&mut self, turn: &mut Turn, unit: UnitId) {
+    /// Watches what is not watched, unless it is to wait. The error is a listener that never can
+    /// be, such as a file of /proc without poll.
+    fn watch(&mut self, turn: &mut Turn, unit: UnitId) -> Result<(), u16> {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if !listener.watched && listener.until <= turn.now {
-                listener.watched = turn.hands.watch(unit, index as u16);
-                if !listener.watched {
-                    listener.until = turn.now.saturating_add(WATCH_AGAIN_US);
+                match turn.hands.watch(unit, index as u16) {
+                    Ok(()) => listener.watched = true,
+                    Err(libc::EPERM) => return Err(index as u16),
+                    Err(_) => listener.until = turn.now.saturating_add(WATCH_AGAIN_US),
                 }
             }
         }
+        Ok(())
     }
 
     pub(super) fn unwatch(&mut self, turn: &mut Turn, unit: UnitId) {
@@ -257,10 +260,16 @@ impl Supervisor<'_> {
 
     /// What can be opened is open, and start-post is done.
     pub(super) fn socket_is_up(&mut self, turn: &mut Turn, unit: UnitId) {
+        let UnitKind::Socket(spec) = &self.spec(unit).kind else { return };
         let Some(socket) = self.socket(unit) else { return };
         socket.posted = true;
         // Whether it is watched, `follow` decides.
         socket.state = SocketState::Running;
+        if spec.listeners.iter().any(|listener| listener.kind == ListenKind::Special) {
+            // At once: the start fails with what cannot be watched.
+            self.follow(turn, unit);
+        }
+        let Some(socket) = self.socket(unit).filter(|socket| socket.is_up()) else { return };
         if socket.again == 0 {
             socket.tries = 0;
             turn.hands.tell(Some(unit), Event::Listening);
@@ -394,31 +403,37 @@ impl Supervisor<'_> {
         let stopping = self.units[unit.index()].job.is_some_and(|job| job.kind != JobKind::Start);
         let idle = self.watches_idle(spec.service);
         let Some(socket) = self.socket(unit) else { return };
-        match socket.state {
+        let watched = match socket.state {
             SocketState::Dead
             | SocketState::Failed
             | SocketState::Retrying
             | SocketState::Starting
-            | SocketState::Stopping => {}
+            | SocketState::Stopping => return,
             // Its listeners are watched for another reason: see `idle`.
             _ if idle && !stopping => {
                 socket.state = SocketState::Running;
-                socket.watch(turn, unit);
+                socket.watch(turn, unit)
             }
             _ if !gone || stopping => {
                 socket.unwatch(turn, unit);
                 // A pause goes on, but the service that somebody else started has the socket.
                 socket.state = SocketState::Running;
+                return;
             }
-            SocketState::Paused => {}
+            SocketState::Paused => return,
             SocketState::Listening | SocketState::Running => {
                 let flush = spec.flush_pending && spec.accept.is_none();
                 if socket.state == SocketState::Running && flush {
                     turn.hands.flush(unit);
                 }
                 socket.state = SocketState::Listening;
-                socket.watch(turn, unit);
+                socket.watch(turn, unit)
             }
+        };
+        if let Err(listener) = watched {
+            socket.failed = true;
+            turn.hands.tell(Some(unit), Event::WatchFailed(listener, libc::EPERM));
+            self.close(turn, unit);
         }
     }
 

@@ -43,6 +43,8 @@ struct Script {
     open_error: Option<i32>,
     /// Whether they fail for one listener of several.
     others: bool,
+    /// Watches that fail from now on, with that errno.
+    watch_error: Option<i32>,
     spawn_error: Option<i32>,
     /// What becomes of the children from now on.
     executed: Option<Executed>,
@@ -77,9 +79,9 @@ impl Hands for Script {
         self.calls.push(Close(unit.0));
     }
     fn flush(&mut self, _: UnitId) {}
-    fn watch(&mut self, unit: UnitId, listener: u16) -> bool {
+    fn watch(&mut self, unit: UnitId, listener: u16) -> Result<(), i32> {
         self.calls.push(Watch(unit.0, listener));
-        true
+        self.watch_error.map_or(Ok(()), Err)
     }
     fn unwatch(&mut self, unit: UnitId, listener: u16) {
         self.calls.push(Unwatch(unit.0, listener));
@@ -403,6 +405,43 @@ fn a_socket_that_cannot_be_opened_does_not_hold_back_the_boot() {
     }
     assert!(hands.events.contains(&(Some(S), Event::Failed)));
     assert_eq!(machine(&it), (MachineState::Running, now));
+}
+
+/// As systemd, which fails with "Failed to watch listening fds".
+#[test]
+fn a_listener_that_can_never_be_watched_fails_the_unit() {
+    for kind in [ListenKind::Special, ListenKind::Fifo] {
+        let mut manifest = pair(|_| {});
+        if let UnitKind::Socket(socket) = &mut manifest.units[1].kind {
+            socket.listeners[0].kind = kind;
+            socket.stop_post = vec![Command::default()];
+        }
+        let hands = &mut Script { watch_error: Some(libc::EPERM), ..Script::default() };
+        let mut it = Supervisor::new(&manifest, 0);
+        it.boot(0, hands);
+        let wanted = [Open(1), Watch(1, 0), Close(1), Spawn(1, Step::StopPost(0))];
+        assert_eq!(hands.take(), wanted, "{kind:?}");
+        assert!(hands.events.contains(&(Some(S), Event::WatchFailed(0, libc::EPERM))));
+        it.reaped(1, hands, 101, Exit::Code(0));
+        assert_eq!(socket_state(&it, 1), SocketState::Failed);
+        assert_eq!(it.deadline(), None, "nothing is tried again");
+        // A person may, when another file is there.
+        hands.watch_error = None;
+        it.order_start(2, hands, S);
+        assert_eq!(socket_state(&it, 1), SocketState::Listening);
+    }
+}
+
+#[test]
+fn a_watch_without_memory_is_tried_again() {
+    let manifest = pair(|_| {});
+    let hands = &mut Script { watch_error: Some(libc::ENOMEM), ..Script::default() };
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    assert_eq!(socket_state(&it, 1), SocketState::Paused);
+    hands.watch_error = None;
+    it.tick(it.deadline().unwrap(), hands);
+    assert_eq!(socket_state(&it, 1), SocketState::Listening);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sockets::message_queues_wake_their_service_and_are_removed", queue),
     ("sockets::netlink_groups_wake_their_service", netlink),
     ("sockets::special_files_wake_their_service", special),
+    ("sockets::a_file_without_poll_fails_its_unit", without_poll),
     ("sockets::a_fifo_that_is_somebody_elses_is_not_taken", fifo),
     ("sockets::what_waits_is_dropped_where_it_is_to_be_flushed", flush),
     ("sockets::links_replace_only_what_would_be_removed_anyway", links),
@@ -194,6 +195,20 @@ fn special(bench: &mut Bench) {
     bench.wait_report(&format!("{GIVEN}fifo"));
     bench.order(Request::Stop("a.socket".into())).unwrap();
     assert!(std::fs::exists("/proc/1/mounts").unwrap());
+    bench.stop();
+}
+
+/// The kernel tells of no events on it, unlike on `mounts` beside it.
+fn without_poll(bench: &mut Bench) {
+    let address = Address::Path("/proc/1/status".into());
+    let spec = socket("x", vec![listener(ListenKind::Special, address)]);
+    bench.start(&telling(bench, spec).build());
+    bench.wait("it has failed", |status| bench::socket(status, "a.socket").state == "failed");
+    let why = "a.socket: cannot watch";
+    bench::until(why, || bench.log().contains(why));
+    assert!(bench.log().contains("Operation not permitted"), "{}", bench.log());
+    let failed = bench.order(Request::Start("a.socket".into())).unwrap_err();
+    assert!(failed.to_string().contains("failed"), "{failed}");
     bench.stop();
 }
 
