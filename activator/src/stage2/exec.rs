@@ -15,12 +15,11 @@ use super::seccomp::Filters;
 use super::shared::Shared;
 use super::streams::Streams;
 use super::sys::Standard;
-use super::{credentials, filters, identity, namespaces, prepare, say, scheduling, sys};
+use super::{credentials, filters, identity, keyring, namespaces, prepare, say, scheduling, sys};
 use crate::child;
 use crate::manifest::{Command, Execution, Sandbox, Service, Stage2, UnitKind, User};
 use crate::wire;
 use rustix::fs::Mode;
-use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -72,6 +71,7 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
 
     let stderr = streams.last()?;
     if !command.privileged {
+        keyring::join(&stage2.sandbox, user.as_ref())?;
         confine(subject, stage2, &places, &environment, credentials)?;
     }
     let ready = Ready::new(command, &arguments, &environment)?;
@@ -85,7 +85,7 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     become_user(stage2, user.as_ref(), command)?;
     change_directory(execution)?;
     if !command.privileged {
-        give_up(execution, stage2, filters.as_ref())?;
+        give_up(execution, filters.as_ref())?;
     }
     ready.execute(execution, filters.as_ref(), stderr, &witness)
 }
@@ -174,20 +174,7 @@ fn become_user(stage2: &Stage2, user: Option<&User>, command: &Command) -> Resul
 }
 
 /// What no later step needs.
-fn give_up(
-    execution: &Execution,
-    stage2: &Stage2,
-    filters: Option<&Filters>,
-) -> Result<(), Failed> {
-    if stage2.sandbox.private_keyring {
-        match sys::join_new_session_keyring() {
-            Ok(()) if stage2.sandbox.shared_keyring => sys::link_user_keyring()
-                .at(Stage::Keyring, || "link the user's keyring to that of the session".into())?,
-            // A kernel without keys, or a container's filter in the way: systemd goes on, too.
-            Ok(()) | Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::DQUOT) => {}
-            failed => failed.at(Stage::Keyring, || "make a session keyring".into())?,
-        }
-    }
+fn give_up(execution: &Execution, filters: Option<&Filters>) -> Result<(), Failed> {
     let filters = filters.is_some_and(|filters| !filters.is_empty());
     if execution.no_new_privileges || (filters && !may_administrate()) {
         rustix::thread::set_no_new_privs(true)

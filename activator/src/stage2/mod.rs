@@ -32,6 +32,7 @@ pub mod glob;
 mod identity;
 mod instance;
 mod ipc;
+mod keyring;
 mod mounts;
 mod namespaces;
 mod overlay;

@@ -84,12 +84,15 @@ fn answer(ask: &str) -> Answer {
     }
 }
 
+const KEY: &std::ffi::CStr = c"rouse-test";
+
 fn name(errno: i32) -> String {
     match errno {
         libc::EPERM => "EPERM".into(),
         libc::EACCES => "EACCES".into(),
         libc::EROFS => "EROFS".into(),
         libc::ENOENT => "ENOENT".into(),
+        libc::ENOKEY => "ENOKEY".into(),
         libc::ENOSYS => "ENOSYS".into(),
         libc::EAFNOSUPPORT => "EAFNOSUPPORT".into(),
         libc::ECONNREFUSED => "ECONNREFUSED".into(),
@@ -133,6 +136,23 @@ fn call(what: &str) -> Answer {
             "kernel-log" => libc::syscall(libc::SYS_syslog, 10, 0, 0) as i32,
             "clock" => libc::syscall(libc::SYS_settimeofday, 0, 0) as i32,
             "mkdir" => libc::mkdir(c"/run/made".as_ptr(), 0o755),
+            // To the user's keyring, and from the session's.
+            "add-key" => libc::syscall(
+                libc::SYS_add_key,
+                c"user".as_ptr(),
+                KEY.as_ptr(),
+                c"x".as_ptr(),
+                1,
+                libc::KEY_SPEC_USER_KEYRING,
+            ) as i32,
+            "find-key" => libc::syscall(
+                libc::SYS_keyctl,
+                libc::KEYCTL_SEARCH,
+                libc::KEY_SPEC_SESSION_KEYRING,
+                c"user".as_ptr(),
+                KEY.as_ptr(),
+                0,
+            ) as i32,
             "module" => libc::syscall(libc::SYS_delete_module, c"none".as_ptr(), 0) as i32,
             "slack" => libc::prctl(libc::PR_GET_TIMERSLACK),
             "io-priority" => libc::syscall(libc::SYS_ioprio_get, 1, 0) as i32,

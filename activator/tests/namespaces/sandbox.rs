@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sandbox::a_root_of_its_own", root),
     ("sandbox::namespaces_of_its_own", namespaces),
     ("sandbox::a_user_namespace_with_all_ids", identity),
+    ("sandbox::a_shared_keyring_is_that_outside_of_the_user_namespace", keyrings),
     ("sandbox::a_path_that_is_missing_is_226", missing_path),
     ("sandbox::system_calls_are_refused_by_feature", features),
     ("sandbox::system_calls_are_refused_by_list", list),
@@ -888,6 +889,40 @@ fn identity(bench: &mut Bench) {
     let lines = room.run(room.service(&["read:/proc/self/uid_map"], sandboxed(sandbox)));
     let numbers: Vec<_> = lines[0].split_whitespace().rev().take(3).collect();
     assert_eq!(numbers, ["65536", "0", "0"], "{lines:?}");
+}
+
+fn keyrings(bench: &mut Bench) {
+    let room = Room::new(bench);
+    let service = |asks: &[&str], users, shared_keyring| {
+        let namespaces = Namespaces { users, ..Namespaces::default() };
+        let sandbox =
+            Sandbox { private_keyring: true, shared_keyring, namespaces, ..Sandbox::default() };
+        let mut it = lasting(&room, asks, sandboxed(sandbox));
+        it.execution.user = user().filter(|_| has_users());
+        it
+    };
+    let units = Units::default()
+        .service("a.service", service(&["call:add-key", "call:find-key"], false, true))
+        .service("b.service", service(&["call:find-key", "status:Uid"], true, true))
+        .service("c.service", service(&["call:find-key"], true, false))
+        .needs("b.service", "a.service")
+        .needs("c.service", "b.service")
+        .at_boot("c.service");
+    room.bench.start(&units.build());
+    room.bench.wait("all are up", |it| bench::service(it, "c.service").state == "exited");
+    let uid = if has_users() { NOBODY } else { 0 };
+    let expected = [
+        "call:add-key -> ok".into(),
+        "call:find-key -> ok".into(),
+        "done".into(),
+        "call:find-key -> ok".into(),
+        format!("status:Uid -> {uid} {uid} {uid} {uid}"),
+        "done".into(),
+        "call:find-key -> ENOKEY".into(),
+        "done".into(),
+    ];
+    assert_eq!(said(), expected, "{}", room.bench.log());
+    room.bench.stop();
 }
 
 fn missing_path(bench: &mut Bench) {
