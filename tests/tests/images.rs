@@ -435,6 +435,59 @@ fn images_of_programs_of_this_machine() {
     assert!(refused.stderr.contains("neither podman nor buildah"), "{}", refused.stderr);
 }
 
+/// Two stages, of which the first is asked for.
+const STAGES: &str = "FROM scratch AS first\nARG NAME\nCOPY $NAME /bin/\nCOPY folder /folder\n\
+                      ENTRYPOINT [\"/folder/kept\"]\nFROM first\nCOPY last /bin/last\n";
+
+/// A `.build` with what its builder can be told.
+const BUILD: &str = "[Build]\nImageTag=localhost/made\nFile=made/Containerfile\n\
+                     SetWorkingDirectory=unit\nTarget=first\nBuildArg=NAME=one\nIgnoreFile=ignored\n\
+                     Environment=A=b \"C=d e\"\nLabel=who=me\nNetwork=none\n\
+                     PodmanArgs=--tag localhost/told:1\n";
+
+#[test]
+fn a_build_file_is_built_by_a_program_of_this_machine() {
+    let Some(programs) = host::Programs::unpack() else { return };
+    let rouse = Rouse::new();
+    for builder in ["podman", "buildah"] {
+        let appliance = Appliance::empty()
+            .with("appliance.toml", "name = \"local\"\n")
+            .with("made.build", BUILD)
+            .with("made/Containerfile", STAGES)
+            .with("one", "an application")
+            .with("two", "another")
+            .with("last", "of the last stage")
+            .with("folder/kept", "kept")
+            .with("folder/left", "left out")
+            .with("ignored", "folder/left\n")
+            .with("made.container", "[Container]\nImage=made.build\nNetwork=none\n");
+        let output = tempfile::tempdir().unwrap();
+        let built = || {
+            let mut build = rouse.command(["build", "--output"]);
+            build.arg(output.path().join("image")).arg(appliance.path());
+            feed(build.env("PATH", programs.path(&[builder])), b"").success();
+            let mut inspect = rouse.command(["inspect", "--json"]);
+            feed(inspect.arg(output.path().join("image")), b"").success().text()
+        };
+        let has = |text: &str, names: [&str; 5]| names.map(|name| text.contains(name));
+        let names = ["bin/one", "bin/two", "bin/last", "folder/kept", "folder/left"];
+        let text = built();
+        assert_eq!(has(&text, names), [true, false, false, true, false], "{builder}: {text}");
+        let mut inspect = programs.command("buildah");
+        let format = "{{.OCIv1.Config.Env}} {{.OCIv1.Config.Labels.who}}";
+        inspect.args(["inspect", "--type", "image", "--format", format, "localhost/told:1"]);
+        let told = feed(&mut inspect, b"").success().text();
+        assert!(told.contains("A=b") && told.contains("C=d e"), "{builder}: {told}");
+        assert!(told.trim().ends_with(" me"), "{builder}: {told}");
+
+        // Another argument is another image, whatever the lock has.
+        let changed = BUILD.replace("NAME=one", "NAME=two");
+        std::fs::write(appliance.path().join("made.build"), changed).unwrap();
+        let text = built();
+        assert_eq!(has(&text, names), [false, true, false, true, false], "{builder}: {text}");
+    }
+}
+
 #[test]
 fn layers_are_what_the_configuration_says_and_are_shared() {
     let base = tar(&[("lib/big", 0o644, &[7; 4096])]);

@@ -38,7 +38,7 @@ pub(super) fn asked(
                 format!("packages:{}", packages.join(","))
             }
             Some(config::Image { from: Some(from), .. }) => from.clone(),
-            Some(config::Image { containerfile: Some(file), context, .. }) => {
+            Some(config::Image { containerfile: Some(file), context, options, .. }) => {
                 let path = appliance.path(file);
                 let beside = || path.parent().unwrap_or(&appliance.folder).to_owned();
                 let folder = context.as_ref().map_or_else(beside, |folder| appliance.path(folder));
@@ -47,6 +47,9 @@ pub(super) fn asked(
                 if !path.starts_with(&folder) {
                     let beside = fingerprint::of_folder(&beside())?;
                     hash = Hash::of(format!("{hash}{beside}").as_bytes()).to_string();
+                }
+                if !options.is_empty() {
+                    hash = Hash::of(format!("{hash}{options:?}").as_bytes()).to_string();
                 }
                 format!("containerfile:{}@sha256:{hash}", file.display())
             }

@@ -26,6 +26,9 @@ pub struct Image {
     /// What that copies from, if it is not the folder of the file: of a `.build`, whose image it is.
     #[serde(skip)]
     pub context: Option<PathBuf>,
+    /// What the builder is told besides, by a `.build`: options of podman-build(1).
+    #[serde(skip)]
+    pub options: Vec<String>,
     /// Folder of a Cargo package with one binary: it is compiled static for the guest's
     /// architecture, and becomes `/NAME` in an otherwise empty image, and the entrypoint.
     pub cargo: Option<PathBuf>,
@@ -65,7 +68,7 @@ impl Config {
             let file = folder.join(file);
             let beside = || file.parent().unwrap_or(folder).to_owned();
             let context = image.context.as_ref().map_or_else(beside, |path| folder.join(path));
-            return Some(Origin::Containerfile(file, context));
+            return Some(Origin::Containerfile { file, context, options: image.options.clone() });
         }
         let transport = Transport::parse(image.from.as_ref()?).ok()?;
         Some(Origin::From(transport.below(folder)))
@@ -207,7 +210,11 @@ mod tests {
         let origin = |name: &str| config.origin(name, Path::new("/a"));
         let archive = Transport::LayoutArchive("/a/../x.tar".into(), Some("v1".into()));
         assert_eq!(origin("x"), Some(Origin::From(archive)));
-        let file = Origin::Containerfile("/a/y/Containerfile".into(), "/a/y".into());
+        let file = Origin::Containerfile {
+            file: "/a/y/Containerfile".into(),
+            context: "/a/y".into(),
+            options: vec![],
+        };
         assert_eq!(origin("y"), Some(file));
         assert_eq!(origin("z"), None);
         assert_eq!(

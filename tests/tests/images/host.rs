@@ -94,12 +94,15 @@ fn wrapper(name: &str, tree: &Path, folder: &Path) -> String {
     format!(
         "#!/bin/sh\n\
          exec unshare --mount --propagation private sh -ec '\n\
+         here=$PWD\n\
          cd {folder}\n\
          mount -t overlay -o lowerdir={tree},upperdir=upper,workdir=work overlay root\n\
          for each in /dev /proc /sys {temporary} {cache}; do\n\
          mkdir -p root$each; mount --rbind $each root$each; done\n\
          mount -t tmpfs tmpfs root/run\n\
-         exec env -i PATH=/usr/bin:/usr/sbin HOME=/root chroot root /usr/bin/{name} \"$@\"\n\
+         test -d \"root$here\" || here=/\n\
+         exec env -i PATH=/usr/bin:/usr/sbin HOME=/root \
+         unshare --root=root --wd=\"$here\" /usr/bin/{name} \"$@\"\n\
          ' {name} \"$@\"\n",
         temporary = std::env::temp_dir().display(),
         cache = rouse_tests::cache().display(),

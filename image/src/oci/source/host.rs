@@ -39,15 +39,17 @@ pub(super) fn storage(import: &Import<'_>, name: &str) -> Result<Digest, SourceE
             name.into(),
         ],
     };
-    run(&what, program, &path, &arguments)?;
+    run(&what, program, &path, &arguments, None)?;
     archive::docker_archive(import, &file, None)
 }
 
-/// A Containerfile, and the folder that its COPY copies from.
+/// A Containerfile, the folder that its COPY copies from, and options. Paths in these are from that
+/// folder, as for a service that Quadlet makes.
 pub(super) fn containerfile(
     import: &Import<'_>,
     file: &Path,
     context: &Path,
+    options: &[String],
 ) -> Result<Digest, SourceError> {
     let what = format!("build {}", file.display());
     let Some((program, path)) = BUILDERS.iter().find_map(|name| Some((*name, find(name)?))) else {
@@ -55,7 +57,8 @@ pub(super) fn containerfile(
     };
     let scratch = import.cache.scratch()?;
     let (id_file, archive) = (scratch.path().join("id"), scratch.path().join("image.tar"));
-    let build: Vec<OsString> = vec![
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut build: Vec<OsString> = vec![
         "build".into(),
         "--platform".into(),
         format!("linux/{}", import.architecture).into(),
@@ -65,10 +68,11 @@ pub(super) fn containerfile(
         "--iidfile".into(),
         id_file.clone().into(),
         "--file".into(),
-        file.into(),
-        context.into(),
+        whole(file).into(),
     ];
-    run(&what, program, &path, &build)?;
+    build.extend(options.iter().map(OsString::from));
+    build.push(whole(context).into());
+    run(&what, program, &path, &build, Some(context))?;
     let id = String::from_utf8_lossy(&super::read(&id_file)?).trim().to_owned();
     let save: Vec<OsString> = match program {
         "podman" => vec![
@@ -82,7 +86,7 @@ pub(super) fn containerfile(
         ],
         _ => vec!["push".into(), "--quiet".into(), id.into(), with("docker-archive:", &archive)],
     };
-    run(&what, program, &path, &save)?;
+    run(&what, program, &path, &save, None)?;
     super::archive::docker_archive(import, &archive, None)
 }
 
@@ -98,13 +102,20 @@ fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// What it says goes to stderr; it is asked no questions.
-fn run(what: &str, name: &str, path: &Path, arguments: &[OsString]) -> Result<(), SourceError> {
+/// What it says goes to stderr; it is asked no questions. `folder` is where it runs, if not here.
+fn run(
+    what: &str,
+    name: &str,
+    path: &Path,
+    arguments: &[OsString],
+    folder: Option<&Path>,
+) -> Result<(), SourceError> {
     let shown: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     terminal::note(format!("{name} {}", shown.join(" ")));
     let failed =
         |how: String| SourceError::Program { what: what.into(), program: name.into(), how };
     let status = Command::new(path)
+        .current_dir(folder.unwrap_or(Path::new(".")))
         .args(arguments.iter().map(OsStr::new))
         .stdin(Stdio::null())
         .stdout(std::io::stderr())

@@ -44,15 +44,22 @@ use std::path::{Path, PathBuf};
 pub enum Origin {
     /// `from`, or an `Image=` that names a registry.
     From(Transport),
-    /// `containerfile`: the file, and its folder.
-    Containerfile(PathBuf, PathBuf),
+    /// `containerfile`, or a `.build`.
+    Containerfile {
+        /// The file.
+        file: PathBuf,
+        /// The folder that its COPY copies from.
+        context: PathBuf,
+        /// What the builder is told besides.
+        options: Vec<String>,
+    },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::From(transport) => write!(f, "{transport}"),
-            Self::Containerfile(file, _) => write!(f, "{}", file.display()),
+            Self::Containerfile { file, .. } => write!(f, "{}", file.display()),
         }
     }
 }
@@ -101,7 +108,9 @@ impl Import<'_> {
                 archive::docker_archive(self, path, name.as_deref())
             }
             Origin::From(Transport::Storage(name)) => host::storage(self, name),
-            Origin::Containerfile(file, context) => host::containerfile(self, file, context),
+            Origin::Containerfile { file, context, options } => {
+                host::containerfile(self, file, context, options)
+            }
         }
     }
 

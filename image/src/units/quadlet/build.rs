@@ -1,6 +1,7 @@
 //! `.build` files for the engine crun: what they make is made with the appliance, by Podman or
 //! Buildah of this machine, as with `containerfile` of an `[image."..."]` table.
 
+use super::build_options;
 use super::image::{AT_BUILD, is_of, lines, refused, unit_name, without};
 use crate::config::{Config, FILE, Image};
 use crate::finding::Finding;
@@ -13,35 +14,18 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// Every key of `[Build]` up to Podman 5.8 that does not matter, and why.
-const HARMLESS: [(&str, &str); 8] = [
+const HARMLESS: [(&str, &str); 7] = [
     ("Annotation", "it only describes the image"),
     ("AuthFile", "the build asks who `podman login` of this machine is"),
     ("ForceRM", AT_BUILD),
-    ("Label", "it only describes the image"),
     ("Pull", AT_BUILD),
     ("Retry", AT_BUILD),
     ("RetryDelay", AT_BUILD),
     ("TLSVerify", "the build trusts whom this machine trusts"),
 ];
 /// Those that Podman alone can do, or nobody has asked for.
-const REFUSED: [&str; 15] = [
-    "BuildArg",
-    "ContainersConfModule",
-    "DNS",
-    "DNSOption",
-    "DNSSearch",
-    "Environment",
-    "GlobalArgs",
-    "GroupAdd",
-    "IgnoreFile",
-    "Network",
-    "PodmanArgs",
-    "Secret",
-    "Target",
-    "Variant",
-    "Volume",
-];
-/// Those that count.
+const REFUSED: [&str; 3] = ["ContainersConfModule", "GlobalArgs", "Variant"];
+/// Those that count, beside the options.
 const HONOURED: [&str; 5] = ["Arch", "File", "ImageTag", "ServiceName", "SetWorkingDirectory"];
 
 /// The images that the `.build` files of an appliance's folder make, by their names. What is wrong
@@ -70,10 +54,13 @@ pub fn images(folder: &Path, config: &Config) -> BTreeMap<String, Image> {
                 continue;
             }
             let unit = Definition::quadlet_file(file, entry, &files, &mut vec![]);
-            let Ok(Recipe { name, file, context }) = Recipe::of(&unit, folder) else { continue };
-            let image =
-                Image { containerfile: Some(file), context: Some(context), ..Image::default() };
-            images.insert(name, image);
+            let (Ok(recipe), Ok(options)) = (Recipe::of(&unit, folder), build_options::of(&unit))
+            else {
+                continue;
+            };
+            let Recipe { name, file, context } = recipe;
+            let (containerfile, context) = (Some(file), Some(context));
+            images.insert(name, Image { containerfile, context, options, ..Image::default() });
         }
     }
     images
@@ -96,6 +83,7 @@ pub(crate) fn check(
     }
     let known: Vec<&'static str> =
         HARMLESS.iter().map(|(key, _)| *key).chain(REFUSED).chain(HONOURED).collect();
+    let known: Vec<&'static str> = known.into_iter().chain(build_options::keys()).collect();
     for line in lines(unit, "Build", findings) {
         let key = line.key.as_str();
         match HARMLESS.iter().find(|(known, _)| *known == key) {
@@ -112,11 +100,12 @@ pub(crate) fn check(
                 .label("refused by the engine crun")
                 .help("take the line out: images are built for the guest's architecture"),
             ),
-            None if HONOURED.contains(&key) => {}
+            None if HONOURED.contains(&key) || build_options::keys().any(|it| it == key) => {}
             None => findings.push(refused(line, "Build", &known)),
         }
     }
     findings.extend(Recipe::of(unit, folder).err());
+    findings.extend(build_options::of(unit).err());
 }
 
 /// What is made, and of what. Paths are from the appliance's folder, if they lie in it.
@@ -135,10 +124,7 @@ impl Recipe {
             .or_else(|| last(unit, "Build", "SetWorkingDirectory"));
         for line in [Some(tag), file, place].into_iter().flatten() {
             if text(line).contains("://") || text(line).contains('%') {
-                let message = format!("`{}={}` is only known to Podman", line.key, text(line));
-                return Err(Finding::error(line.value.span(), message)
-                    .label("expected a path or name without specifiers")
-                    .help(super::USE_PODMAN));
+                return Err(of_podman(line, "expected a path or name without specifiers"));
             }
         }
         let own = unit.sources.first().map(|source| PathBuf::from(&source.path));
@@ -186,8 +172,14 @@ fn last<'u>(unit: &'u Definition, section: &str, key: &str) -> Option<&'u Assign
     line.filter(|line| !text(line).is_empty())
 }
 
-fn text(line: &Assignment) -> &str {
+pub(super) fn text(line: &Assignment) -> &str {
     line.value.text.trim_matches('"')
+}
+
+/// A value that nobody here can know.
+pub(super) fn of_podman(line: &Assignment, expected: &str) -> Finding {
+    let message = format!("`{}={}` is only known to Podman", line.key, shorten(text(line)));
+    Finding::error(line.value.span(), message).label(expected).help(super::USE_PODMAN)
 }
 
 /// From the appliance's folder, if it lies in it.
@@ -216,6 +208,42 @@ mod tests {
         let image = images.get("localhost/x:1")?;
         let show = |path: &Option<PathBuf>| path.as_ref().unwrap().display().to_string();
         Some((show(&image.containerfile), show(&image.context)))
+    }
+
+    #[test]
+    fn a_builder_is_told_what_podman_would_tell_it() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path().join("Containerfile"), "FROM scratch\n").unwrap();
+        let of = |lines: &str| {
+            let text = format!("[Build]\nImageTag=x\nSetWorkingDirectory=unit\n{lines}\n");
+            write(folder.path().join("x.build"), text).unwrap();
+            images(folder.path(), &Config::default()).remove("x").map(|image| image.options)
+        };
+        for (lines, options) in [
+            ("", &[][..]),
+            ("Target=a\nTarget=b", &["--target=b"]),
+            ("Target=a\nTarget=", &[]),
+            (
+                "DNS=10.0.0.1\nDNS=\nDNS=10.0.0.2\nDNS=10.0.0.3",
+                &["--dns=10.0.0.2", "--dns=10.0.0.3"],
+            ),
+            (
+                "BuildArg=A=1 \"B=2 3\"\nBuildArg=C",
+                &["--build-arg=A=1", "--build-arg=B=2 3", "--build-arg=C"],
+            ),
+            ("PodmanArgs=--squash\nEnvironment=A=b", &["--env=A=b", "--squash"]),
+            (
+                "Secret=id=a,src=b\nVolume=/srv:/srv:ro",
+                &["--secret=id=a,src=b", "--volume=/srv:/srv:ro"],
+            ),
+            ("Network=none\nGroupAdd=tape", &["--group-add=tape", "--network=none"]),
+        ] {
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            assert_eq!(of(lines), Some(options), "{lines}");
+        }
+        for lines in ["Target=%n", "BuildArg=A=$A", "Network=a.network", "Volume=a.volume:/a"] {
+            assert_eq!(of(lines), None, "{lines}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod arguments;
 pub(crate) mod build;
+mod build_options;
 mod capability;
 pub(crate) mod container;
 pub(crate) mod health;
