@@ -12,6 +12,8 @@ mod image;
 mod measure;
 #[path = "podman/network.rs"]
 mod network;
+#[path = "podman/rootless.rs"]
+mod rootless;
 #[path = "podman/scenarios.rs"]
 mod scenarios;
 #[path = "podman/ssh.rs"]
@@ -52,13 +54,13 @@ type Part = (&'static str, When, fn(&Pods));
 const PARTS: [Part; 24] = [
     ("asleep", When::Always, no_process_before_the_first_request),
     ("measures", When::Always, measure::the_first_request),
-    ("version", When::Always, clients_say_who_they_are),
-    ("images", When::Always, images_come_and_are_listed),
-    ("run", When::Always, containers_run),
-    ("streams", When::Always, streams_are_carried_to_their_ends),
-    ("files", When::Full, files_and_builds),
+    ("version", When::Always, |pods| clients_say_who_they_are(&pods.api)),
+    ("images", When::Always, |pods| images_come_and_are_listed(&pods.api)),
+    ("run", When::Always, |pods| containers_run(&pods.api)),
+    ("streams", When::Always, |pods| streams_are_carried_to_their_ends(&pods.api)),
+    ("files", When::Full, |pods| files_and_builds(&pods.api)),
     ("events", When::Full, events_are_followed),
-    ("compose", When::Full, a_compose_file_goes_up_and_down),
+    ("compose", When::Full, |pods| a_compose_file_goes_up_and_down(&pods.vm, &pods.api)),
     ("libpod", When::Always, the_api_answers_whatever_its_version),
     ("environment", When::Full, one_stream_fd_and_no_variables_for_others),
     ("outlive", When::Always, a_container_outlives_the_service),
@@ -67,7 +69,7 @@ const PARTS: [Part; 24] = [
     ("patience", When::Full, patience_is_what_was_said),
     ("endpoints", When::Full, endpoints_of_ones_own),
     ("inside", When::Full, the_api_from_inside_a_container),
-    ("rootless", When::Full, a_users_podman),
+    ("rootless", When::Full, rootless::a_users_podman),
     ("pause", When::Full, scenarios::the_users_pause_process_is_killed),
     ("activated", When::Full, scenarios::a_stopped_service_leaves_its_container),
     ("datagram", When::Full, scenarios::a_datagram_socket_is_refused),
@@ -173,7 +175,7 @@ fn no_process_before_the_first_request(Pods { vm, api, .. }: &Pods) {
     assert_eq!(vm.shell("test -d /run/systemd/system && echo there || echo none"), "none\n");
 }
 
-fn clients_say_who_they_are(Pods { api, .. }: &Pods) {
+fn clients_say_who_they_are(api: &Api) {
     let version = api.docker(["version"]);
     assert!(version.contains("Podman Engine"), "{version}");
     let info = api.podman(["version", "--format", "{{.Server.Version}} {{.Server.OsArch}}"]);
@@ -181,7 +183,7 @@ fn clients_say_who_they_are(Pods { api, .. }: &Pods) {
     assert_eq!(api.docker(["ps", "-q"]), "");
 }
 
-fn images_come_and_are_listed(Pods { api, .. }: &Pods) {
+fn images_come_and_are_listed(api: &Api) {
     let archive = image::docker_archive("busy:1");
     let loaded = api.docker_with(["load"], &archive);
     assert!(loaded.contains("busy:1"), "{loaded}");
@@ -193,7 +195,7 @@ fn images_come_and_are_listed(Pods { api, .. }: &Pods) {
     assert!(listed.contains("busy:1") && listed.contains("busy:2"), "{listed}");
 }
 
-fn containers_run(Pods { api, .. }: &Pods) {
+fn containers_run(api: &Api) {
     let hello = api.docker(["run", "--rm", "--network", "none", "busy:1", "echo", "hello"]);
     assert_eq!(hello, "hello\n");
     let hello = api.podman(["run", "--rm", "--network", "none", "busy:1", "echo", "hello"]);
@@ -212,7 +214,7 @@ fn containers_run(Pods { api, .. }: &Pods) {
 }
 
 /// Hijacked connections: what the client sends ends before what it gets does.
-fn streams_are_carried_to_their_ends(Pods { api, .. }: &Pods) {
+fn streams_are_carried_to_their_ends(api: &Api) {
     let input: Vec<u8> = (0..300_000u32).map(|n| b'a' + (n % 23) as u8).collect();
     let run = ["run", "-i", "--rm", "--network", "none", "busy:1", "cat"];
     assert!(api.docker_with(run, &input).as_bytes() == input, "docker run -i");
@@ -242,7 +244,7 @@ fn streams_are_carried_to_their_ends(Pods { api, .. }: &Pods) {
     api.docker(["rm", "ear"]);
 }
 
-fn files_and_builds(Pods { api, .. }: &Pods) {
+fn files_and_builds(api: &Api) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("note"), "copied\n").unwrap();
@@ -285,18 +287,41 @@ fn events_are_followed(Pods { api, .. }: &Pods) {
     }
 }
 
-fn a_compose_file_goes_up_and_down(Pods { api, .. }: &Pods) {
+/// One on a network with a published port, one on none.
+const COMPOSED: &str = "\
+services:
+  one:
+    image: busy:1
+    command: sh -c 'echo composed >/page; exec busybox httpd -f -p 80 -h /'
+    ports:
+      - \"8089:80\"
+  two:
+    image: busy:1
+    network_mode: none
+    command: sleep 1000
+";
+
+/// What a guest's own client gets as `/page` from a port of its loopback.
+fn fetched(vm: &Vm, port: u32) -> String {
+    vm.shell(&format!(
+        "for n in $(seq 60); do busybox wget -q -O - http://127.0.0.1:{port}/page && exit; sleep 1; \
+         done 2>/tmp/fetched; cat /tmp/fetched"
+    ))
+    .trim()
+    .to_owned()
+}
+
+fn a_compose_file_goes_up_and_down(vm: &Vm, api: &Api) {
     let folder = tempfile::Builder::new().prefix("composed").tempdir().unwrap();
     let file = folder.path().join("compose.yaml");
-    let text = "services:\n  one:\n    image: busy:1\n    command: sleep 1000\n  two:\n    \
-                image: busy:1\n    network_mode: none\n    command: sleep 1000\n";
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, COMPOSED).unwrap();
     let words = ["-p", "both", "-f", file.to_str().unwrap()];
     api.compose(words.into_iter().chain(["up", "-d"]));
     let names = api.docker(["ps", "--format", "{{.Names}}"]);
     assert!(names.contains("one") && names.contains("two"), "{names}");
     let networks = api.docker(["network", "ls", "--format", "{{.Name}}"]);
     assert!(networks.contains("both_default"), "{networks}");
+    assert_eq!(fetched(vm, 8089), "composed");
     api.compose(words.into_iter().chain(["down", "-t", "0"]));
     let names = api.docker(["ps", "-a", "--format", "{{.Names}}"]);
     assert!(!names.contains("one") && !names.contains("two"), "{names}");
@@ -443,22 +468,6 @@ fn the_api_from_inside_a_container(Pods { vm, api, .. }: &Pods) {
     vm.wait_until("it was woken from inside", |vm| vm.service("podman.service").starts > before);
     vm.wait_until("it was answered", |_| api.docker(["logs", "inner"]).contains("inner"));
     api.docker(["rm", "-f", "inner"]);
-}
-
-/// The packaged units of users, for one who lingers.
-fn a_users_podman(Pods { vm, .. }: &Pods) {
-    let api = Api::new(vm.rouse.runtime().join("pods").join(format!("{ANNS}.sock")));
-    let owner = vm.shell("busybox stat -c '%u %a' /run/user/1000/podman/podman.sock");
-    assert_eq!(owner, "1000 660\n");
-    let rootless =
-        api.podman(["info", "--format", "{{.Host.Security.Rootless}} {{.Store.GraphRoot}}"]);
-    assert_eq!(rootless, "true /home/ann/.local/share/containers/storage\n");
-    api.docker_with(["load"], &image::docker_archive("busy:1"));
-    let map =
-        api.docker(["run", "--rm", "--network", "none", "busy:1", "cat", "/proc/self/uid_map"]);
-    let first: Vec<&str> = map.lines().next().unwrap_or_default().split_whitespace().collect();
-    assert_eq!(first, ["0", "1000", "1"], "{map}");
-    assert!(map.contains("200000"), "{map}");
 }
 
 /// Requests at random times around the end of a service that waits for one second.

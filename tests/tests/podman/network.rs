@@ -25,15 +25,11 @@ const REGISTRIES: &str =
     "[[registry]]\nprefix = \"10.0.2.2\"\nlocation = \"10.0.2.2\"\ninsecure = true\n";
 
 fn appliance() -> Appliance {
-    let appliance = Appliance::podman()
-        .with("registries.conf", REGISTRIES)
-        .replace(
-            "appliance.toml",
-            "[files]\n",
-            "[files]\n\"/etc/containers/registries.conf.d/50-host.conf\" = \"registries.conf\"\n",
-        )
-        // A user's network of containers.
-        .replace("appliance.toml", "\"uidmap\",", "\"uidmap\", \"passt\",");
+    let appliance = Appliance::podman().with("registries.conf", REGISTRIES).replace(
+        "appliance.toml",
+        "[files]\n",
+        "[files]\n\"/etc/containers/registries.conf.d/50-host.conf\" = \"registries.conf\"\n",
+    );
     let toml = std::fs::read_to_string(appliance.path().join("appliance.toml")).unwrap();
     appliance.with("appliance.toml", &(toml + TABLES))
 }
