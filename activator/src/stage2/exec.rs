@@ -1,8 +1,8 @@
 //! The order in which stage 2 goes about it: first what needs the machine as it is, then what
 //! takes it away, last what takes away the right to do any of that.
 //!
-//! A command with the prefix `+` keeps root and the whole machine; with `!` it keeps root, but no
-//! capability that the unit drops.
+//! A command with the prefix `+` keeps root and the whole machine, but for the unit's network and IPC
+//! (as in systemd); with `!` it keeps root, but no capability that the unit drops.
 
 use super::call::{Call, EXEC_VARIABLE, List, Subject};
 use super::capabilities::Capabilities;
@@ -70,7 +70,10 @@ pub(super) fn run(call: &Call) -> Result<Infallible, Failed> {
     prepare_container(call, &environment)?;
 
     let stderr = streams.last()?;
-    if !command.privileged {
+    if command.privileged {
+        let shared = Shared::take(subject, &stage2.sandbox)?;
+        namespaces::enter_shared(&stage2.sandbox, shared.as_ref())?;
+    } else {
         keyring::join(&stage2.sandbox, user.as_ref())?;
         confine(subject, stage2, &places, &environment, credentials)?;
     }
@@ -134,7 +137,8 @@ fn confine(
 ) -> Result<(), Failed> {
     let sandbox = &stage2.sandbox;
     let shared = Shared::take(subject, sandbox)?;
-    namespaces::enter(sandbox, shared.as_ref())?;
+    namespaces::enter_shared(sandbox, shared.as_ref())?;
+    namespaces::protect_hostname(sandbox)?;
     let tmp = match &shared {
         Some(shared) if sandbox.private_tmp => Some(shared.make_tmp()?),
         _ => None,

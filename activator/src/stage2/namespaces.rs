@@ -46,8 +46,8 @@ impl Kind {
     }
 }
 
-/// All but the user namespace and that of the mounts. Those of [`Shared`] are made once.
-pub(super) fn enter(sandbox: &Sandbox, shared: Option<&Shared>) -> Result<(), Failed> {
+/// Those of the network and of IPC. Those of [`Shared`] are made once.
+pub(super) fn enter_shared(sandbox: &Sandbox, shared: Option<&Shared>) -> Result<(), Failed> {
     let joined = shared.filter(|_| sandbox.joins.is_some());
     match (&sandbox.network_namespace_path, joined, shared) {
         (Some(path), Some(joined), _) => joined.enter(Kind::Network, || join_network(path))?,
@@ -62,6 +62,11 @@ pub(super) fn enter(sandbox: &Sandbox, shared: Option<&Shared>) -> Result<(), Fa
             sys::leave(UnshareFlags::NEWIPC).at(Stage::Namespace, || "make an IPC namespace".into())
         })?;
     }
+    Ok(())
+}
+
+/// `ProtectHostname=`
+pub(super) fn protect_hostname(sandbox: &Sandbox) -> Result<(), Failed> {
     if sandbox.protect_hostname {
         sys::leave(UnshareFlags::NEWUTS)
             .at(Stage::Namespace, || "make a namespace for the host name".into())?;
