@@ -9,7 +9,8 @@ use rustix::net::{self, RecvFlags, SendFlags, SocketType, sockopt};
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub(crate) fn main(arguments: &[&str]) -> ExitCode {
@@ -230,10 +231,20 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
         // Echoes to any number of clients at once, each until it leaves.
         ["hold"] => {
             let fds = fds();
+            let term = Term::block();
             std::thread::scope(|scope| {
                 for fd in &fds {
                     scope.spawn(move || hold(fd.as_fd()));
                 }
+                scope.spawn(move || {
+                    term.wait();
+                    // From now on nobody takes anything; what was taken is answered.
+                    let _rest = TAKING.lock();
+                    while OPEN.load(Ordering::Relaxed) > 0 {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    std::process::exit(0);
+                });
             });
             ExitCode::SUCCESS
         }
@@ -368,8 +379,51 @@ fn serve(count: usize) -> ExitCode {
     }
 }
 
+/// Held by whoever takes a connection, and from a datagram until its answer.
+static TAKING: Mutex<()> = Mutex::new(());
+/// Connections that were taken.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// SIGTERM, which waits until it is asked for.
+#[derive(Clone, Copy)]
+struct Term(libc::sigset_t);
+
+#[allow(unsafe_code)]
+impl Term {
+    /// For this thread and those that it starts from now on.
+    fn block() -> Self {
+        // SAFETY: all zero is a set, which sigemptyset(3) then makes in its own way; the calls
+        // take pointers to it and to nothing else.
+        unsafe {
+            let mut set = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            Self(set)
+        }
+    }
+
+    fn wait(&self) {
+        // A freeze ends the call, too.
+        // SAFETY: the set is initialized, and nobody asks what came with the signal.
+        while unsafe { libc::sigwaitinfo(&raw const self.0, std::ptr::null_mut()) } < 0 {}
+    }
+}
+
 fn hold(listener: BorrowedFd) {
-    while let Ok(connection) = net::accept(listener) {
+    let is_stream = sockopt::socket_type(listener) == Ok(SocketType::STREAM);
+    let flags = fcntl_getfl(listener).unwrap() | OFlags::NONBLOCK;
+    rustix::fs::fcntl_setfl(listener, flags).unwrap();
+    loop {
+        let mut poll = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut poll, None).unwrap();
+        let _taking = TAKING.lock();
+        if !is_stream {
+            answer(listener);
+            continue;
+        }
+        let Ok(connection) = net::accept(listener) else { continue };
+        OPEN.fetch_add(1, Ordering::Relaxed);
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok((length @ 1.., _)) =
@@ -379,6 +433,8 @@ fn hold(listener: BorrowedFd) {
                 let text = [format!("{pid} ").as_bytes(), &buffer[..length]].concat();
                 net::send(&connection, &text, SendFlags::NOSIGNAL).unwrap();
             }
+            drop(connection);
+            OPEN.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }

@@ -1,8 +1,8 @@
 //! `X-StopWhenIdleSec=` and `X-FreezeWhenIdleSec=`.
 
 use crate::Test;
-use crate::bench::{self, Bench, ask_tcp, ask_unix, split};
-use crate::build::{Units, listener, service, socket, tcp, unix};
+use crate::bench::{self, Bench, ask_tcp, ask_udp, ask_unix, split};
+use crate::build::{Units, listener, service, socket, tcp, udp, unix};
 use activator::control::Request;
 use activator::manifest::{Address, Command, ListenKind, Manifest, Service};
 use std::io::{Read, Write};
@@ -20,11 +20,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("idle::a_frozen_service_is_stopped_when_it_stays_idle", both),
 ];
 
-/// Listens on TCP and Unix, with no limits in the way.
+/// Listens on TCP, UDP and Unix, with no limits in the way.
 fn units(bench: &Bench, mut spec: Service) -> Manifest {
     spec.start_limit.burst = 0;
     let name = listener(ListenKind::Stream, Address::Abstract("rouse-idle".into()));
-    let mut sockets = socket("a", vec![tcp(3000), unix(bench.path(), "u"), name]);
+    let mut sockets = socket("a", vec![tcp(3000), udp(3000), unix(bench.path(), "u"), name]);
     sockets.trigger_limit.burst = 0;
     sockets.poll_limit.burst = 0;
     Units::default().service("a.service", spec).socket("a.socket", "a.service", sockets).build()
@@ -95,12 +95,21 @@ fn clients(bench: &Bench, count: u64) {
                 std::thread::sleep(Duration::from_millis(round * 7 % 40));
             }
         });
+        // A packet is no connection: the service may be put to sleep between it and its answer.
+        let udp = scope.spawn(move || {
+            for round in 0..count {
+                let text = format!("udp {round}");
+                assert_eq!(split(&ask_udp("127.0.0.1:0", "127.0.0.1:3000", &text)).1, text);
+                std::thread::sleep(Duration::from_millis(round * 13 % 40));
+            }
+        });
         for round in 0..count {
             let text = format!("unix {round}");
             assert_eq!(split(&ask_unix(&unix, &text)).1, text);
             std::thread::sleep(Duration::from_millis(round * 11 % 40));
         }
         tcp.join().unwrap();
+        udp.join().unwrap();
     });
 }
 

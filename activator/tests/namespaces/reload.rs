@@ -1,8 +1,8 @@
 //! Reload: another manifest, or another activator, under a running one.
 
 use crate::Test;
-use crate::bench::{self, Bench, ask_tcp, ask_unix, signal, split, until};
-use crate::build::{Units, accepting, command, listener, service, socket, tcp, unix};
+use crate::bench::{self, Bench, ask_tcp, ask_udp, ask_unix, signal, split, until};
+use crate::build::{Units, accepting, command, listener, service, socket, tcp, udp, unix};
 use activator::client::{self, Error};
 use activator::control::{Failure, Programs, Request, Unfit, UnitName, Whose};
 use activator::manifest::{
@@ -285,7 +285,8 @@ fn load(bench: &mut Bench) {
             spec
         };
         // One that ends with each client, and one that stays.
-        let [mut short, mut long] = [3000, 3001].map(|port| socket("s", vec![tcp(port)]));
+        let [mut short, mut long] =
+            [3000, 3001].map(|port| socket("s", vec![tcp(port), udp(port)]));
         for socket in [&mut short, &mut long] {
             socket.trigger_limit.burst = 0;
             socket.poll_limit.burst = 0;
@@ -317,7 +318,15 @@ fn load(bench: &mut Bench) {
             served.fetch_add(1, Ordering::Relaxed);
         }
     };
+    let send = |address: &str| {
+        while !over.load(Ordering::Relaxed) {
+            assert_eq!(split(&ask_udp("127.0.0.1:0", address, "packet")).1, "packet");
+            served.fetch_add(1, Ordering::Relaxed);
+        }
+    };
     std::thread::scope(|scope| {
+        scope.spawn(|| send("127.0.0.1:3000"));
+        scope.spawn(|| send("127.0.0.1:3001"));
         scope.spawn(|| ask("127.0.0.1:3000"));
         scope.spawn(|| ask("127.0.0.1:3000"));
         scope.spawn(|| ask("127.0.0.1:3001"));
@@ -333,7 +342,7 @@ fn load(bench: &mut Bench) {
     assert_eq!(bench::service(&status, "b.service").starts, 1);
     // Fewer, when the first count met the manifest before the last on its way out.
     assert!(fds(bench.pid()).len() <= before.len(), "{before:#?}\n{:#?}", fds(bench.pid()));
-    assert_eq!(sockets(bench.pid()).len(), 5);
+    assert_eq!(sockets(bench.pid()).len(), 7);
     // logd, and the service that stays.
     let children = format!("/proc/{0}/task/{0}/children", bench.pid());
     assert_eq!(std::fs::read_to_string(children).unwrap().split_whitespace().count(), 2);
