@@ -98,7 +98,8 @@ impl Closure<'_> {
             let line = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
             let line = String::from_utf8_lossy(line);
             let program = line.split_whitespace().next().unwrap_or_default();
-            return self.require(program, path);
+            // A relative one lies where its caller happens to be: no program of a package's.
+            return if program.starts_with('/') { self.require(program, path) } else { Ok(()) };
         }
         if !content.starts_with(goblin::elf::header::ELFMAG) {
             return Ok(());
@@ -214,6 +215,10 @@ mod tests {
         tree.insert("/usr/bin/dash", Node::file(&b"static"[..], 0o755, "test")).unwrap();
         let expected = ["/usr/bin/dash", "/usr/bin/sh", "/usr/bin/x"].map(str::to_owned);
         assert_eq!(closure(&tree, ["/usr/bin/x"]), Ok(expected.into()));
+        for (path, line) in [("/usr/bin/y", "#!.\n"), ("/usr/bin/z", "#!perl -w\n")] {
+            tree.insert(path, Node::file(line.as_bytes(), 0o755, "test")).unwrap();
+            assert_eq!(closure(&tree, [path]), Ok([path.to_owned()].into()));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Container images of an appliance: which there are, what is locked for them, and what they are.
 
 use super::fingerprint;
+use super::reduce::{Wishes, reduce};
 use crate::appliance::Appliance;
 use crate::base;
 use crate::cache::{Cache, Hash};
@@ -174,6 +175,10 @@ impl<'a> Images<'a> {
     /// with accounts of its own. No maintainer script is run.
     fn of_packages(&self, locked: &LockedImage) -> Result<ContainerImage, Failure> {
         let mut files = super::packages::read(self.debian, &locked.packages)?;
+        if let Some(image) = self.appliance.config.image.get(&locked.reference) {
+            let table = ["image", locked.reference.as_str()];
+            reduce(&mut files, &Wishes::of_image(image, &table), &self.appliance.source)?;
+        }
         files.retain(|path, _| filter::is_wanted(path));
         base::complete(&mut files).map_err(super::conflict)?;
         Ok(ContainerImage::new(&locked.reference, files))

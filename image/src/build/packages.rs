@@ -1,7 +1,7 @@
 //! The packages of an image: locked, fetched, read, and cut down to what runs.
 
 use super::images::{self, Images};
-use super::reduce::reduce;
+use super::reduce::{Wishes, reduce};
 use super::{engine, of_debian};
 use crate::appliance::{Appliance, Files};
 use crate::base;
@@ -186,7 +186,7 @@ impl Packages {
                 _ => {}
             }
         }
-        reduce(&mut whole, &appliance.config, &appliance.source)?;
+        reduce(&mut whole, &Wishes::of_guest(&appliance.config), &appliance.source)?;
         Ok(Self { whole, parts, units, links, generator })
     }
 

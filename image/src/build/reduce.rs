@@ -2,23 +2,48 @@
 //! (`drop`), and all but the libraries of packages that only came as dependencies
 //! (`dependencies = "libraries"`).
 
-use crate::config::{Config, Dependencies, Part, place};
+use crate::config::{Config, Dependencies, Image, Part, place};
 use crate::elf::{self, ElfError};
 use crate::exit::{BAD_INPUT, Failure};
 use crate::finding::{Finding, Source};
 use crate::tree::{Tree, filter};
 use std::sync::Arc;
 
-/// Takes out of the packages' tree what `config` does not want.
+/// What is wanted of some packages.
+pub(super) struct Wishes<'a> {
+    /// Those that are named.
+    pub(super) packages: &'a [String],
+    pub(super) dependencies: Dependencies,
+    pub(super) drop: &'a [String],
+    /// The keys of the table of appliance.toml that says so; none are the outermost.
+    pub(super) table: &'a [&'a str],
+}
+
+impl<'a> Wishes<'a> {
+    /// Of the guest's own packages.
+    pub(super) fn of_guest(config: &'a Config) -> Self {
+        let Config { packages, dependencies, drop, .. } = config;
+        Self { packages, dependencies: *dependencies, drop, table: &[] }
+    }
+
+    /// Of those of a container image.
+    pub(super) fn of_image(image: &'a Image, table: &'a [&'a str]) -> Self {
+        let Image { packages, dependencies, drop, .. } = image;
+        Self { packages, dependencies: *dependencies, drop, table }
+    }
+}
+
+/// Takes out of the packages' tree what nobody wants.
 pub(super) fn reduce(
     tree: &mut Tree,
-    config: &Config,
+    wishes: &Wishes<'_>,
     source: &Arc<Source>,
 ) -> Result<(), Failure> {
-    for path in &config.drop {
+    for path in wishes.drop {
         if !tree.remove(path) {
+            let keys = [wishes.table, &["drop", path]].concat();
             let finding = Finding::error(
-                place(source, &["drop", path], Part::Value),
+                place(source, &keys, Part::Value),
                 format!("no package brings `{path}`"),
             )
             .label("nothing to leave out")
@@ -26,9 +51,9 @@ pub(super) fn reduce(
             return Err(Failure::findings(BAD_INPUT, vec![finding]));
         }
     }
-    match config.dependencies {
+    match wishes.dependencies {
         Dependencies::Whole => Ok(()),
-        Dependencies::Libraries => libraries(tree, &config.packages).map_err(|error| {
+        Dependencies::Libraries => libraries(tree, wishes.packages).map_err(|error| {
             Failure::new(BAD_INPUT, "leave out what only dependencies bring")
                 .because(error)
                 .hint("name the package that brings it in `packages`, too")
@@ -60,7 +85,8 @@ fn is_runnable(tree: &Tree, path: &str) -> bool {
     let Some(script) = script else { return true };
     let line = script.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let program = String::from_utf8_lossy(line);
-    program.split_whitespace().next().is_some_and(|program| tree.trace(program).is_some())
+    let program = program.split_whitespace().next().filter(|program| program.starts_with('/'));
+    program.is_some_and(|program| tree.trace(program).is_some())
 }
 
 #[cfg(test)]
@@ -85,7 +111,11 @@ mod tests {
         let source = Arc::new(Source { path: "appliance.toml".into(), text: text.into() });
         let config = Config::parse(&source).unwrap();
         let mut tree = tree();
-        reduce(&mut tree, &config, &source).map_err(|failure| failure.code())?;
+        let wishes = match config.image.get("x") {
+            Some(image) => Wishes::of_image(image, &["image", "x"]),
+            None => Wishes::of_guest(&config),
+        };
+        reduce(&mut tree, &wishes, &source).map_err(|failure| failure.code())?;
         let files = tree.iter().filter(|(path, _)| tree.content(path).is_some());
         Ok(files.map(|(path, _)| path.to_owned()).collect())
     }
@@ -94,6 +124,14 @@ mod tests {
     fn of_dependencies_what_is_loaded_stays() {
         let found = reduced("packages = [\"tool\"]\ndependencies = \"libraries\"\n").unwrap();
         assert_eq!(found, ["/usr/bin/sh", "/usr/bin/tool", "/usr/share/tool/data"]);
+    }
+
+    #[test]
+    fn an_image_of_packages_is_reduced_by_its_own_table() {
+        let image = "[image.x]\npackages = [\"tool\"]\ncommand = [\"/usr/bin/tool\"]\n";
+        let text = format!("{image}dependencies = \"libraries\"\ndrop = [\"/usr/share/tool\"]\n");
+        assert_eq!(reduced(&text).unwrap(), ["/usr/bin/sh", "/usr/bin/tool"]);
+        assert_eq!(reduced(&format!("{image}drop = [\"/usr/share/none\"]\n")), Err(BAD_INPUT));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `[image."REFERENCE"]`: where the image that a `.container` names comes from, and
 //! `[registry."HOST"]`: how a registry is reached.
 
-use super::{Config, Part, place};
+use super::{Config, Dependencies, Part, is_guest_path, place};
 use crate::finding::{Finding, Source, Span};
 use crate::oci::source::{Origin, Reference, Scheme, Transport};
 use serde::Deserialize;
@@ -21,6 +21,12 @@ pub struct Image {
     /// Debian packages that it is made of, with what they depend on.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// What is taken of packages that only others depend on.
+    #[serde(default)]
+    pub dependencies: Dependencies,
+    /// Files and folders of packages that are left out: absolute paths.
+    #[serde(default)]
+    pub drop: Vec<String>,
     /// A Containerfile, which Podman or Buildah of this machine builds, in its folder.
     pub containerfile: Option<PathBuf>,
     /// What that copies from, if it is not the folder of the file: of a `.build`, whose image it is.
@@ -139,6 +145,24 @@ impl Image {
                     .help("leave one of them; `files` may stand beside any"));
             }
         }
+        for (key, given) in [
+            ("dependencies", self.dependencies != Dependencies::Whole),
+            ("drop", !self.drop.is_empty()),
+        ] {
+            if given && self.packages.is_empty() {
+                let at = place(source, &["image", reference, key], Part::Key);
+                let message = format!("image `{reference}` is not made of packages");
+                return Err(Finding::error(at, message)
+                    .label(format!("`{key}` is about the files of packages"))
+                    .help("take the line out, or make the image of `packages`"));
+            }
+        }
+        if let Some(path) = self.drop.iter().find(|path| !is_guest_path(path)) {
+            let at = place(source, &["image", reference, "drop", path], Part::Value);
+            return Err(Finding::error(at, format!("`{path}` is no path in the image"))
+                .label("expected an absolute path without `..`")
+                .help("it is a path in the image, such as `/usr/share/zoneinfo`"));
+        }
         if let Some(from) = &self.from
             && let Err(error) = Transport::parse(from)
         {
@@ -195,6 +219,14 @@ mod tests {
                 "2:9: error: `quay.io/a` does not say where the image is",
             ),
             ("[image.x]\npackages = [\"a\"]\n", "1:8: error: image `x` has nothing to execute"),
+            (
+                "[image.x]\nfrom = \"oci:a\"\ndependencies = \"libraries\"\n",
+                "3:1: error: image `x` is not made of packages",
+            ),
+            (
+                "[image.x]\npackages = [\"a\"]\ndrop = [\"/usr/bin\", \"etc\"]\n",
+                "3:22: error: `etc` is no path in the image",
+            ),
         ];
         for (text, expected) in errors {
             assert_eq!(parse(text).unwrap_err(), format!("appliance.toml:{expected}"));

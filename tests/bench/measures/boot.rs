@@ -256,5 +256,5 @@ pub(super) fn without_modules(initramfs: &Path) -> usize {
         }
         at = next;
     }
-    zstd::encode_all(&kept[..], rouse::output::LEVEL).unwrap().len()
+    zstd::encode_all(&kept[..], super::image::level(kept.len() as u64)).unwrap().len()
 }

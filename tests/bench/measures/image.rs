@@ -47,8 +47,8 @@ const LEFT_OUT: [&str; 5] = ["doc", "man", "locale", "info", "groff"];
 
 /// Sizes of all jobs.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
-    let how = "Kernel and its modules left out; what boots, as zstd level 19 of a cpio or tar archive, \
-               or as rouse's disk. Of the peers: Debian with systemd-sysv and the job's packages \
+    let how = "Kernel and its modules left out; a cpio or tar archive under zstd as rouse compresses it, \
+               or rouse's disk. Of the peers: Debian with systemd-sysv and the job's packages \
                without what they recommend, documentation and translations; for echo a plain static \
                server, without a container.";
     let mut measures: Vec<Measure> = JOBS
@@ -129,6 +129,14 @@ fn own(job: &Job) -> f64 {
     (initramfs as f64 + disk as f64) / f64::from(1 << 20)
 }
 
+/// zstd's, as rouse chooses it.
+pub(super) fn level(size: u64) -> i32 {
+    match size > rouse::output::LARGE {
+        true => rouse::output::LEVEL_OF_LARGE,
+        false => rouse::output::LEVEL,
+    }
+}
+
 /// Bytes of an archive under zstd.
 fn compressed(archive: &Path) -> f64 {
     struct Count(u64);
@@ -141,7 +149,8 @@ fn compressed(archive: &Path) -> f64 {
             Ok(())
         }
     }
-    let mut zstd = zstd::Encoder::new(Count(0), rouse::output::LEVEL).unwrap();
+    let size = std::fs::metadata(archive).unwrap().len();
+    let mut zstd = zstd::Encoder::new(Count(0), level(size)).unwrap();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     zstd.multithread(u32::try_from(threads).unwrap_or(1)).unwrap();
     let mut archive = std::fs::File::open(archive).unwrap();
