@@ -1,5 +1,6 @@
 //! Containers in VMs, asleep until a client on the host connects over vsock: by engine, beside the
-//! bare program, beside `podman run` as the tutorial has it, and thawed.
+//! bare program, beside `podman run` as the tutorial has it, and thawed. And the memory that they
+//! take while they sleep.
 
 use crate::client::hybrid;
 use crate::measure::{Bound, Measure};
@@ -25,6 +26,8 @@ const BARE_PORT: u32 = 5001;
 const NAP_PORT: u32 = 5002;
 const DIRECT_PORT: u32 = 5003;
 const DIRECT_SYSTEMD_PORT: u32 = 5004;
+/// Of the first of many.
+const MANY_PORT: u32 = 6000;
 
 /// All of it.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
@@ -39,9 +42,24 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
         Measure::new("container-thaw", "A container that was frozen", "ms", how).floor(RUNNING);
     let how = "Kernel, initramfs and disk as `rouse build` writes them.";
     let mut size = Measure::new("container-size", "An appliance with one container", "KiB", how);
+    let many = props.pick(2, 40, 100);
+    let how = format!(
+        "What a VM with {many} of them has in use (anonymous and cached pages, slab, kernel stacks, page \
+         tables, per-CPU), less that of one without, for each: a socket unit and the container or \
+         service that it starts. All are of one image, and each was awake once."
+    );
+    let mut asleep =
+        Measure::new("container-asleep", "Memory of a container that sleeps", "KiB", &how);
     if props.size == Size::Smoke {
         cold.leave_out("all", "a guest is not part of so short a run");
         return vec![cold];
+    }
+    for round in 1..=props.rounds.min(3) {
+        eprintln!("container: memory, round {round} of {}", props.rounds.min(3));
+        let nobody = used(&sleeping(0, CRUN));
+        for name in [BARE, CRUN] {
+            asleep.add(name, (used(&sleeping(many, name)) - nobody) / f64::from(many));
+        }
     }
     let (with_crun, with_podman) = (with_crun(), with_podman());
     let one = Appliance::of_config("echo");
@@ -83,16 +101,54 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
         add(&mut thaw, FROZEN, hello(&crun, NAP_PORT));
         add(&mut thaw, RUNNING, hello(&crun, NAP_PORT));
     }
-    vec![cold, thaw, size]
+    vec![cold, thaw, size, asleep]
+}
+
+/// The guest with so many containers, or services that run the same program; each was awake once,
+/// since first uses take memory that a boot has not.
+fn sleeping(many: u16, what: &str) -> Vm {
+    let guest = with_bare(Appliance::guest(), "");
+    let stop = "[Service]\nX-StopWhenIdleSec=1\n";
+    let appliance = (0..many).fold(guest, |appliance, index| {
+        let (file, text) = match what {
+            BARE => ("service", format!("{stop}ExecStart=/usr/bin/bare\n")),
+            _ => ("container", format!("{stop}[Container]\nImage={IMAGE}\nNetwork=none\n")),
+        };
+        appliance
+            .with(&format!("many{index}.socket"), &socket(MANY_PORT + u32::from(index)))
+            .with(&format!("many{index}.{file}"), &text)
+    });
+    let vm = Vm::start(&appliance, "bench-asleep", &[]);
+    for port in std::iter::once(ECHO).chain((0..many).map(|index| MANY_PORT + u32::from(index))) {
+        hello(&vm, port);
+    }
+    vm.tell("stop", "echo.service");
+    vm.wait_until("all are asleep again", |vm| {
+        vm.status().services.iter().all(|service| {
+            service.state == "dead"
+                || !(service.name.starts_with("many") || service.name == "echo.service")
+        })
+    });
+    vm
+}
+
+/// KiB that the guest has in use, by what for. What is left of all differs by megabytes from boot to
+/// boot.
+fn used(vm: &Vm) -> f64 {
+    let text = vm.shell("echo 3 >/proc/sys/vm/drop_caches; sleep 1; cat /proc/meminfo");
+    let kinds = ["AnonPages:", "Cached:", "Slab:", "KernelStack:", "PageTables:", "Percpu:"];
+    let mut all = 0.0;
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if words.next().is_some_and(|kind| kinds.contains(&kind)) {
+            all += words.next().unwrap().parse::<f64>().unwrap();
+        }
+    }
+    all
 }
 
 fn with_crun() -> Appliance {
-    let guest = Appliance::guest();
-    let text = memory(&guest, "") + "\n[files]\n\"/usr/bin/bare\" = \"bare\"\n";
-    let bare = guest.path().join("bare");
-    std::fs::write(&bare, program(&guest.path().join("server"))).unwrap();
-    std::fs::set_permissions(&bare, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    guest
+    with_bare(Appliance::guest(), "\n[vm]\nmemory = 1536\n")
         .with("bare.socket", &socket(BARE_PORT))
         .with("bare.service", "[Service]\nExecStart=/usr/bin/bare\n")
         .with("nap.socket", &socket(NAP_PORT))
@@ -102,7 +158,16 @@ fn with_crun() -> Appliance {
                 "[Container]\nImage={IMAGE}\nNetwork=none\n\n[Service]\nX-FreezeWhenIdleSec=1\n"
             ),
         )
-        .with("appliance.toml", &text)
+}
+
+/// An appliance with the image's program as `/usr/bin/bare`, and more in appliance.toml.
+fn with_bare(appliance: Appliance, more: &str) -> Appliance {
+    let bare = appliance.path().join("bare");
+    std::fs::write(&bare, program(&appliance.path().join("server"))).unwrap();
+    std::fs::set_permissions(&bare, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let text = std::fs::read_to_string(appliance.path().join("appliance.toml")).unwrap();
+    let text = format!("{text}{more}\n[files]\n\"/usr/bin/bare\" = \"bare\"\n");
+    appliance.with("appliance.toml", &text)
 }
 
 /// The image's one program, as the image has it.
