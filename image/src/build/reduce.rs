@@ -74,7 +74,10 @@ fn libraries(tree: &mut Tree, packages: &[String]) -> Result<(), ElfError> {
         .filter(|(path, node)| named(&node.origin) && is_runnable(tree, path))
         .map(|(path, _)| path.to_owned())
         .collect();
-    let needed = elf::closure(tree, own.iter().map(String::as_str))?;
+    // What glibc loads by name when a thread ends by pthread_exit(3), and else aborts.
+    let unwinder = tree.iter().map(|(path, _)| path).find(|path| path.ends_with("/libgcc_s.so.1"));
+    let roots = own.iter().map(String::as_str).chain(unwinder);
+    let needed = elf::closure(tree, roots)?;
     tree.retain(|path, node| named(&node.origin) || needed.contains(path));
     Ok(())
 }
@@ -94,6 +97,8 @@ mod tests {
     use super::*;
     use crate::tree::Node;
 
+    const GCC: &str = "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
+
     fn tree() -> Tree {
         let mut tree = Tree::new();
         let mut put = |path: &str, text: &str, origin: &str| {
@@ -104,6 +109,7 @@ mod tests {
         put("/usr/bin/sh", "static", "shell 2");
         put("/usr/bin/other", "static", "shell 2");
         put("/etc/shell", "x", "shell 2");
+        put(GCC, "static", "libgcc-s1 14");
         tree
     }
 
@@ -123,21 +129,21 @@ mod tests {
     #[test]
     fn of_dependencies_what_is_loaded_stays() {
         let found = reduced("packages = [\"tool\"]\ndependencies = \"libraries\"\n").unwrap();
-        assert_eq!(found, ["/usr/bin/sh", "/usr/bin/tool", "/usr/share/tool/data"]);
+        assert_eq!(found, ["/usr/bin/sh", "/usr/bin/tool", GCC, "/usr/share/tool/data"]);
     }
 
     #[test]
     fn an_image_of_packages_is_reduced_by_its_own_table() {
         let image = "[image.x]\npackages = [\"tool\"]\ncommand = [\"/usr/bin/tool\"]\n";
         let text = format!("{image}dependencies = \"libraries\"\ndrop = [\"/usr/share/tool\"]\n");
-        assert_eq!(reduced(&text).unwrap(), ["/usr/bin/sh", "/usr/bin/tool"]);
+        assert_eq!(reduced(&text).unwrap(), ["/usr/bin/sh", "/usr/bin/tool", GCC]);
         assert_eq!(reduced(&format!("{image}drop = [\"/usr/share/none\"]\n")), Err(BAD_INPUT));
     }
 
     #[test]
     fn paths_are_left_out_by_name() {
         let found = reduced("drop = [\"/usr/share/tool\", \"/etc/shell\"]\n").unwrap();
-        assert_eq!(found, ["/usr/bin/other", "/usr/bin/sh", "/usr/bin/tool"]);
+        assert_eq!(found, ["/usr/bin/other", "/usr/bin/sh", "/usr/bin/tool", GCC]);
         assert_eq!(reduced("drop = [\"/usr/share/nothing\"]\n"), Err(BAD_INPUT));
     }
 
@@ -145,6 +151,6 @@ mod tests {
     fn a_script_without_its_language_keeps_nothing() {
         let text =
             "packages = [\"tool\"]\ndependencies = \"libraries\"\ndrop = [\"/usr/bin/sh\"]\n";
-        assert_eq!(reduced(text).unwrap(), ["/usr/bin/tool", "/usr/share/tool/data"]);
+        assert_eq!(reduced(text).unwrap(), ["/usr/bin/tool", GCC, "/usr/share/tool/data"]);
     }
 }
