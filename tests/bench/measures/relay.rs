@@ -43,8 +43,8 @@ struct Relay {
 }
 
 fn pair(props: &Props, index: u16, front: &str, back: &str) -> Vec<Measure> {
-    let bytes = props.pick(1 << 20, 32 << 20, 256 << 20);
-    let trips = props.pick(10, 300, 4000);
+    let bytes = props.pick(1 << 20, 128 << 20, 256 << 20);
+    let trips = props.pick(10, 1000, 4000);
     let (title, id) = (format!("Relay, {front} to {back}"), format!("relay-{front}-{back}"));
     let how = format!("{} MiB one way in writes of 64 KiB, counted by the server.", bytes >> 20);
     let new = |suffix: &str, what: &str, unit: &str, how: &str| {
