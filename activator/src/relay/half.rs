@@ -1,6 +1,7 @@
-//! One direction of a connection. From TCP and vsock, and from one Unix socket to another, the bytes
-//! go by splice(2) through a pipe, never through this process. To others a Unix socket hands out its
-//! bytes in many small pieces, which cost more to pass on than to copy: they go through a buffer.
+//! One direction of a connection. From TCP and vsock, and from one Unix socket to another, what comes
+//! in bulk goes by splice(2) through a pipe, never through this process. A small piece costs more to
+//! pass on than to copy, and goes through a buffer; so does all from a Unix socket to others, since it
+//! hands out its bytes in many small pieces.
 //!
 //! | state | reads | writes | ends by |
 //! |---|---|---|---|
@@ -21,21 +22,31 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 const PIPE_SIZE: usize = 256 * 1024;
 /// Fits the second cache of most processors, with what it is copied from.
 const BUFFER_SIZE: usize = 128 * 1024;
+/// What fills this comes in bulk.
+const PIECE_SIZE: usize = 16 * 1024;
 /// Passes before others have their turn.
 const TURN: usize = 16;
 
 /// One direction.
 pub(super) struct Half {
-    between: Between,
-    /// Bytes between source and sink.
+    /// Holds what came in bulk; None where all is copied.
+    pipe: Option<Pipe>,
+    /// Holds the rest.
+    buffer: Box<[u8]>,
+    /// Where in the buffer the held bytes begin.
+    start: usize,
+    /// Bytes between source and sink: all in the pipe, or all in the buffer.
     held: usize,
     state: State,
 }
 
-/// What holds the bytes that the sink has no room for.
-enum Between {
-    Pipe { read: OwnedFd, write: OwnedFd },
-    Buffer { bytes: Box<[u8]>, start: usize },
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    /// Whether what comes next is expected in bulk.
+    bulk: bool,
+    /// Whether it is the pipe that holds what is held.
+    holds: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +72,16 @@ pub(super) enum Turn {
 impl Half {
     /// By copying, or by splice(2). EMFILE, ENFILE or ENOMEM if there is no pipe left.
     pub(super) fn new(copies: bool) -> Result<Self, Errno> {
-        let between = if copies {
-            Between::Buffer { bytes: vec![0; BUFFER_SIZE].into(), start: 0 }
-        } else {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-            Between::Pipe { read, write }
+        let pipe = match copies {
+            true => None,
+            false => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
+                Some(Pipe { read, write, bulk: false, holds: false })
+            }
         };
-        Ok(Self { between, held: 0, state: State::Open })
+        let buffer = vec![0; if copies { BUFFER_SIZE } else { PIECE_SIZE }].into();
+        Ok(Self { pipe, buffer, start: 0, held: 0, state: State::Open })
     }
 
     /// Carries what can be carried.
@@ -117,17 +130,31 @@ impl Half {
         if self.state != State::Open {
             return false;
         }
-        let taken = match &mut self.between {
-            Between::Pipe { write, .. } => carry(source, write, PIPE_SIZE),
-            Between::Buffer { bytes, start } => {
-                if self.held == 0 {
-                    *start = 0;
-                }
-                match bytes.get_mut(*start + self.held..) {
-                    None | Some([]) => Err(Errno::AGAIN),
-                    Some(room) => retry_on_intr(|| read(&source, &mut *room)),
-                }
+        if self.held == 0 {
+            self.start = 0;
+            if let Some(pipe) = &mut self.pipe {
+                pipe.holds = pipe.bulk;
             }
+        }
+        let taken = match &mut self.pipe {
+            Some(pipe) if pipe.holds => {
+                let taken = carry(source, &pipe.write, PIPE_SIZE);
+                // Nothing came, and that is not for want of room in the pipe.
+                pipe.bulk = self.held > 0 || taken != Err(Errno::AGAIN);
+                taken
+            }
+            // What may be spliced does not wait behind what is copied.
+            Some(_) if self.held > 0 => Err(Errno::AGAIN),
+            pipe => match self.buffer.get_mut(self.start + self.held..) {
+                None | Some([]) => Err(Errno::AGAIN),
+                Some(room) => {
+                    let taken = retry_on_intr(|| read(&source, &mut *room));
+                    if let Some(pipe) = pipe {
+                        pipe.bulk = taken == Ok(PIECE_SIZE);
+                    }
+                    taken
+                }
+            },
         };
         match taken {
             Ok(0) => self.state = State::Draining,
@@ -143,12 +170,12 @@ impl Half {
         if self.state == State::Done || self.held == 0 {
             return false;
         }
-        let given = match &mut self.between {
-            Between::Pipe { read, .. } => carry(read, sink, self.held),
-            Between::Buffer { bytes, start } => {
-                let held = bytes.get(*start..*start + self.held).unwrap_or_default();
+        let given = match &self.pipe {
+            Some(pipe) if pipe.holds => carry(&pipe.read, sink, self.held),
+            _ => {
+                let held = self.buffer.get(self.start..self.start + self.held).unwrap_or_default();
                 let given = retry_on_intr(|| send(&sink, held, SendFlags::NOSIGNAL));
-                *start += given.unwrap_or(0);
+                self.start += given.unwrap_or(0);
                 given
             }
         };
