@@ -131,14 +131,6 @@ impl Target {
             Self::Mux(..) => false,
         }
     }
-
-    fn is_unix(&self) -> bool {
-        match self {
-            Self::Address(address) => address.address_family() == AddressFamily::UNIX,
-            Self::Host(..) => false,
-            Self::Mux(..) => true,
-        }
-    }
 }
 
 /// The addresses behind a [`Target`].
@@ -178,11 +170,6 @@ impl Backend {
             Some(inside) => inside.connect(address, kind),
             None => start_connect(address, kind),
         }
-    }
-
-    /// Whether it answers on a Unix socket.
-    pub(super) fn is_unix(&self) -> bool {
-        self.target.is_unix()
     }
 
     /// How an attempt has ended.

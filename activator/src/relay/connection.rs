@@ -21,11 +21,12 @@ use super::mux::{Greeting, Progress};
 use super::proxy;
 use super::slots::{Id, Source};
 use crate::remote::Remote;
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketType, sockopt};
+use rustix::net::{SocketAddrAny, SocketType, sockopt};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// For one address: another one may answer.
 const ONE_ADDRESS: Duration = Duration::from_secs(10);
+
+/// Bytes, their end, and urgent data, behind which others may wait.
+const INCOMING: Interest = Interest::READABLE.add(Interest::PRIORITY);
 
 /// What a connection needs of the relay.
 pub(super) struct Context<'a> {
@@ -59,6 +63,31 @@ pub(super) enum Verdict {
 pub(super) enum Side {
     Client,
     Backend,
+}
+
+/// What an event says of one of the two.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct News {
+    side: Side,
+    readable: bool,
+    writable: bool,
+    /// Nothing is behind the bytes: no end, no error, no urgent data.
+    plain: bool,
+    /// Closed by its peer in both directions: nothing can be written to it.
+    hung_up: bool,
+}
+
+impl News {
+    pub(super) fn new(side: Side, event: &Event) -> Self {
+        let ends = event.is_read_closed() || event.is_error();
+        Self {
+            side,
+            readable: event.is_readable() || ends,
+            writable: event.is_writable() || ends,
+            plain: !ends && !event.is_priority(),
+            hung_up: event.is_write_closed(),
+        }
+    }
 }
 
 /// Between a client and the backend.
@@ -111,7 +140,7 @@ impl Connection {
     /// To hear of the client; edges only.
     pub(super) fn register(&self, registry: &Registry) -> std::io::Result<()> {
         let token = Source::Client(self.id).into();
-        registry.register(&mut SourceFd(&self.client.as_raw_fd()), token, Interest::READABLE)
+        registry.register(&mut SourceFd(&self.client.as_raw_fd()), token, INCOMING)
     }
 
     fn watch_for_room(&mut self, registry: &Registry) {
@@ -122,8 +151,8 @@ impl Connection {
         ];
         for (watched, (fd, source, wanted)) in self.for_room.iter_mut().zip(sides) {
             let interest = match wanted {
-                true => Interest::READABLE | Interest::WRITABLE,
-                false => Interest::READABLE,
+                true => INCOMING.add(Interest::WRITABLE),
+                false => INCOMING,
             };
             // Room that is there by now is told at once. It fails for no fd that is watched.
             if *watched != wanted
@@ -136,8 +165,7 @@ impl Connection {
         }
     }
 
-    /// A socket was closed by its peer in both directions: nothing can be written to it.
-    pub(super) fn hung_up(&mut self, side: Side) -> Option<Verdict> {
+    fn hung_up(&mut self, side: Side) -> Option<Verdict> {
         match (&mut self.phase, side) {
             (Phase::Relaying { backend, down, .. }, Side::Client) => down.abandon(backend),
             (Phase::Relaying { up, .. }, Side::Backend) => up.abandon(&self.client),
@@ -157,11 +185,16 @@ impl Connection {
         matches!(&self.phase, Phase::Relaying { down, .. } if down.is_ending())
     }
 
-    /// Goes on as far as it can without waiting.
-    pub(super) fn drive(&mut self, context: &mut Context) -> Verdict {
+    /// Goes on as far as it can without waiting, after an event or because it is its turn.
+    pub(super) fn drive(&mut self, mut news: Option<News>, context: &mut Context) -> Verdict {
+        if let Some(news) = news.filter(|news| news.hung_up)
+            && let Some(verdict) = self.hung_up(news.side)
+        {
+            return verdict;
+        }
         loop {
             if let Phase::Relaying { backend, up, down } = &mut self.phase {
-                let verdict = relay(&self.client, backend, up, down);
+                let verdict = relay(&self.client, backend, up, down, news);
                 if verdict == Verdict::Wait(None) {
                     self.watch_for_room(context.registry);
                 }
@@ -172,6 +205,8 @@ impl Connection {
                 eprintln!("activator relay: no backend for {}: {why}", self.peer);
                 return Verdict::Ended;
             }
+            // What waited meanwhile is told by no event.
+            news = None;
             let phase = std::mem::replace(&mut self.phase, Phase::Resolving);
             match self.step(phase, context) {
                 Ok(next) => self.phase = next,
@@ -188,10 +223,7 @@ impl Connection {
         match phase {
             Phase::Resolving => {
                 if self.halves.is_none() {
-                    let unix = sockopt::socket_domain(&self.client) == Ok(AddressFamily::UNIX);
-                    let backend = context.backend.is_unix();
-                    let down = Half::new(backend && !unix);
-                    match Half::new(unix && !backend).and_then(|up| Ok((up, down?))) {
+                    match Half::new().and_then(|up| Ok((up, Half::new()?))) {
                         Ok(halves) => self.halves = Some(halves),
                         Err(errno) => return Ok(self.pause(Some(errno), context)),
                     }
@@ -295,15 +327,34 @@ impl Connection {
 }
 
 fn register(backend: &OwnedFd, id: Id, context: &Context) -> Result<(), Errno> {
-    let interest = Interest::READABLE | Interest::WRITABLE;
+    let interest = INCOMING.add(Interest::WRITABLE);
     let token = Source::Backend(id).into();
     let registered =
         context.registry.register(&mut SourceFd(&backend.as_raw_fd()), token, interest);
     registered.map_err(|_| Errno::NOMEM)
 }
 
-fn relay(client: &OwnedFd, backend: &OwnedFd, up: &mut Half, down: &mut Half) -> Verdict {
-    match (up.pump(client, backend), down.pump(backend, client)) {
+/// Carries what an event is of; without one, whatever there is.
+fn relay(
+    client: &OwnedFd,
+    backend: &OwnedFd,
+    up: &mut Half,
+    down: &mut Half,
+    news: Option<News>,
+) -> Verdict {
+    let pump = |half: &mut Half, source: (&OwnedFd, Side), sink: &OwnedFd| match news {
+        None => half.pump(source.0, sink, false),
+        Some(News { side, readable: true, plain, .. }) if side == source.1 => {
+            half.pump(source.0, sink, plain)
+        }
+        Some(News { side, writable: true, .. }) if side != source.1 => {
+            half.pump(source.0, sink, false)
+        }
+        Some(_) => half.rest(),
+    };
+    let up = pump(up, (client, Side::Client), backend);
+    let down = pump(down, (backend, Side::Backend), client);
+    match (up, down) {
         (Turn::Reset, _) | (_, Turn::Reset) => {
             // The other side is to see a reset, too, not an end: what it got is not all. Only
             // TCP has one to send.

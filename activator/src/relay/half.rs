@@ -1,7 +1,5 @@
-//! One direction of a connection. From TCP and vsock, and from one Unix socket to another, what comes
-//! in bulk goes by splice(2) through a pipe, never through this process. A small piece costs more to
-//! pass on than to copy, and goes through a buffer; so does all from a Unix socket to others, since it
-//! hands out its bytes in many small pieces.
+//! One direction of a connection. What comes in bulk goes by splice(2) through a pipe, never through
+//! this process. A small piece costs more to pass on than to copy, and goes through a buffer.
 //!
 //! | state | reads | writes | ends by |
 //! |---|---|---|---|
@@ -14,39 +12,33 @@
 //! carried on.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::{Errno, read, retry_on_intr};
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::io::{Errno, IoSliceMut, retry_on_intr};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recvmsg, send, shutdown,
+};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// As systemd-socket-proxyd's. A user who may not have so much gets the kernel's 64 KiB.
 const PIPE_SIZE: usize = 256 * 1024;
-/// Fits the second cache of most processors, with what it is copied from.
-const BUFFER_SIZE: usize = 128 * 1024;
-/// What fills this comes in bulk.
+/// Of the buffer. What fills it comes in bulk.
 const PIECE_SIZE: usize = 16 * 1024;
 /// Passes before others have their turn.
 const TURN: usize = 16;
 
 /// One direction.
 pub(super) struct Half {
-    /// Holds what came in bulk; None where all is copied.
-    pipe: Option<Pipe>,
-    /// Holds the rest.
-    buffer: Box<[u8]>,
-    /// Where in the buffer the held bytes begin.
-    start: usize,
+    /// The pipe: where it is read, and where it is written.
+    pipe: (OwnedFd, OwnedFd),
+    buffer: Box<[u8; PIECE_SIZE]>,
     /// Bytes between source and sink: all in the pipe, or all in the buffer.
     held: usize,
-    state: State,
-}
-
-struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
+    /// Where in the buffer they begin.
+    start: usize,
+    /// Whether they are in the pipe.
+    piped: bool,
     /// Whether what comes next is expected in bulk.
     bulk: bool,
-    /// Whether it is the pipe that holds what is held.
-    holds: bool,
+    state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,25 +61,34 @@ pub(super) enum Turn {
     Reset,
 }
 
+/// What was taken from a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    /// Nothing: it is empty, or there is no room here.
+    Nothing,
+    Some,
+    /// All there was up to what its last event told of.
+    All,
+}
+
 impl Half {
-    /// By copying, or by splice(2). EMFILE, ENFILE or ENOMEM if there is no pipe left.
-    pub(super) fn new(copies: bool) -> Result<Self, Errno> {
-        let pipe = match copies {
-            true => None,
-            false => {
-                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
-                Some(Pipe { read, write, bulk: false, holds: false })
-            }
-        };
-        let buffer = vec![0; if copies { BUFFER_SIZE } else { PIECE_SIZE }].into();
-        Ok(Self { pipe, buffer, start: 0, held: 0, state: State::Open })
+    /// EMFILE, ENFILE or ENOMEM if there is no pipe left.
+    pub(super) fn new() -> Result<Self, Errno> {
+        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let _ = fcntl_setpipe_size(&pipe.1, PIPE_SIZE);
+        let buffer = Box::new([0; PIECE_SIZE]);
+        Ok(Self { pipe, buffer, held: 0, start: 0, piped: false, bulk: false, state: State::Open })
     }
 
-    /// Carries what can be carried.
-    pub(super) fn pump(&mut self, source: impl AsFd, sink: impl AsFd) -> Turn {
+    /// Carries what can be carried. Of a plain source its event says that nothing is behind its
+    /// bytes, no end, no error and no urgent data: what comes later has an event of its own, and
+    /// the source need not be asked again once a read was not filled (epoll(7)).
+    pub(super) fn pump(&mut self, source: impl AsFd, sink: impl AsFd, plain: bool) -> Turn {
+        let mut empty = false;
         for _ in 0..TURN {
-            let taken = self.take(source.as_fd());
+            let took = if empty { Took::Nothing } else { self.take(source.as_fd()) };
+            empty |= plain && took == Took::All;
+            let taken = took != Took::Nothing;
             let given = self.give(source.as_fd(), sink.as_fd());
             match self.state {
                 State::Done => return Turn::Done,
@@ -103,6 +104,14 @@ impl Half {
             }
         }
         Turn::More
+    }
+
+    /// A turn in which there is nothing to carry.
+    pub(super) fn rest(&self) -> Turn {
+        match self.state {
+            State::Done => Turn::Done,
+            _ => Turn::Waits,
+        }
     }
 
     /// Nothing more comes from the source, but something is still on its way.
@@ -124,45 +133,41 @@ impl Half {
         }
     }
 
-    /// From the source; whether something has changed. EAGAIN is an empty source, or no room here:
-    /// small packets fill a pipe's slots long before its bytes.
-    fn take(&mut self, source: impl AsFd) -> bool {
+    /// From the source. EAGAIN is an empty source, or no room here: small packets fill a pipe's
+    /// slots long before its bytes.
+    fn take(&mut self, source: impl AsFd) -> Took {
         if self.state != State::Open {
-            return false;
+            return Took::Nothing;
         }
         if self.held == 0 {
-            self.start = 0;
-            if let Some(pipe) = &mut self.pipe {
-                pipe.holds = pipe.bulk;
-            }
+            self.piped = self.bulk;
         }
-        let taken = match &mut self.pipe {
-            Some(pipe) if pipe.holds => {
-                let taken = carry(source, &pipe.write, PIPE_SIZE);
-                // Nothing came, and that is not for want of room in the pipe.
-                pipe.bulk = self.held > 0 || taken != Err(Errno::AGAIN);
-                taken
-            }
-            // What may be spliced does not wait behind what is copied.
-            Some(_) if self.held > 0 => Err(Errno::AGAIN),
-            pipe => match self.buffer.get_mut(self.start + self.held..) {
-                None | Some([]) => Err(Errno::AGAIN),
-                Some(room) => {
-                    let taken = retry_on_intr(|| read(&source, &mut *room));
-                    if let Some(pipe) = pipe {
-                        pipe.bulk = taken == Ok(PIECE_SIZE);
-                    }
-                    taken
+        let mut took = Took::Some;
+        let taken = if self.piped {
+            let taken = carry(source, &self.pipe.1, PIPE_SIZE);
+            // Little or nothing, and that is not for want of room in the pipe.
+            self.bulk = self.held > 0 || taken.is_ok_and(|count| count >= PIECE_SIZE);
+            taken
+        } else if self.held > 0 {
+            // What may come in bulk does not wait behind what is copied.
+            Err(Errno::AGAIN)
+        } else {
+            receive(source, &mut self.buffer[..]).map(|(count, whole)| {
+                self.start = 0;
+                self.bulk = count == PIECE_SIZE;
+                if whole && count < PIECE_SIZE {
+                    took = Took::All;
                 }
-            },
+                count
+            })
         };
         match taken {
             Ok(0) => self.state = State::Draining,
             Ok(count) => self.held += count,
-            Err(Errno::AGAIN) => return false,
+            Err(Errno::AGAIN) => return Took::Nothing,
             Err(_) => self.state = State::Breaking,
         }
-        true
+        took
     }
 
     /// To the sink; whether something has changed.
@@ -170,14 +175,13 @@ impl Half {
         if self.state == State::Done || self.held == 0 {
             return false;
         }
-        let given = match &self.pipe {
-            Some(pipe) if pipe.holds => carry(&pipe.read, sink, self.held),
-            _ => {
-                let held = self.buffer.get(self.start..self.start + self.held).unwrap_or_default();
-                let given = retry_on_intr(|| send(&sink, held, SendFlags::NOSIGNAL));
-                self.start += given.unwrap_or(0);
-                given
-            }
+        let given = if self.piped {
+            carry(&self.pipe.0, sink, self.held)
+        } else {
+            let held = self.buffer.get(self.start..self.start + self.held).unwrap_or_default();
+            let given = retry_on_intr(|| send(&sink, held, SendFlags::NOSIGNAL));
+            self.start += given.unwrap_or(0);
+            given
         };
         match given {
             Ok(count) => self.held -= count.min(self.held),
@@ -186,6 +190,16 @@ impl Half {
         }
         true
     }
+}
+
+/// How many bytes, and whether these are all there were if they are fewer than wanted: what comes
+/// with file descriptors, which are not passed on, ends where these do.
+fn receive(from: impl AsFd, to: &mut [u8]) -> Result<(usize, bool), Errno> {
+    let none = RecvFlags::empty();
+    let received = retry_on_intr(|| {
+        recvmsg(&from, &mut [IoSliceMut::new(to)], &mut RecvAncillaryBuffer::default(), none)
+    })?;
+    Ok((received.bytes, !received.flags.contains(ReturnFlags::CTRUNC)))
 }
 
 fn carry(from: impl AsFd, to: impl AsFd, most: usize) -> Result<usize, Errno> {
@@ -208,22 +222,14 @@ mod tests {
         [client, ours, theirs, backend]
     }
 
-    /// Through a buffer, and through a pipe: the sockets are the same here.
-    fn both(test: impl Fn(Half)) {
-        [true, false].into_iter().for_each(|copies| test(Half::new(copies).unwrap()));
-    }
-
     #[test]
     fn an_end_of_file_follows_the_last_byte() {
-        both(end_of_file);
-    }
-
-    fn end_of_file(mut half: Half) {
+        let mut half = Half::new().unwrap();
         let [mut client, ours, theirs, mut backend] = pairs();
         client.write_all(b"hello").unwrap();
-        assert_eq!(half.pump(&ours, &theirs), Turn::Waits);
+        assert_eq!(half.pump(&ours, &theirs, false), Turn::Waits);
         drop(client);
-        assert_eq!(half.pump(&ours, &theirs), Turn::Done);
+        assert_eq!(half.pump(&ours, &theirs, false), Turn::Done);
         let mut text = String::new();
         backend.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
@@ -231,10 +237,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_makes_the_writer_wait_and_misses_nothing() {
-        both(slow_reader);
-    }
-
-    fn slow_reader(mut half: Half) {
+        let mut half = Half::new().unwrap();
         let [mut client, ours, theirs, mut backend] = pairs();
         client.set_nonblocking(true).unwrap();
         let chunk = [7; 4096];
@@ -242,7 +245,7 @@ mod tests {
         loop {
             match client.write(&chunk) {
                 Ok(count) => written += count,
-                Err(_) if half.pump(&ours, &theirs) == Turn::Waits => break,
+                Err(_) if half.pump(&ours, &theirs, false) == Turn::Waits => break,
                 Err(_) => {}
             }
             assert!(written < 64 << 20, "nothing stops the writer");
@@ -252,7 +255,7 @@ mod tests {
         let mut read = 0;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            half.pump(&ours, &theirs);
+            half.pump(&ours, &theirs, false);
             match backend.read(&mut buffer).unwrap() {
                 0 => break,
                 count => read += count,
@@ -263,14 +266,11 @@ mod tests {
 
     #[test]
     fn a_sink_that_has_gone_ends_the_half() {
-        both(sink_gone);
-    }
-
-    fn sink_gone(mut half: Half) {
+        let mut half = Half::new().unwrap();
         let [mut client, ours, theirs, backend] = pairs();
         drop(backend);
         client.write_all(b"hello").unwrap();
-        assert_eq!(half.pump(&ours, &theirs), Turn::Done);
+        assert_eq!(half.pump(&ours, &theirs, false), Turn::Done);
         // And the client hears of it.
         assert!(client.write_all(b"more").is_err());
     }

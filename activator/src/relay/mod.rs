@@ -34,7 +34,7 @@ use crate::vsock;
 use activator::{exit, inherit};
 use arguments::{Call, Header, Settings};
 use backend::{Backend, Target};
-use connection::{Connection, Side, Verdict};
+use connection::{Connection, News, Side, Verdict};
 use datagram::{Flows, Left};
 use gate::Gate;
 use inside::Inside;
@@ -276,12 +276,8 @@ impl Relay {
                     Source::Listener(index) => {
                         self.listeners.get_mut(index).into_iter().for_each(|it| it.ready = true);
                     }
-                    Source::Client(id) => {
-                        self.drive(id, event.is_write_closed().then_some(Side::Client));
-                    }
-                    Source::Backend(id) => {
-                        self.drive(id, event.is_write_closed().then_some(Side::Backend));
-                    }
+                    Source::Client(id) => self.drive(id, Some(News::new(Side::Client, event))),
+                    Source::Backend(id) => self.drive(id, Some(News::new(Side::Backend, event))),
                     Source::Flow(id) => self.drive_flow(id),
                 }
             }
@@ -419,7 +415,7 @@ impl Relay {
         self.flows.sweep(&context)
     }
 
-    fn drive(&mut self, id: Id, hung_up: Option<Side>) {
+    fn drive(&mut self, id: Id, news: Option<News>) {
         let Some(Entry { connection, deadline }) = self.connections.get_mut(id) else { return };
         let mut context = connection::Context {
             registry: self.poll.registry(),
@@ -427,9 +423,7 @@ impl Relay {
             settings: &self.settings,
             now: Instant::now(),
         };
-        let verdict = hung_up
-            .and_then(|side| connection.hung_up(side))
-            .unwrap_or_else(|| connection.drive(&mut context));
+        let verdict = connection.drive(news, &mut context);
         let wanted = match verdict {
             Verdict::Wait(wanted) => wanted,
             _ => None,

@@ -272,8 +272,8 @@ fn relay(one: &mut Unit, id: UnitId, other: &mut Unit, target: UnitId) {
     }
 }
 
-/// What is to happen later.
-#[derive(Debug, Clone, Copy)]
+/// What is to happen later. Small, since most of a schedule is to keep these in order.
+#[derive(Debug, Clone)]
 enum Fate {
     Readable(UnitId, u16),
     Client(UnitId, u16),
@@ -290,7 +290,7 @@ enum Fate {
     Stop(UnitId),
     Restart(UnitId),
     Reload(UnitId),
-    Say(UnitId, Notification),
+    Say(UnitId, Box<Notification>),
     /// The machine has slept.
     Jump(u64),
 }
@@ -414,12 +414,8 @@ impl<'m> World<'m> {
                 self.later(delay, Fate::Client(unit, listener));
             }
             UnitKind::Service(_) if self.dice.one_in(8) => {
-                let order = *self.dice.pick(&[
-                    Fate::Start(unit),
-                    Fate::Stop(unit),
-                    Fate::Restart(unit),
-                    Fate::Reload(unit),
-                ]);
+                let orders = [Fate::Start, Fate::Stop, Fate::Restart, Fate::Reload];
+                let order = self.dice.pick(&orders)(unit);
                 self.later(delay, order);
             }
             UnitKind::Service(_) if self.dice.one_in(4) => {
@@ -437,8 +433,8 @@ impl<'m> World<'m> {
     }
 
     /// What a service may say.
-    fn anything(&mut self) -> Notification {
-        let mut said = Notification::default();
+    fn anything(&mut self) -> Box<Notification> {
+        let mut said = Box::<Notification>::default();
         let now = self.now;
         match self.dice.below(8) {
             0 => said.ready = true,
@@ -454,8 +450,8 @@ impl<'m> World<'m> {
     }
 
     /// In calm times nobody is watched, which would never be quiet.
-    fn unwatched() -> Notification {
-        Notification { ready: true, watchdog_us: Some(0), ..Notification::default() }
+    fn unwatched() -> Box<Notification> {
+        Notification { ready: true, watchdog_us: Some(0), ..Notification::default() }.into()
     }
 
     /// What a forking child leaves.

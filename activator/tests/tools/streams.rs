@@ -1,8 +1,12 @@
 //! Connections through the relay.
 
 use crate::{Process, accept, connect, count, free_address, listen, relay, until};
-use std::io::{Read, Write};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
+use rustix::process::Signal;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
@@ -315,4 +319,54 @@ fn what_a_client_said_before_it_left_is_for_a_backend_that_comes_later() {
     let back = UnixListener::bind(&back).unwrap();
     let (server, _) = back.accept().unwrap();
     assert_eq!(read_all(&server), "remember me");
+}
+
+/// Says six letters, all before the relay looks, in pieces that one read does not cross.
+fn behind_a_mark<T: Write + AsFd>(
+    relay: &Process,
+    mut client: T,
+    mut server: TcpStream,
+    say: impl FnOnce(&mut T),
+) {
+    let mut text = [0; 6];
+    // What its beginning still had to do has been done.
+    for _ in 0..3 {
+        client.write_all(b"before").unwrap();
+        server.read_exact(&mut text).unwrap();
+    }
+    relay.signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", relay.0.id());
+    until("it stands still", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    say(&mut client);
+    relay.signal(Signal::CONT);
+    server.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"abcdef");
+}
+
+#[test]
+fn bytes_behind_urgent_data_are_not_forgotten() {
+    let (relay, address, back) = tcp(&[]);
+    behind_a_mark(&relay, connect(address), accept(&back), |client| {
+        client.write_all(b"abc").unwrap();
+        assert_eq!(send(&client, b"!", SendFlags::OOB), Ok(1));
+        client.write_all(b"def").unwrap();
+    });
+}
+
+#[test]
+fn bytes_behind_passed_descriptors_are_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let front = UnixListener::bind(directory.path().join("front")).unwrap();
+    let (back, target) = listen();
+    let relay = relay(&[&front], &[&target.to_string()]);
+    let client = UnixStream::connect(directory.path().join("front")).unwrap();
+    behind_a_mark(&relay, client, accept(&back), |client| {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut descriptors = SendAncillaryBuffer::new(&mut space);
+        let passed = [back.as_fd()];
+        assert!(descriptors.push(SendAncillaryMessage::ScmRights(&passed)));
+        let words = [IoSlice::new(b"abc")];
+        assert_eq!(sendmsg(&*client, &words, &mut descriptors, SendFlags::empty()), Ok(3));
+        client.write_all(b"def").unwrap();
+    });
 }
