@@ -1,5 +1,6 @@
 //! What all measures need: made once, outside of all namespaces, where there may be a network.
 
+use crate::workshop;
 use rouse::cache::Cache;
 use rouse::debian::tools::{self, Freshness};
 use rouse::debian::{Architecture, Debian};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Debian's packages of the peers: the name of the tree, and its roots.
-const TREES: [(&str, &[&str]); 13] = [
+const TREES: [(&str, &[&str]); 11] = [
     ("systemd", &["systemd"]),
     ("xinetd", &["xinetd"]),
     ("openbsd-inetd", &["openbsd-inetd"]),
@@ -21,46 +22,12 @@ const TREES: [(&str, &[&str]); 13] = [
     ("busybox-static", &["busybox-static"]),
     ("finit", &["finit"]),
     ("tini", &["tini"]),
-    ("mmdebstrap", &WITH_MMDEBSTRAP),
-    ("mkosi", &WITH_MKOSI),
 ];
 
-/// What builders of images call without a word in their packages' relations: Debian has it everywhere.
-const WITH_MMDEBSTRAP: [&str; 14] = [
-    "mmdebstrap",
-    "apt",
-    "coreutils",
-    "dash",
-    "diffutils",
-    "dpkg",
-    "findutils",
-    "grep",
-    "gzip",
-    "hostname",
-    "libc-bin",
-    "sed",
-    "tar",
-    "util-linux",
-];
-const WITH_MKOSI: [&str; 17] = [
-    "mkosi",
-    "apt",
-    "coreutils",
-    "cpio",
-    "dash",
-    "diffutils",
-    "dpkg",
-    "findutils",
-    "grep",
-    "gzip",
-    "kmod",
-    "libc-bin",
-    "mount",
-    "sed",
-    "tar",
-    "util-linux",
-    "zstd",
-];
+/// Builders of images, and what they call without a word in their packages' relations besides what
+/// Debian has everywhere.
+const BUILDERS: [(&str, &[&str]); 2] =
+    [("mmdebstrap", &["mmdebstrap"]), ("mkosi", &["mkosi", "cpio", "kmod", "mount", "zstd"])];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +76,13 @@ impl Props {
         }
         let mut trees: BTreeMap<_, _> = match size {
             Size::Smoke => BTreeMap::new(),
-            _ => TREES.iter().map(|(name, roots)| (name.to_string(), fetch(name, roots))).collect(),
+            _ => {
+                let builders = BUILDERS
+                    .map(|(name, roots)| (name, [roots, &workshop::EVERYWHERE[..]].concat()));
+                let all = TREES.map(|(name, roots)| (name, roots.to_vec()));
+                let all = all.into_iter().chain(builders);
+                all.map(|(name, roots)| (name.to_string(), fetch(name, &roots))).collect()
+            }
         };
         trees.insert("s6-networking".into(), installed("s6-tcpserver"));
         Self { folder: folder.into(), trees, size, rounds }

@@ -23,7 +23,7 @@ pub(crate) const OUTPUT: &str = "/output";
 const SUITE: &str = "trixie";
 
 /// What Debian installs everywhere: `Essential: yes`, and what its tools add to that.
-const ESSENTIAL: [&str; 27] = [
+pub(crate) const EVERYWHERE: [&str; 27] = [
     "apt",
     "base-files",
     "base-passwd",
@@ -58,7 +58,7 @@ pub(crate) fn repository(folder: &Path, jobs: &[Job]) -> Result<PathBuf, String>
     let cache = Cache::open_at(&rouse_tests::cache()).map_err(|error| error.to_string())?;
     let architecture = Architecture::host().ok_or("Debian has no packages for this machine")?;
     let debian = Debian::new(cache, None);
-    let mut roots = ESSENTIAL.to_vec();
+    let mut roots = EVERYWHERE.to_vec();
     roots.extend(jobs.iter().flat_map(|job| job.packages));
     roots.sort_unstable();
     roots.dedup();

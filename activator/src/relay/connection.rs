@@ -121,7 +121,7 @@ enum Phase {
 impl Connection {
     /// Takes over an accepted connection, which must not block.
     pub(super) fn new(id: Id, client: OwnedFd, peer: Remote, settings: &Settings) -> Self {
-        watch_for_dead_peer(&client);
+        prepare(&client);
         Self {
             id,
             client,
@@ -264,7 +264,7 @@ impl Connection {
                 Progress::Refused => self.failed(Errno::CONNREFUSED, next, context),
                 Progress::Done => match self.halves.take() {
                     Some((up, mut down)) => {
-                        watch_for_dead_peer(&backend);
+                        prepare(&backend);
                         if self.client_left {
                             down.abandon(&backend);
                         }
@@ -369,8 +369,10 @@ fn relay(
     }
 }
 
-/// Keep-alive, without which a peer that lost its power would hold a connection for ever; other
-/// families ignore it.
-fn watch_for_dead_peer(fd: &OwnedFd) {
+/// What only TCP has, and other families ignore: keep-alive, without which a peer that lost its power
+/// would hold a connection for ever; and no wait for an acknowledgement before the next small piece,
+/// which its sender has waited for already if it wanted to.
+fn prepare(fd: &OwnedFd) {
     let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_nodelay(fd, true);
 }

@@ -1,8 +1,8 @@
 //! Connections through the relay.
 
 use crate::{Process, accept, connect, count, free_address, listen, relay, until};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg};
-use rustix::process::Signal;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, send, sendmsg, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -319,6 +319,23 @@ fn what_a_client_said_before_it_left_is_for_a_backend_that_comes_later() {
     let back = UnixListener::bind(&back).unwrap();
     let (server, _) = back.accept().unwrap();
     assert_eq!(read_all(&server), "remember me");
+}
+
+#[test]
+fn small_pieces_wait_for_no_acknowledgement() {
+    let (relay, address, back) = tcp(&[]);
+    let (mut client, mut server) = (connect(address), accept(&back));
+    client.write_all(b"!").unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    let process = pidfd_open(Pid::from_child(&relay.0), PidfdFlags::empty()).unwrap();
+    let ours = std::fs::read_dir(format!("/proc/{}/fd", relay.0.id())).unwrap();
+    let ours = ours.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+    let connected: Vec<bool> = ours
+        .map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).unwrap())
+        .filter(|fd| rustix::net::getpeername(fd).is_ok_and(|peer| peer.is_some()))
+        .map(|fd| sockopt::tcp_nodelay(fd).unwrap())
+        .collect();
+    assert_eq!(connected, [true, true]);
 }
 
 /// Says six letters, all before the relay looks, in pieces that one read does not cross.
