@@ -197,9 +197,12 @@ pub fn full_name(user: Option<&str>, unit: &str) -> String {
 /// A log text without what a terminal would obey: control characters other than the tab become
 /// `\u{fffd}`. For everyone who prints lines that a service wrote.
 pub fn printable(text: &str) -> String {
-    let harmless =
-        |letter: char| if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter };
     text.chars().map(harmless).collect()
+}
+
+/// The same of one letter.
+pub(crate) fn harmless(letter: char) -> char {
+    if letter.is_control() && letter != '\t' { '\u{fffd}' } else { letter }
 }
 
 /// Microseconds since the epoch as RFC 3339 in UTC: `2026-11-22T11:06:49.000001Z`.

@@ -40,13 +40,20 @@ impl Console {
         if self.dead {
             return;
         }
-        let line = format!("{unit}: {}\n", client::printable(text));
-        if self.waiting.len() + line.len() > BUFFER {
+        // Without a buffer of its own for each line, which musl's malloc may well map and unmap.
+        let start = self.waiting.len();
+        self.waiting.extend_from_slice(unit.as_bytes());
+        self.waiting.extend_from_slice(b": ");
+        for letter in text.chars().map(client::harmless) {
+            self.waiting.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        self.waiting.push(b'\n');
+        if self.waiting.len() > BUFFER {
+            self.waiting.truncate(start);
             self.lost += 1;
             return;
         }
-        self.note_loss();
-        self.waiting.extend_from_slice(line.as_bytes());
+        self.note_loss(start);
     }
 
     /// Whether something waits.
@@ -76,14 +83,18 @@ impl Console {
         }
         self.waiting.drain(..written);
         if self.waiting.is_empty() {
-            self.note_loss();
+            self.note_loss(0);
         }
     }
 
-    fn note_loss(&mut self) {
+    /// Where the lines would be.
+    fn note_loss(&mut self, at: usize) {
+        if self.lost == 0 {
+            return;
+        }
         let note = format!("activator: {} lines not shown here, the log has them\n", self.lost);
-        if self.lost > 0 && self.waiting.len() + note.len() <= BUFFER {
-            self.waiting.extend_from_slice(note.as_bytes());
+        if self.waiting.len() + note.len() <= BUFFER {
+            self.waiting.splice(at..at, note.into_bytes());
             self.lost = 0;
         }
     }

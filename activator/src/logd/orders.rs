@@ -251,9 +251,8 @@ impl Pid1 {
         }
     }
 
-    /// Takes what PID 1 has sent.
-    pub fn hear(&mut self) -> Vec<Heard> {
-        let mut heard = Vec::new();
+    /// Takes what PID 1 has sent, and adds what it means.
+    pub fn hear(&mut self, heard: &mut Vec<Heard>) {
         let mut packet = [0; Report::PACKET];
         for _ in 0..TURN {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -283,7 +282,6 @@ impl Pid1 {
                 heard.extend(self.take(report, fd.take()));
             }
         }
-        heard
     }
 
     /// When [`Pid1::lose_patience`] is due.
@@ -361,6 +359,12 @@ mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+    fn heard(link: &mut Pid1) -> Vec<Heard> {
+        let mut heard = vec![];
+        link.hear(&mut heard);
+        heard
+    }
+
     fn pair() -> (Pid1, OwnedFd) {
         let flags = SocketFlags::CLOEXEC;
         let (ours, theirs) =
@@ -394,12 +398,12 @@ mod tests {
         assert_eq!(ordered(&pid1), Some(Order::Start(UnitId(1))));
         assert_eq!(ordered(&pid1), None);
         report(&pid1, Report::End);
-        assert_eq!(link.hear(), [Heard::Taken(7)]);
+        assert_eq!(heard(&mut link), [Heard::Taken(7)]);
         link.send(now);
         assert_eq!(ordered(&pid1), Some(Order::Stop(UnitId(2))));
         report(&pid1, Report::Refused);
         let refused = Asked::Order(Order::Stop(UnitId(2)), 8);
-        assert_eq!(link.hear(), [Heard::Refused(refused)]);
+        assert_eq!(heard(&mut link), [Heard::Refused(refused)]);
     }
 
     #[test]
@@ -414,7 +418,7 @@ mod tests {
             report(&pid1, one);
         }
         let machine = Some((MachineState::Running, 1, 2, 3));
-        let heard = link.hear();
+        let heard = heard(&mut link);
         assert_eq!(heard, [Heard::Snapshot(1, Snapshot { machine, units: vec![target] })]);
         let Heard::Snapshot(_, snapshot) = &heard[0] else { panic!() };
         assert_eq!(snapshot.unit(UnitId(4)), Some(&target));
@@ -426,7 +430,7 @@ mod tests {
         let (mut link, pid1) = pair();
         report(&pid1, Report::End);
         rustix::net::send(&pid1, &[0xff; 300], SendFlags::empty()).unwrap();
-        assert_eq!(link.hear(), []);
+        assert_eq!(heard(&mut link), []);
         link.want_snapshot();
         link.send(Instant::now());
         // The rest of an answer that began before, then ours.
@@ -435,7 +439,7 @@ mod tests {
             report(&pid1, one);
         }
         let machine = Some((MachineState::Running, 1, 2, 3));
-        assert_eq!(link.hear(), [Heard::Snapshot(1, Snapshot { machine, units: vec![] })]);
+        assert_eq!(heard(&mut link), [Heard::Snapshot(1, Snapshot { machine, units: vec![] })]);
     }
 
     #[test]
@@ -468,11 +472,11 @@ mod tests {
         assert_eq!(ordered(&pid1), None, "the answer to the first is owed");
         assert!(!link.lose_patience(later));
         report(&pid1, Report::Refused);
-        assert_eq!(link.hear(), []);
+        assert_eq!(heard(&mut link), []);
         link.send(later);
         assert_eq!(ordered(&pid1), Some(Order::Stop(UnitId(2))));
         report(&pid1, Report::End);
-        assert_eq!(link.hear(), [Heard::Taken(8)]);
+        assert_eq!(heard(&mut link), [Heard::Taken(8)]);
         // Nobody is kept waiting by what never comes.
         for client in [9, 10] {
             link.order(Order::Start(UnitId(1)), client);
@@ -487,6 +491,6 @@ mod tests {
         let (mut link, pid1) = pair();
         report(&pid1, Report::Event(None, Event::Booted));
         drop(pid1);
-        assert_eq!(link.hear(), [Heard::Event(None, Event::Booted), Heard::Gone]);
+        assert_eq!(heard(&mut link), [Heard::Event(None, Event::Booted), Heard::Gone]);
     }
 }

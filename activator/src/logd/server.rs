@@ -122,6 +122,8 @@ pub struct Logd {
     next_probe: Instant,
     /// When PID 1 last spoke, and until when it is not listened to: see [`REST`].
     heard: Option<Instant>,
+    /// Empty; kept, since musl's malloc would map and unmap it each time.
+    inbox: Vec<Heard>,
     rests_until: Option<Instant>,
 }
 
@@ -156,6 +158,7 @@ impl Logd {
             journal,
             next_probe: Instant::now(),
             heard: None,
+            inbox: vec![],
             rests_until: None,
         }
     }
@@ -281,7 +284,9 @@ impl Logd {
         let before = self.heard.replace(now);
         let is_busy = before.is_some_and(|before| now.duration_since(before) < OFTEN);
         self.rests_until = is_busy.then(|| now + REST);
-        for heard in self.pid1.hear() {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        self.pid1.hear(&mut inbox);
+        for heard in inbox.drain(..) {
             let now = Instant::now();
             match heard {
                 Heard::Gone => return false,
@@ -331,6 +336,7 @@ impl Logd {
                 }
             }
         }
+        self.inbox = inbox;
         true
     }
 
