@@ -322,15 +322,14 @@ fn prepare(manifest: &Manifest, troubles: &mut Troubles) -> Result<(), Fatal> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         let hidden = populate::open(&directory.path);
         let mounted = mount::mount(c"tmpfs", directory.path.as_str(), c"tmpfs", flags, &*mode);
-        let filled = hidden.filter(|_| mounted.is_ok());
+        let hidden = hidden.filter(|_| mounted.is_ok());
         troubles.note(&format!("mount {}", directory.path), mounted);
-        if let Some(hidden) = filled {
-            let filled = populate::fill(&directory.path, &hidden);
-            troubles.note(&format!("fill {}", directory.path), filled);
-        }
+        fill(&directory.path, hidden, troubles);
     }
     for disk in disks {
+        let hidden = populate::open(&disk.path);
         disk::mount(disk).map_err(|errno| Fatal::Disk(disk.path.clone(), errno))?;
+        fill(&disk.path, hidden, troubles);
     }
     // Now that all mount points are there.
     let flags = MountFlags::BIND | MountFlags::RDONLY;
@@ -365,6 +364,13 @@ fn raise_files(troubles: &mut Troubles) -> (u64, u64) {
     let raised = Rlimit { current: Some(most), ..limit };
     troubles.note("raise the limit of open files", setrlimit(Resource::Nofile, raised));
     (soft.min(most), most)
+}
+
+/// What the image has where something was mounted.
+fn fill(path: &str, hidden: Option<OwnedFd>, troubles: &mut Troubles) {
+    if let Some(hidden) = hidden {
+        troubles.note(&format!("fill {path}"), populate::fill(path, &hidden));
+    }
 }
 
 fn load(module: &Module) -> Result<(), Errno> {

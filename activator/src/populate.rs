@@ -1,5 +1,5 @@
-//! What the image has in a directory that a tmpfs is mounted over: it is copied onto the tmpfs, so
-//! that services find there what packages and the appliance put there. PID 1 does this once, at
+//! What the image has in a directory that a tmpfs or a disk is mounted over: it is copied there, so
+//! that services find what packages and the appliance put there. PID 1 does this once, at
 //! boot, before anything else runs.
 
 use rustix::fs::{self, AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
@@ -18,7 +18,8 @@ pub(crate) fn open(path: &str) -> Option<OwnedFd> {
 }
 
 /// Copies what is in `from` to what is at `path` now: directories, files and symlinks with their
-/// modes and owners. The first error is told, and the rest copied all the same.
+/// modes and owners. What is there already, on a disk, is left as it is. The first error is told, and
+/// the rest copied all the same.
 pub(crate) fn fill(path: &str, from: &OwnedFd) -> Result<(), Errno> {
     let to = fs::openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
     let mut copy = Copy { first: Ok(()) };
@@ -32,7 +33,7 @@ struct Copy {
 
 impl Copy {
     fn note(&mut self, result: Result<(), Errno>) {
-        if self.first.is_ok() {
+        if self.first.is_ok() && result != Err(Errno::EXIST) {
             self.first = result;
         }
     }
@@ -117,7 +118,11 @@ mod tests {
         assert_eq!(copied.metadata().unwrap().mode() & 0o7777, 0o1777);
         assert_eq!(copied.join("index").metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(std::fs::read_link(to.path().join("run")).unwrap().to_str(), Some("../run"));
-        // What is there already is told of, and left.
-        assert_eq!(fill(to.path().to_str().unwrap(), &opened), Err(Errno::EXIST));
+        // A second time, what is there is left, and what is not comes.
+        std::fs::write(inner.join("index"), "other").unwrap();
+        std::fs::write(from.path().join("new"), "").unwrap();
+        fill(to.path().to_str().unwrap(), &opened).unwrap();
+        assert_eq!(std::fs::read_to_string(copied.join("index")).unwrap(), "hello");
+        assert!(to.path().join("new").exists());
     }
 }

@@ -238,7 +238,7 @@ impl Config {
         }
         user::check(&self.users, source)?;
         if let Some(disk) = &self.disk {
-            disk.check(source)?;
+            disk.check(&self.users, source)?;
         }
         if let Some(network) = &self.network {
             network.check(source)?;

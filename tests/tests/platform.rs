@@ -20,6 +20,9 @@ format = \"disk\"
 size = \"64M\"
 path = \"/var/lib/data\"
 
+[files]
+\"/var/lib/data/given/text\" = \"given\"
+
 [network]
 ";
 
@@ -73,6 +76,7 @@ fn appliance(network: &str) -> Appliance {
             "[Service]\nStandardInput=socket\nExecStart=/usr/bin/busybox cat\nIPAddressDeny=any\n",
         )
         .with("filtered.service", FILTERED)
+        .with("given", "given\n")
         .with(
             "says.service",
             "[Service]\nType=oneshot\nPrivateDevices=yes\nStandardOutput=kmsg\n\
@@ -295,6 +299,9 @@ fn data_is_written(vm: &Vm) -> u64 {
     assert!(mounts.starts_with("/dev/vda /var/lib/data ext4 rw"), "{mounts}");
     // No sync: switching off is enough.
     vm.shell("echo kept >/var/lib/data/file; echo lost >/var/lib/file");
+    // What the image has there comes onto a new disk, and is the disk's from then on.
+    let given = vm.shell("cat /var/lib/data/given/text && echo ours >/var/lib/data/given/text");
+    assert_eq!(given, "given\n");
     let blocks = blocks(vm);
     assert!((40 << 10..64 << 10).contains(&blocks), "{blocks}");
     blocks
@@ -310,7 +317,7 @@ fn nobody_else_gets_the_disk(rouse: &Rouse, appliance: &Appliance) {
 }
 
 fn data_is_still_there_and_has_more_room(vm: &Vm, before: u64) {
-    assert_eq!(vm.shell("cat /var/lib/data/file"), "kept\n");
+    assert_eq!(vm.shell("cat /var/lib/data/file /var/lib/data/given/text"), "kept\nours\n");
     let lost = vm.shell("cat /var/lib/file");
     assert!(lost.contains("No such file"), "{lost}");
     let now = blocks(vm);

@@ -54,7 +54,7 @@ impl Disk {
         }
     }
 
-    pub(super) fn check(&self, source: &Arc<Source>) -> Result<(), Finding> {
+    pub(super) fn check(&self, users: &[User], source: &Arc<Source>) -> Result<(), Finding> {
         let wrong = |key: &str, message: String| {
             Finding::error(place(source, &["disk", key], Part::Value), message)
         };
@@ -71,6 +71,15 @@ impl Disk {
             return Err(wrong("path", format!("no disk can be mounted at `{}`", self.path))
                 .label("expected an absolute path for data")
                 .help("such as `/var/lib/containers`, `/srv` or a user's home"));
+        }
+        let hidden = users.iter().map(User::home).find(|home| {
+            let home = Path::new(home);
+            home.starts_with(path) && home != path
+        });
+        if let Some(home) = hidden {
+            return Err(wrong("path", format!("a disk at `{}` would hide `{home}`", self.path))
+                .label("homes of users are below it")
+                .help(format!("mount it at one of them: `path = \"{home}\"`")));
         }
         Ok(())
     }
@@ -119,5 +128,14 @@ mod tests {
                 format!("appliance.toml:3:9: error: no disk can be mounted at `{path}`")
             );
         }
+        let with_ann = |path: &str| {
+            first(&format!(
+                "size = \"4G\"\npath = \"{path}\"\n[[user]]\nname = \"ann\"\nuid = 1000\n"
+            ))
+        };
+        assert_eq!(
+            with_ann("/home"),
+            "appliance.toml:3:9: error: a disk at `/home` would hide `/home/ann`"
+        );
     }
 }

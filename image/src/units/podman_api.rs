@@ -21,9 +21,50 @@ pub(crate) const ON_TCP: &str = "podman-api-on-tcp";
 const SOCKET: &str = "/podman/podman.sock";
 /// Variable with the endpoint where none is given.
 const VARIABLE: &str = "PODMAN_SOCKET=";
-/// Options of `podman system service` that take a value, without their dashes.
-const VALUED: [&str; 8] =
-    ["t", "time", "timeout", "cors", "tls-cert", "tls-key", "tls-client-ca", "pprof-address"];
+/// Options of `podman system service`, and of podman(1) itself, which may stand anywhere, that take a
+/// value; without their dashes.
+const VALUED: [&str; 40] = [
+    "t",
+    "time",
+    "timeout",
+    "cors",
+    "pprof-address",
+    "tls-cert",
+    "tls-key",
+    "tls-client-ca",
+    "tls-ca",
+    "c",
+    "connection",
+    "cgroup-manager",
+    "config",
+    "conmon",
+    "cpu-profile",
+    "db-backend",
+    "default-mounts-file",
+    "events-backend",
+    "hooks-dir",
+    "identity",
+    "imagestore",
+    "log-level",
+    "max-workers",
+    "memory-profile",
+    "module",
+    "namespace",
+    "network-cmd-path",
+    "network-config-dir",
+    "out",
+    "registries-conf",
+    "root",
+    "runroot",
+    "runtime",
+    "runtime-flag",
+    "ssh",
+    "storage-driver",
+    "storage-opt",
+    "tmpdir",
+    "url",
+    "volumepath",
+];
 /// Options of `activator relay` and of systemd-socket-proxyd that take a value.
 const RELAY_VALUED: [&str; 8] = [
     "c",
@@ -164,16 +205,22 @@ fn of_command(command: &Command) -> Option<Offer> {
 
 fn of_words(program: &str, arguments: &[&str]) -> Option<Offer> {
     let way = match (program.rsplit('/').next()?, arguments) {
-        ("podman", _) => {
-            let at = arguments.windows(2).position(|two| two[0] == "system")?;
-            match arguments[at + 1] {
-                "service" => {
-                    let endpoint = operands(&arguments[at + 2..], &VALUED).first().copied();
-                    Way::Server(endpoint.map(str::to_owned))
-                }
-                "dial-stdio" => Way::Relay { to: SOCKET.into(), chooses: false },
-                _ => return None,
+        ("podman", _) => match operands(arguments, &VALUED)[..] {
+            ["system", "service", ref rest @ ..] => {
+                Way::Server(rest.first().copied().map(str::to_owned))
             }
+            ["system", "dial-stdio", ..] => Way::Relay { to: SOCKET.into(), chooses: false },
+            _ => return None,
+        },
+        ("env", _) => {
+            let is_program = |word: &&str| !word.starts_with('-') && !word.contains('=');
+            let at = arguments.iter().position(is_program)?;
+            return of_words(arguments[at], &arguments[at + 1..]);
+        }
+        // As far as it can be seen: what a shell makes of it, only that knows.
+        ("sh" | "dash" | "bash", ["-c", script, ..]) => {
+            let words: Vec<&str> = script.split_ascii_whitespace().collect();
+            return (0..words.len()).find_map(|at| of_words(words[at], &words[at + 1..]));
         }
         ("activator", ["relay", rest @ ..]) | ("systemd-socket-proxyd", rest) => relay(rest)?,
         ("activator", ["activate", rest @ ..]) | ("systemd-socket-activate", rest) => {
@@ -307,7 +354,15 @@ fn server(api: &Api, endpoint: Option<&str>, sockets: &[&SocketUnit], findings: 
     let refuse = |span: &Span, message: String, label: &str, help: &str| {
         Finding::error(span.clone(), message).label(label).help(help)
     };
-    if let Some(endpoint) = endpoint
+    // Words of a variable that only the guest knows: options, as in Podman's own unit, or an endpoint.
+    let unclear = endpoint.is_some_and(|endpoint| endpoint.contains('$'));
+    if unclear && sockets.is_empty() && api.on_tcp == OnTcp::Refuse {
+        let message = "what the API service listens on is in a variable".into();
+        let help =
+            format!("write it out; or write `{ON_TCP} = \"allow\"` in {}", crate::config::FILE);
+        findings.push(refuse(&api.span, message, "refused: it may be TCP", &help));
+    }
+    if let Some(endpoint) = endpoint.filter(|_| !unclear)
         && !sockets.is_empty()
     {
         let message = format!("`podman system service {endpoint}` does not use the unit's socket");
@@ -393,8 +448,27 @@ mod tests {
             server(Some("tcp:localhost:8080"))
         );
         assert_eq!(podman("system service unix:///tmp/a.sock"), server(Some("unix:///tmp/a.sock")));
+        let tcp = || server(Some("tcp:0.0.0.0:80"));
+        assert_eq!(podman("system service --log-level debug tcp:0.0.0.0:80"), tcp());
+        assert_eq!(podman("system --log-level=info service tcp:0.0.0.0:80"), tcp());
+        assert_eq!(podman("--root /x system --module y service -- tcp:0.0.0.0:80"), tcp());
+        assert_eq!(podman("system --log-level debug service"), server(None));
+        assert_eq!(found("env -i A=b podman system service tcp:0.0.0.0:80"), tcp());
+        assert_eq!(found("/usr/bin/env podman system service"), server(None));
         assert_eq!(podman("system prune"), None);
         assert_eq!(podman("run system"), None);
+    }
+
+    #[test]
+    fn a_shell_that_starts_it_is_seen_through() {
+        let script = "mkdir -p /x && exec podman system service -t 5 tcp:0.0.0.0:80";
+        let command = Command {
+            program: "/bin/sh".into(),
+            arguments: ["sh", "-c", script].map(String::from).to_vec(),
+            ..Command::default()
+        };
+        let found = offer(&Service { start: vec![command], ..Service::default() });
+        assert_eq!(found, server(Some("tcp:0.0.0.0:80")));
     }
 
     #[test]
