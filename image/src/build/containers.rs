@@ -3,17 +3,21 @@
 use super::images::{self, Images};
 use crate::appliance::Appliance;
 use crate::command_line::Arch;
-use crate::config::Engine;
+use crate::config::{self, Engine, Part};
 use crate::container::Container;
 use crate::exit::{BAD_INPUT, Failure, print_findings};
+use crate::finding::Finding;
 use crate::lock::Section;
 use crate::oci::store::{STORE, Store};
 use crate::oci::{self, Activation, Bundle, ContainerImage, Context, HealthCheck, entrypoint};
 use crate::tree::{Node, Tree};
 use crate::units::Compiled;
 use activator::manifest::{Unit, UnitKind};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whoever has it may ask for any image.
+const PODMAN: &str = "/usr/bin/podman";
 
 /// Puts every image once, and each container's bundle, into the tree. Gives the images by their
 /// references, and the folders that they have in the guest.
@@ -27,7 +31,8 @@ pub(super) fn put_into(
     seccomp: &str,
 ) -> Result<BTreeMap<String, String>, Failure> {
     if appliance.config.engine == Engine::Podman {
-        return into_store(tree, appliance, compiled, arch, section, sources);
+        let all = images::references(appliance, compiled);
+        return into_store(tree, appliance, compiled, all, arch, section, sources);
     }
     let mut images: BTreeMap<String, ContainerImage> = BTreeMap::new();
     // What a Rootfs= has instead: its folder is the guest's.
@@ -68,22 +73,42 @@ pub(super) fn put_into(
         }
         bundle.install(tree, service).map_err(super::conflict)?;
     }
-    Ok(images.values().map(|image| (image.reference.clone(), image.folder())).collect())
+    let mut folders: BTreeMap<String, String> =
+        images.values().map(|image| (image.reference.clone(), image.folder())).collect();
+    let mut others = images::references(appliance, compiled);
+    others.retain(|reference| !folders.contains_key(reference));
+    if tree.node(PODMAN).is_some() {
+        folders.extend(into_store(tree, appliance, compiled, others, arch, section, sources)?);
+    } else {
+        let unused = |reference: &String| {
+            Finding::warning(
+                config::place(&appliance.source, &["image", reference], Part::Key),
+                format!("no container is made from `{reference}`"),
+            )
+            .label("it is not put in")
+            .help("name it by `Image=` in a `.container`; Podman would find it, with its package")
+        };
+        print_findings(&others.iter().map(unused).collect::<Vec<_>>());
+    }
+    Ok(folders)
 }
 
 /// For Podman all images of appliance.toml are there, whoever will ask for them, and those of
-/// registries that units name.
+/// registries that units name; but for those of containers that run without it.
 fn into_store(
     tree: &mut Tree,
     appliance: &Appliance,
     compiled: &mut Compiled,
+    references: BTreeSet<String>,
     arch: Arch,
     section: &Section,
     sources: &Images<'_>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     const ORIGIN: &str = "rouse";
     let mut store = Store::new();
-    let references = images::references(appliance, compiled);
+    if references.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let mut health = BTreeMap::new();
     for reference in &references {
         let image = sources.image(reference, section)?;

@@ -22,6 +22,8 @@ const ECHO: u8 = b'e';
 const SPLICE: &str = "C floor, splice";
 const COPY: &str = "C floor, copy";
 const DIRECT: &str = "direct, no relay";
+const PROXYD: &str = "systemd-socket-proxyd";
+const SOCAT: &str = "socat";
 
 /// All pairs of families.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
@@ -53,12 +55,16 @@ fn pair(props: &Props, index: u16, front: &str, back: &str) -> Vec<Measure> {
     };
     let speed = new("bytes", "bytes per second", "MB/s", &how)
         .goal(ROUSE, SPLICE, Bound::AtLeast(0.97))
-        .goal(ROUSE, COPY, Bound::AtLeast(0.97));
+        .goal(ROUSE, COPY, Bound::AtLeast(0.97))
+        .goal(ROUSE, PROXYD, Bound::AtLeast(1.0))
+        .goal(ROUSE, SOCAT, Bound::AtLeast(1.0));
     let cost =
         new("cpu", "CPU per MiB", "us", "Of the relay's control group, over the same bytes.");
     let how = format!("{trips} round trips of one byte on one connection; the median of a round.");
-    let trip =
-        new("trip", "round trip of one byte", "us", &how).goal(ROUSE, SPLICE, Bound::AtMost(1.08));
+    let trip = new("trip", "round trip of one byte", "us", &how)
+        .goal(ROUSE, SPLICE, Bound::AtMost(1.08))
+        .goal(ROUSE, PROXYD, Bound::AtMost(1.0))
+        .goal(ROUSE, SOCAT, Bound::AtMost(1.0));
     let mut measures = vec![speed, cost, trip];
 
     let at = |family: &str, number: u16| match family {
@@ -72,8 +78,8 @@ fn pair(props: &Props, index: u16, front: &str, back: &str) -> Vec<Measure> {
         (SPLICE, "", |_, front, back| floor("splice", front, back)),
         (COPY, "", |_, front, back| floor("copy", front, back)),
         (ROUSE, "", rouse),
-        ("systemd-socket-proxyd", "systemd", proxyd),
-        ("socat", "socat", socat),
+        (PROXYD, "systemd", proxyd),
+        (SOCAT, "socat", socat),
         ("haproxy", "haproxy", haproxy),
     ];
     for (number, (name, tree, words)) in recipes.into_iter().enumerate() {

@@ -45,9 +45,8 @@ pub(crate) fn as_the_manual_recommends(Pods { vm, keys, .. }: &Pods) {
     let folder = keys.folder.path();
     let config = format!(
         "Host guest {LOOPBACK}\n  User root\n  IdentityFile {}\n  ProxyCommand {proxy}\n  \
-         StrictHostKeyChecking accept-new\n  UserKnownHostsFile {}\n",
+         StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n",
         keys.key().display(),
-        folder.join("known").display(),
     );
     // Where Podman, too, looks for it.
     let file = folder.join(".ssh/config");
