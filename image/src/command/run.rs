@@ -7,7 +7,7 @@ use crate::appliance::Appliance;
 use crate::build;
 use crate::cache::Cache;
 use crate::command_line::{Arch, Run};
-use crate::config;
+use crate::config::{self, OnTcp};
 use crate::exit::{BUG, FAILED, Failure, TRY_AGAIN, UNAVAILABLE, USAGE};
 use crate::output::description::Description;
 use crate::vmlinux::{self, VmlinuxError};
@@ -55,6 +55,14 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
             .hint(format!("`rouse poweroff {name}` ends it; --name gives another name")));
     }
     let built = build::build(&appliance, arch, None)?;
+    if appliance.config.podman_api_on_tcp == OnTcp::Refuse
+        && let Some(published) = on_tcp(&arguments.publish, &built.compiled.units)
+    {
+        let what = format!("publish Podman's API on TCP, `{published}`: whoever connects");
+        return Err(Failure::new(USAGE, what + " can do all that its user can").hint(
+            "publish it at a path, or write `podman-api-on-tcp = \"allow\"` in appliance.toml",
+        ));
+    }
     if !arguments.print_command {
         disk::prepare(&appliance, &name)?;
     }
@@ -340,6 +348,14 @@ fn announcement(spec: &Spec, place: &Place, units: &[Unit]) -> String {
     text + "\n"
 }
 
+/// What gives Podman's API to whoever reaches a TCP port of the host.
+fn on_tcp<'p>(publish: &'p [Publish], units: &[Unit]) -> Option<&'p Publish> {
+    let apis: Vec<Unit> = units.iter().filter(|unit| is_podman(unit, units)).cloned().collect();
+    let ports = vsock_ports(&apis);
+    let mut tcp = publish.iter().filter(|it| matches!(it.host, HostAddress::Tcp(_)));
+    tcp.find(|published| ports.contains(&published.port))
+}
+
 /// Whether a client of a socket unit talks to Podman's API.
 fn is_podman(unit: &Unit, all: &[Unit]) -> bool {
     matches!(&unit.kind, UnitKind::Socket(socket) if units::is_behind_podman_api(socket, all))
@@ -408,5 +424,43 @@ impl Guest for Activator {
 
     fn power_off(&self, vm: &Entry) -> io::Result<()> {
         Self::ask(vm, |stream, token| client::order(stream, token, &Request::Poweroff))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use activator::manifest::{Command, ListenKind, Listener, Service, Socket, UnitId};
+
+    fn unit(name: &str, kind: UnitKind) -> Unit {
+        Unit { name: name.into(), kind, ..Unit::default() }
+    }
+
+    #[test]
+    fn podmans_api_is_found_behind_a_published_port() {
+        let arguments = ["activator", "relay", "/run/podman/podman.sock"].map(String::from);
+        let command = Command {
+            program: "/usr/bin/activator".into(),
+            arguments: arguments.to_vec(),
+            ..Command::default()
+        };
+        let relay = Service { start: vec![command], ..Service::default() };
+        let socket = |service, port| {
+            let address = Address::Vsock(u32::MAX, port);
+            let listeners = vec![Listener { address, kind: ListenKind::Stream }];
+            UnitKind::Socket(Socket { listeners, service: UnitId(service), ..Socket::default() })
+        };
+        let units = [
+            unit("api.service", UnitKind::Service(relay)),
+            unit("other.service", UnitKind::Service(Service::default())),
+            unit("api.socket", socket(0, 2375)),
+            unit("other.socket", socket(1, 80)),
+        ];
+        let unix = || HostAddress::Unix("/run/x".into());
+        let tcp = || HostAddress::Tcp(([127, 0, 0, 1], 2375).into());
+        let found = |host, port| on_tcp(&[Publish { host, port }], &units).is_some();
+        assert!(found(tcp(), 2375));
+        assert!(!found(tcp(), 80));
+        assert!(!found(unix(), 2375));
     }
 }
