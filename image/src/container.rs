@@ -13,7 +13,7 @@ pub use health::Health;
 pub use keys::{CgroupsMode, Network, Notify, Reload, SecurityLabels, UserNamespace};
 pub use volume::{Device, Volume, VolumeSource};
 
-use crate::config::Ids;
+use crate::config::{self, Ids};
 use crate::finding::Span;
 
 /// A value with specifiers and variables replaced, as far as this goes for both engines, and
@@ -346,4 +346,17 @@ pub struct Rootless {
     pub subuids: Ids,
     /// Group ids of the others in the container.
     pub subgids: Ids,
+}
+
+impl Rootless {
+    /// A user's; `index` is his place in appliance.toml.
+    pub fn of(user: &config::User, index: usize) -> Self {
+        Self {
+            name: user.name.clone(),
+            uid: user.uid,
+            gid: user.gid(),
+            subuids: user.subuids(index),
+            subgids: user.subgids(index),
+        }
+    }
 }

@@ -280,7 +280,8 @@ fn units_are_taken_anew(vm: &Vm, appliance: &Appliance) {
     std::fs::write(appliance.path().join("added"), "#!/bin/sh\n").unwrap();
     let toml = appliance.path().join("appliance.toml");
     let text = std::fs::read_to_string(&toml).unwrap();
-    std::fs::write(&toml, format!("{text}\n[files]\n\"/usr/bin/added\" = \"added\"\n")).unwrap();
+    let more = text.replace("[files]\n", "[files]\n\"/usr/bin/added\" = \"added\"\n");
+    std::fs::write(&toml, more).unwrap();
     let refused = reload(&unit("/usr/bin/added"));
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(refused.stderr.contains("/usr/bin/added"), "{}", refused.stderr);

@@ -3,8 +3,8 @@
 use super::images::{self, Images};
 use crate::appliance::Appliance;
 use crate::command_line::Arch;
-use crate::config::{self, Engine, Part};
-use crate::container::Container;
+use crate::config::{self, Engine, Part, User};
+use crate::container::{Container, Rootless};
 use crate::exit::{BAD_INPUT, Failure, print_findings};
 use crate::finding::Finding;
 use crate::lock::Section;
@@ -105,45 +105,63 @@ fn into_store(
     sources: &Images<'_>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     const ORIGIN: &str = "rouse";
-    let mut store = Store::new();
     if references.is_empty() {
         return Ok(BTreeMap::new());
     }
     let mut health = BTreeMap::new();
+    let mut images = vec![];
     for reference in &references {
         let image = sources.image(reference, section)?;
-        store.add(&image, arch.debian().debian()).map_err(super::conflict)?;
-        health.insert(reference.clone(), image.health_check);
+        health.insert(reference.clone(), image.health_check.clone());
+        images.push(image);
     }
     check_health(compiled, &health)?;
-    store.install(tree).map_err(super::conflict)?;
-    let text = |places: &str| {
-        format!(
+    let users = lingering(appliance, compiled);
+    let of_whom = std::iter::once(None).chain(users.iter().map(Some));
+    for user in of_whom {
+        let mut store = Store::new(user.map(|(_, user)| user));
+        for image in &images {
+            store.add(image, arch.debian().debian()).map_err(super::conflict)?;
+        }
+        let (home, (uid, gid), places) = match user {
+            // Without them root's Podman refuses the file; a user's finds its own.
+            None => (
+                "/usr/share".to_owned(),
+                (0, 0),
+                "runroot = \"/run/containers/storage\"\n\
+                 graphroot = \"/var/lib/containers/storage\"\n",
+            ),
+            // A user's Podman does not look for stores in the system's file,
+            // containers-storage.conf(5).
+            Some((home, user)) => (format!("{home}/.config"), (user.uid, user.gid), ""),
+        };
+        let text = format!(
             "[storage]\ndriver = \"overlay\"\n{places}\n[storage.options]\n\
-             additionalimagestores = [\"{STORE}\"]\n"
-        )
-    };
-    // Without them root's Podman refuses the file; a user's finds its own.
-    let places = "runroot = \"/run/containers/storage\"\n\
-                  graphroot = \"/var/lib/containers/storage\"\n";
-    // A user's Podman does not look for stores in the system's file, containers-storage.conf(5).
-    let users = appliance.config.users.iter().map(|user| {
-        let owner = (user.uid, user.gid());
-        (format!("{}/.config/containers", user.home()), owner)
-    });
-    let system = ("/usr/share/containers".to_owned(), (0, 0));
-    for (folder, (uid, gid)) in std::iter::once(system).chain(users) {
+             additionalimagestores = [\"{}\"]\n",
+            store.folder()
+        );
+        store.install(tree).map_err(super::conflict)?;
+        let folder = format!("{home}/containers");
         // The folder above a user's is his as well.
-        let above = folder.rsplit_once('/').map_or("", |(above, _)| above);
-        for folder in [above, &folder].into_iter().filter(|_| uid != 0) {
+        for folder in [&home, &folder].into_iter().filter(|_| uid != 0) {
             let node = Node::directory(0o755, ORIGIN).owned_by(uid, gid);
             tree.insert(folder, node).map_err(super::conflict)?;
         }
-        let node = Node::file(text(if uid == 0 { places } else { "" }).as_bytes(), 0o644, ORIGIN);
-        let node = node.owned_by(uid, gid);
+        let node = Node::file(text.as_bytes(), 0o644, ORIGIN).owned_by(uid, gid);
         tree.insert(&format!("{folder}/storage.conf"), node).map_err(super::conflict)?;
     }
     Ok(references.into_iter().map(|name| (name.to_owned(), STORE.to_owned())).collect())
+}
+
+/// The users that have units, with their homes.
+fn lingering(appliance: &Appliance, compiled: &Compiled) -> Vec<(String, Rootless)> {
+    let owners = compiled.units.iter().filter_map(|unit| unit.owner);
+    let owners: BTreeSet<u32> =
+        owners.filter_map(|it| Some(compiled.users.get(usize::from(it))?.ids.uid)).collect();
+    let has_units = |user: &User| owners.contains(&user.uid);
+    let users = appliance.config.users.iter().enumerate();
+    let users = users.filter(|(_, user)| has_units(user));
+    users.map(|(index, user)| (user.home(), Rootless::of(user, index))).collect()
 }
 
 /// Services without a `HealthCmd=` get the checks of their images. Nothing is known of an image that

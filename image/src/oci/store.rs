@@ -11,15 +11,19 @@
 //! overlay-images/IMAGE/      manifest and configuration
 //! ```
 //!
-//! Each image is one layer: its files are shared with nobody.
+//! Each image is one layer: its files are shared with nobody. A user's Podman needs a store of its own,
+//! whose files belong to the ids that his containers have: root's are his, and of others' it could
+//! change nothing.
 
+use super::user_namespace::{self, Maps};
 use super::{ContainerImage, HealthCheck};
 use crate::cache::Hash;
+use crate::container::Rootless;
 use crate::tree::{Kind, Node, Tree, TreeError};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Where the guest has it.
+/// Where the guest has root's; a user's is beside it, with his name.
 pub const STORE: &str = "/usr/lib/containers/storage";
 const ORIGIN: &str = "rouse";
 /// When everything in it was made: as the files of the image.
@@ -40,15 +44,29 @@ const DOCKER: [&str; 3] = [
 /// The store in the making.
 #[derive(Default)]
 pub struct Store {
+    /// Where the guest has it.
+    folder: String,
+    /// The guest's ids for those of the images.
+    owners: Maps,
     layers: BTreeMap<String, Value>,
     images: BTreeMap<String, Value>,
     tree: Tree,
 }
 
 impl Store {
-    /// With no image.
-    pub fn new() -> Self {
-        Self { tree: Tree::plain(), ..Self::default() }
+    /// Of root, or of a user; with no image.
+    pub fn new(user: Option<&Rootless>) -> Self {
+        Self {
+            folder: user.map_or(STORE.into(), |user| format!("{STORE}-of-{}", user.name)),
+            owners: user.map_or_else(Maps::default, user_namespace::intermediate),
+            tree: Tree::plain(),
+            ..Self::default()
+        }
+    }
+
+    /// Where the guest has it.
+    pub fn folder(&self) -> &str {
+        &self.folder
     }
 
     /// Adds an image for guests of an architecture, by OCI's name of it (`amd64`).
@@ -92,8 +110,17 @@ impl Store {
         }
         let folder = format!("/overlay/{id}");
         let short = id[..26].to_ascii_uppercase();
-        self.tree.make_directory(&format!("{folder}/diff"), 0o755, ORIGIN)?;
-        self.tree.graft(&format!("{folder}/diff"), files)?;
+        let (uids, gids) = &self.owners;
+        let owned = |node: Node| {
+            let uid = user_namespace::outside(uids, node.uid);
+            let gid = user_namespace::outside(gids, node.gid);
+            node.owned_by(uid, gid)
+        };
+        let diff = format!("{folder}/diff");
+        self.tree.insert(&diff, owned(Node::directory(0o755, ORIGIN)))?;
+        for (path, node) in files.iter() {
+            self.tree.insert(&format!("{diff}{path}"), owned(node.clone()))?;
+        }
         self.file(&format!("{folder}/link"), short.as_bytes())?;
         let target = format!("../{id}/diff");
         self.tree.insert(&format!("/overlay/l/{short}"), Node::symlink(target, ORIGIN))
@@ -157,8 +184,8 @@ impl Store {
                 self.tree.insert(&format!("{folder}/{file}"), node)?;
             }
         }
-        tree.make_directory(STORE, 0o755, ORIGIN)?;
-        tree.graft(STORE, &self.tree)
+        tree.make_directory(&self.folder, 0o755, ORIGIN)?;
+        tree.graft(&self.folder, &self.tree)
     }
 }
 
@@ -348,7 +375,7 @@ mod tests {
 
     #[test]
     fn an_image_is_a_layer_a_manifest_and_a_configuration() {
-        let mut store = Store::new();
+        let mut store = Store::new(None);
         for reference in ["one", "two"] {
             store.add(&image(reference), "amd64").unwrap();
         }
@@ -404,6 +431,28 @@ mod tests {
     }
 
     #[test]
+    fn a_users_store_belongs_to_the_ids_of_his_containers() {
+        let ids = crate::config::Ids { first: 200_000, count: 65_536 };
+        let name = "ann".to_owned();
+        let ann = Rootless { name, uid: 1000, gid: 1001, subuids: ids, subgids: ids };
+        let mut files = Tree::plain();
+        files.insert("/a", Node::file(b"a".as_slice(), 0o644, "test")).unwrap();
+        let daemon = Node::file(b"b".as_slice(), 0o644, "test").owned_by(33, 34);
+        files.insert("/b", daemon).unwrap();
+        let mut store = Store::new(Some(&ann));
+        store.add(&ContainerImage { files, ..image("x") }, "amd64").unwrap();
+        let layer = store.layers.keys().next().unwrap().clone();
+        assert_eq!(store.folder(), format!("{STORE}-of-ann"));
+        let owner = |path: &str| {
+            let node = store.tree.node(&format!("/overlay/{layer}/diff{path}")).unwrap();
+            (node.uid, node.gid)
+        };
+        assert_eq!(owner(""), (1000, 1001));
+        assert_eq!(owner("/a"), (1000, 1001));
+        assert_eq!(owner("/b"), (200_032, 200_033));
+    }
+
+    #[test]
     fn an_image_with_a_health_check_is_dockers() {
         let check = HealthCheck {
             test: vec!["CMD-SHELL".into(), "true".into()],
@@ -411,7 +460,7 @@ mod tests {
             retries: 2,
             ..HealthCheck::default()
         };
-        let mut store = Store::new();
+        let mut store = Store::new(None);
         let checked = ContainerImage { health_check: Some(check), ..image("x") };
         store.add(&checked, "amd64").unwrap();
         let id = store.images.keys().next().unwrap().clone();

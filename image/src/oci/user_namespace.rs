@@ -207,7 +207,7 @@ fn of_a_user(container: &Container, owner: &Rootless, mode: Mode) -> Maps {
 }
 
 /// A user's ids by their indices.
-fn intermediate(owner: &Rootless) -> Maps {
+pub(super) fn intermediate(owner: &Rootless) -> Maps {
     let own = |id: u32, ids: Ids| vec![(0, id, 1), (1, ids.first, ids.count)];
     (own(owner.uid, owner.subuids), own(owner.gid, owner.subgids))
 }

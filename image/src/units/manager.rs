@@ -36,13 +36,7 @@ impl Manager {
     pub(crate) fn rootless(&self, input: &Input<'_>) -> Option<Rootless> {
         let user = self.user()?;
         let index = input.config.users.iter().position(|it| it.name == user.name)?;
-        Some(Rootless {
-            name: user.name.clone(),
-            uid: user.uid,
-            gid: user.gid(),
-            subuids: user.subuids(index),
-            subgids: user.subgids(index),
-        })
+        Some(Rootless::of(user, index))
     }
 
     /// Whose processes the units are, unless they say otherwise.
