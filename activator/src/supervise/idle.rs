@@ -11,7 +11,7 @@
 //! | freezing | frozen, and a second look finds a connection | open, thawed |
 //! | freezing | frozen, and nothing is there | stopped, or frozen |
 //! | freezing | takes too long | open, thawed |
-//! | frozen | a listener is readable | open, thawed |
+//! | freezing, frozen | a listener is readable, or it is reloaded | open, thawed |
 //! | frozen | idle for `X-StopWhenIdleSec=`, too | stopped |
 //! | any | the service goes down, or is to | thawed |
 //!
@@ -29,7 +29,7 @@
 //! that is busy costs PID 1 a few wake-ups a second at most.
 
 use super::socket::Socket;
-use super::{JobKind, Supervisor, Turn, id};
+use super::{JobKind, State, Supervisor, Turn, Unit, id};
 use activator::control::{Event, MachineState};
 use activator::manifest::{Service, UnitId, UnitKind};
 use activator::wire;
@@ -105,9 +105,7 @@ impl Supervisor<'_> {
 
     /// A listener of a service that is up was readable; when its watch may begin anew.
     pub(super) fn note_busy(&mut self, turn: &mut Turn, unit: UnitId) -> u64 {
-        if self.units[unit.index()].idle.is_cold() {
-            self.wake(turn, unit);
-        }
+        self.warm(turn, unit);
         let idle = &mut self.units[unit.index()].idle;
         idle.seen = true;
         idle.since = turn.now;
@@ -148,8 +146,8 @@ impl Supervisor<'_> {
     /// A service that is up follows its relays, too.
     fn follow_relays(&mut self, turn: &mut Turn, unit: UnitId, first: u64) {
         let relayed = self.is_relayed(unit);
-        if relayed && self.units[unit.index()].idle.is_cold() {
-            self.wake(turn, unit);
+        if relayed {
+            self.warm(turn, unit);
         }
         let listens =
             matches!(&self.spec(unit).kind, UnitKind::Service(it) if !it.sockets.is_empty());
@@ -182,20 +180,18 @@ impl Supervisor<'_> {
 
     pub(super) fn idle_tick(&mut self, turn: &mut Turn, unit: UnitId) {
         let Some((times, step)) = idle_times(&self.spec(unit).kind) else { return };
-        let idle = &mut self.units[unit.index()].idle;
+        let Unit { idle, state, .. } = &mut self.units[unit.index()];
+        let reloads = matches!(state, State::Service(service) if service.is_reloading());
         if idle.next.is_none_or(|next| turn.now < next) {
             return;
         }
         match idle.state {
             Stage::Off | Stage::Unable => idle.next = None,
-            Stage::Freezing => {
-                idle.since = turn.now;
-                self.wake(turn, unit);
-            }
+            Stage::Freezing => self.wake(turn, unit),
             Stage::Frozen => self.stop_idle(turn, unit),
             Stage::Open => {
                 let seen = std::mem::take(&mut idle.seen);
-                if turn.hands.in_use(unit) || seen {
+                if turn.hands.in_use(unit) || seen || reloads {
                     idle.since = turn.now;
                 }
                 let over = idle.since.saturating_add(times.first());
@@ -228,7 +224,6 @@ impl Supervisor<'_> {
         // Nobody can accept any more, so this look is the last word, but for those who come
         // later: they are found by their edge.
         if turn.hands.in_use(unit) {
-            self.units[unit.index()].idle.since = turn.now;
             return self.wake(turn, unit);
         }
         if times.freeze == 0 {
@@ -245,12 +240,20 @@ impl Supervisor<'_> {
         self.watch_anew(turn, unit);
     }
 
-    /// Thaws a service, which goes on from where it was.
+    /// Thaws a service that is frozen or about to be.
+    pub(super) fn warm(&mut self, turn: &mut Turn, unit: UnitId) {
+        if self.units[unit.index()].idle.is_cold() {
+            self.wake(turn, unit);
+        }
+    }
+
+    /// Thaws a service, which goes on from where it was, and is idle from now on.
     fn wake(&mut self, turn: &mut Turn, unit: UnitId) {
         let step = idle_times(&self.spec(unit).kind).map_or(CLOSEST_US, |(_, step)| step);
         let idle = &mut self.units[unit.index()].idle;
         let told = idle.is_frozen();
         idle.state = Stage::Open;
+        idle.since = turn.now;
         idle.next = Some(turn.now.saturating_add(step));
         turn.hands.thaw(unit);
         if told {

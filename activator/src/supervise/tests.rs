@@ -815,6 +815,59 @@ fn the_watchdog_of_a_frozen_service_waits() {
     assert!(hands.events.contains(&(Some(A), Event::TimedOut(libc::SIGABRT))));
 }
 
+/// A frozen process cannot answer the signal, and is not frozen again before it has.
+#[test]
+fn a_reload_thaws_a_frozen_service_and_keeps_it_so() {
+    for by_command in [false, true] {
+        let manifest = pair(|service| {
+            service.freeze_when_idle_us = 800_000;
+            service.start_timeout_us = 60_000_000;
+            match by_command {
+                true => service.reload = vec![command()],
+                false => service.kind = ServiceKind::NotifyReload,
+            }
+        });
+        let hands = &mut Script::default();
+        let mut it = Supervisor::new(&manifest, 0);
+        it.boot(0, hands);
+        it.triggered(0, hands, S, 0);
+        it.notified(0, hands, A, &Notification { ready: true, ..Notification::default() });
+        while !hands.calls.contains(&Call::Freeze(0)) {
+            it.tick(it.deadline().unwrap(), hands);
+        }
+        it.emptied(1_000_000, hands);
+        assert_eq!(state(&it, 0), ServiceState::Frozen);
+        hands.take();
+
+        it.order_reload(5_000_000, hands, A);
+        let begun = match by_command {
+            true => Spawn(0, Step::Reload(0)),
+            false => Kill(0, Whom::Process(101), libc::SIGHUP),
+        };
+        assert_eq!(hands.take(), [Thaw(0), begun]);
+        while let Some(now) = it.deadline().filter(|now| *now < 20_000_000) {
+            it.tick(now, hands);
+        }
+        assert_eq!((state(&it, 0), hands.take()), (ServiceState::Reloading, vec![]));
+
+        if by_command {
+            it.reaped(20_000_000, hands, 102, Exit::Code(0));
+        } else {
+            let done = Notification {
+                ready: true,
+                reloading: Some(Some(6_000_000)),
+                ..Notification::default()
+            };
+            it.notified(20_000_000, hands, A, &done);
+        }
+        assert_eq!((state(&it, 0), result(&it, 0)), (ServiceState::Running, JobResult::Done));
+        while hands.calls.is_empty() {
+            it.tick(it.deadline().unwrap(), hands);
+        }
+        assert_eq!(hands.take(), [Call::Freeze(0)]);
+    }
+}
+
 /// `Type=exec` by way of stage 2: the start waits for the program itself.
 #[test]
 fn a_start_of_type_exec_waits_for_the_program() {

@@ -205,6 +205,10 @@ impl Service {
         matches!(self.phase, Phase::Running | Phase::Reload(_) | Phase::Reloading | Phase::Exited)
     }
 
+    pub(super) fn is_reloading(&self) -> bool {
+        matches!(self.phase, Phase::Reload(_) | Phase::Reloading)
+    }
+
     pub(super) fn is_down(&self) -> bool {
         matches!(self.phase, Phase::Dead | Phase::Failed)
     }

@@ -86,6 +86,7 @@ impl Supervisor<'_> {
                 let timeout = spec.start_timeout_us;
                 service.reload_heard = true;
                 service.enter(Phase::Reloading, turn.now, timeout);
+                self.warm(turn, unit);
             }
             Phase::Reload(_) | Phase::Reloading => {
                 // One that was sent before the signal is about something else.
@@ -125,6 +126,7 @@ impl Supervisor<'_> {
         service.reload_heard = false;
         service.reload_at = 0;
         self.units[unit.index()].result = JobResult::Done;
+        self.warm(turn, unit);
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         if let Some(main) = service.main.filter(|_| signals) {
             service.reload_at = turn.now.max(1);
