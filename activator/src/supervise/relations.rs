@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | goes down by itself | `BindsTo=` to it, its `PropagatesStopTo=` | those are stopped |
 //! | is down | `Upholds=` of one that is up | it is started again |
-//! | has failed | its `OnFailure=` | those are started |
+//! | has failed, or a limit holds its restart | its `OnFailure=` | those are started |
 //! | has ended well | its `OnSuccess=` | those are started |
 //! | goes down, or is up | what it needed, or it itself, has `StopWhenUnneeded=` | stopped, if nobody else needs it |
 //!
@@ -115,7 +115,12 @@ impl Supervisor<'_> {
     }
 
     /// `OnFailure=` and `OnSuccess=`.
-    fn start_for(&mut self, unit: UnitId, others: &[UnitId], ended: Option<Ended>) -> bool {
+    pub(super) fn start_for(
+        &mut self,
+        unit: UnitId,
+        others: &[UnitId],
+        ended: Option<Ended>,
+    ) -> bool {
         for other in others.iter().filter(|other| **other != unit) {
             if let (State::Service(service), Some(ended)) =
                 (&mut self.units[other.index()].state, ended)

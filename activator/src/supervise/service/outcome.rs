@@ -28,11 +28,14 @@ pub(crate) enum Outcome {
     Resources,
     /// `ExecCondition=` says no, which is no failure.
     Skipped,
+    /// A limit holds `Restart=`. Only others are told so.
+    StartLimit,
 }
 
 wire! {
     enum Outcome {
         Success, Code, Signal, Dump, Timeout, Watchdog, Protocol, Resources, Skipped,
+        StartLimit,
     }
 }
 
@@ -49,6 +52,7 @@ impl Outcome {
             Self::Protocol => "protocol",
             Self::Resources => "resources",
             Self::Skipped => "exec-condition",
+            Self::StartLimit => "start-limit-hit",
         }
     }
 

@@ -32,10 +32,19 @@ impl Supervisor<'_> {
         let health = self.health(unit);
         let Some((service, spec)) = self.service_and_spec(unit) else { return };
         if let Err(until) = service.start_limit.take(turn.now, health) {
+            let mut ended = service.ended();
+            if ended.result.is_good() {
+                ended.result = Outcome::StartLimit;
+            }
+            let restarting = service.restarting;
             turn.hands.tell(Some(unit), Event::Paused(until - turn.now));
             // Not begun after all; a tick at the end of the hold goes on.
             if let Some(job) = &mut self.units[unit.index()].job {
                 job.begun = false;
+            }
+            // It has not failed for good, yet somebody should know that it does not run.
+            if restarting {
+                self.start_for(unit, &self.spec(unit).on_failure, Some(ended));
             }
             return;
         }

@@ -143,6 +143,41 @@ fn a_failure_that_restart_will_mend_is_not_told() {
 }
 
 #[test]
+fn a_restart_that_the_start_limit_holds_is_told_once_for_each_hold() {
+    for (exit, expected) in [(7, "exit-code"), (0, "start-limit-hit")] {
+        let manifest = services::<2>(|units| {
+            units[0].on_failure = vec![B];
+            let UnitKind::Service(spec) = &mut units[0].kind else { panic!() };
+            spec.restart = Restart::Always;
+        });
+        let hands = &mut Script::default();
+        let mut it = up(&manifest, hands, &[A]);
+        let (mut now, mut main, mut runs, mut alerts) = (1, 101, 1, vec![]);
+        while alerts.len() < 3 {
+            it.reaped(now, hands, main, Exit::Code(exit));
+            while state(&it, 0) != ServiceState::Running {
+                now = it.deadline().unwrap();
+                it.tick(now, hands);
+                let pid = 100 + hands.pids;
+                match hands.take()[..] {
+                    [] => {}
+                    [Spawn(0, Step::Start(0))] => (main, runs) = (pid, runs + 1),
+                    [Spawn(1, Step::Start(0))] => {
+                        let (unit, ended) = hands.told.unwrap().monitor.unwrap();
+                        assert_eq!((unit, ended.result.as_str()), (A, expected));
+                        assert_eq!(state(&it, 0), ServiceState::Waiting);
+                        alerts.push(runs);
+                        it.reaped(now, hands, pid, Exit::Code(0));
+                    }
+                    ref calls => panic!("{calls:?}"),
+                }
+            }
+        }
+        assert_eq!(alerts, [5, 10, 15]);
+    }
+}
+
+#[test]
 fn what_nobody_needs_is_stopped() {
     let manifest = services::<3>(|units| {
         units[0].requires = vec![C];
