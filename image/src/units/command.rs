@@ -6,6 +6,7 @@ use super::quoting::Word;
 use super::syntax::Assignment;
 use super::value;
 use super::variables;
+use crate::appliance;
 use crate::finding::{Finding, Span};
 use activator::manifest::Command;
 
@@ -183,27 +184,31 @@ fn find(
     let exists = |path: &str| {
         exec::has_instance(&path) || facts.has_file(&format!("{root}{path}")) != Some(false)
     };
+    let is_writable =
+        |path: &str| appliance::is_writable(facts.input.config, &format!("{root}{path}"));
     if !program.contains('/') && !program.is_empty() {
         let folders = &environment.search_path;
-        let mut candidates = folders.iter().map(|folder| format!("{folder}/{program}"));
+        let candidates = || folders.iter().map(|folder| format!("{folder}/{program}"));
         let usual = match folders.iter().any(|folder| folder == "/usr/bin") {
             true => Some(format!("/usr/bin/{program}")),
             false => folders.first().map(|folder| format!("{folder}/{program}")),
         };
-        return match (facts.input.has_file, candidates.find(|path| exists(path))) {
+        return match (facts.input.has_file, candidates().find(|path| exists(path))) {
             (None, _) => usual,
             (Some(_), Some(path)) => Some(path),
             (Some(_), None) if may_be_missing => usual,
             (Some(_), None) => {
-                keys.findings.push(missing(key, program, span));
-                None
+                let written = candidates().find(|path| is_writable(path));
+                let path = written.as_deref().unwrap_or(program);
+                keys.findings.push(missing(key, path, span, written.is_some()));
+                written
             }
         };
     }
     match value::path(program) {
         Ok(path) if path != "/" => {
             if !exists(&path) && !may_be_missing {
-                keys.findings.push(missing(key, &path, span));
+                keys.findings.push(missing(key, &path, span, is_writable(&path)));
             }
             Some(path)
         }
@@ -218,8 +223,15 @@ fn find(
     }
 }
 
-fn missing(key: &str, program: &str, span: &Span) -> Finding {
-    Finding::error(span.clone(), format!("`{key}=` runs `{program}`, which the image has not"))
+/// What the guest can write to, only the guest knows.
+fn missing(key: &str, program: &str, span: &Span, is_writable: bool) -> Finding {
+    let message = format!("`{key}=` runs `{program}`, which the image has not");
+    if is_writable {
+        return Finding::warning(span.clone(), message)
+            .label("nothing is there before the guest has written it")
+            .help("see that it is written before the unit starts");
+    }
+    Finding::error(span.clone(), message)
         .label("no such file")
         .help("add the package that has it to `packages` in appliance.toml, or its file to `files`")
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | the architecture, the host name, the manager's user, virtualization, security modules | this file |
 //! | whether a path of the read-only root exists | this file, once the image's files are known |
-//! | paths below /dev, /proc, /run, /sys, /tmp, /var, /root and the users' homes | the guest |
+//! | paths below /dev, /proc, /sys and what the guest can write to, as /var and `[disk]` | the guest |
 //! | anything else about a path (its mode, whether it is empty, a mount point, ...) | the guest |
 //! | the kernel, its command line and modules, memory, CPUs, credentials, the environment | the guest |
 //!
@@ -16,11 +16,13 @@ use super::keys::Keys;
 use super::syntax::Assignment;
 use super::table::{self, Class};
 use super::value::{self, Expected};
+use crate::appliance;
 use crate::finding::Finding;
 use activator::manifest::{Check, Condition, Group};
+use std::path::Path;
 
-/// Folders that change in the guest: kernel file systems, and what gets a tmpfs.
-const VOLATILE: [&str; 7] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var", "/root"];
+/// Folders that the kernel fills.
+const OF_THE_KERNEL: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// What became of the conditions of a unit.
 #[derive(Debug, Default)]
@@ -204,11 +206,8 @@ fn security(text: &str) -> Result<bool, Expected> {
 
 fn path_exists(keys: &Keys<'_>, text: &str) -> Result<Answer, Expected> {
     let path = value::path(text)?;
-    let below = |folder: &str| {
-        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let homes = keys.facts.input.config.users.iter().map(|user| user.home());
-    if VOLATILE.into_iter().any(below) || homes.into_iter().any(|home| below(&home)) {
+    let of_the_kernel = OF_THE_KERNEL.iter().any(|folder| Path::new(&path).starts_with(folder));
+    if of_the_kernel || appliance::is_writable(keys.facts.input.config, &path) {
         return Ok(Answer::Guest(Check::PathExists(path)));
     }
     Ok(keys.facts.has_file(&path).map_or(Answer::NotYet, Answer::Known))
