@@ -26,6 +26,8 @@ pub struct Notification {
     pub watchdog: Option<Watchdog>,
     /// `WATCHDOG_USEC=`
     pub watchdog_us: Option<u64>,
+    /// `RESTART_RESET=1`
+    pub restart_reset: bool,
     /// `STATUS=`, as much of it as is shown.
     pub status: Option<Text>,
 }
@@ -68,6 +70,7 @@ impl Notification {
                 (b"READY", b"1") => said.ready = true,
                 (b"RELOADING", b"1") => said.reloading = Some(None),
                 (b"STOPPING", b"1") => said.stopping = true,
+                (b"RESTART_RESET", b"1") => said.restart_reset = true,
                 (b"MONOTONIC_USEC", _) => monotonic = number(value),
                 (b"MAINPID", _) => {
                     let pid = number(value).and_then(|pid| u32::try_from(pid).ok());
@@ -156,9 +159,10 @@ mod tests {
             reloading: Some(Some(7)),
             watchdog: Some(Watchdog::Alive),
             watchdog_us: Some(9),
+            restart_reset: true,
             ..Notification::default()
         };
-        let text = b"RELOADING=1\nMONOTONIC_USEC=7\nWATCHDOG=1\nWATCHDOG_USEC=9";
+        let text = b"RELOADING=1\nMONOTONIC_USEC=7\nWATCHDOG=1\nWATCHDOG_USEC=9\nRESTART_RESET=1";
         assert_eq!(Notification::parse(text), expected);
         let trigger = Notification::parse(b"WATCHDOG=trigger");
         assert_eq!(trigger.watchdog, Some(Watchdog::Trigger));

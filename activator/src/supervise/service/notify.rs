@@ -69,6 +69,9 @@ impl Supervisor<'_> {
         if let Some(status) = said.status {
             service.status = status;
         }
+        if said.restart_reset {
+            service.restarts_in_row = 0;
+        }
         self.extend(turn, unit, said);
         self.hear_watchdog(turn, unit, said);
         let Some((service, spec)) = self.service_and_spec(unit) else { return };

@@ -118,6 +118,32 @@ fn who_may_speak_is_what_notify_access_says() {
     }
 }
 
+/// `RESTART_RESET=1`
+#[test]
+fn a_service_that_works_at_last_may_have_its_restart_delay_begin_anew() {
+    let manifest = pair(|spec| {
+        spec.restart = Restart::Always;
+        spec.restart_delay_us = 100_000;
+        spec.restart_max_delay_us = 1_600_000;
+        spec.restart_steps = 4;
+        spec.start_limit.burst = 0;
+    });
+    let hands = &mut Script::default();
+    let mut it = started(&manifest, hands);
+    let (mut now, mut delays) = (0, vec![]);
+    for run in 0..6 {
+        if run == 4 {
+            it.notified(now, hands, A, &say(|said| said.restart_reset = true));
+        }
+        it.reaped(now, hands, 101 + run, Exit::Code(1));
+        let until = it.deadline().unwrap();
+        delays.push((until - now + 1) / 100_000);
+        now = until;
+        it.tick(now, hands);
+    }
+    assert_eq!(delays, [1, 2, 4, 8, 1, 2]);
+}
+
 #[test]
 fn a_watchdog_that_is_not_fed_aborts_and_restarts() {
     let manifest = pair(|spec| {
