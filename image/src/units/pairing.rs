@@ -23,19 +23,20 @@ pub(crate) fn check(
     if let Some(span) = &unit.idle {
         findings.extend(idle_finding(span, sockets, !unit.relays.is_empty()));
     }
-    if let Some(span) = &unit.store
-        && sockets.iter().any(|unit| unit.socket.accept.is_some())
-    {
-        let message = "`FileDescriptorStoreMax=` has no effect on a service of a socket with \
-                       `Accept=yes`";
-        let finding = Finding::warning(span.clone(), message);
-        findings.push(
-            finding
-                .label("each instance ends with its connection, and no other gets its fds")
-                .help("take the line out"),
-        );
+    if sockets.iter().any(|unit| unit.socket.accept.is_some()) {
+        let store = "each instance ends with its connection, and no other gets its fds";
+        let restart = "each instance ends with its connection, and is not started again";
+        findings.extend(no_effect("FileDescriptorStoreMax", &unit.store, store));
+        findings.extend(no_effect("Restart", &unit.restart, restart));
     }
     podman_api::check(unit, sockets, places, findings);
+}
+
+/// A key that says nothing to an instance.
+fn no_effect(key: &str, span: &Option<Span>, why: &str) -> Option<Finding> {
+    let message = format!("`{key}=` has no effect on a service of a socket with `Accept=yes`");
+    let finding = Finding::warning(span.clone()?, message);
+    Some(finding.label(why).help("take the line out"))
 }
 
 /// A standard stream can be one socket only: with Accept=yes, the connection.

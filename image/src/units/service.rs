@@ -7,7 +7,7 @@ use super::value::{self, Expected, time};
 use super::{exec, idle, kill, podman_api, resources, restart};
 use crate::finding::{Finding, Span};
 use activator::manifest::{
-    Command, ExitType, FailureMode, Input, NotifyAccess, Output, Service, ServiceKind,
+    Command, ExitType, FailureMode, Input, NotifyAccess, Output, Restart, Service, ServiceKind,
 };
 
 const SECTION: &str = "Service";
@@ -27,6 +27,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) idle: Option<Span>,
     /// Where a store of fds is asked for.
     pub(crate) store: Option<Span>,
+    /// Where it is said that it is started again.
+    pub(crate) restart: Option<Span>,
     /// Relays to it, when they have been made.
     pub(crate) relays: Vec<Name>,
     /// Whether it offers Podman's API.
@@ -79,15 +81,14 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
     if exec::has_instance(&service) {
         exec::need_stage2(&mut service.execution);
     }
+    let place = |key| keys.unit.all(SECTION, key).next_back().map(|line| line.key_span.clone());
     let unit = ServiceUnit {
+        store: place("FileDescriptorStoreMax").filter(|_| service.fd_store_max > 0),
+        restart: place("Restart").filter(|_| service.restart != Restart::No),
         idle: idle::read(keys, &mut service),
         standard_socket: standard_socket(keys, &service),
         standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
-        store: (service.fd_store_max > 0)
-            .then(|| keys.unit.all(SECTION, "FileDescriptorStoreMax").next_back())
-            .flatten()
-            .map(|line| line.key_span.clone()),
         relays: vec![],
         api: podman_api::read(keys, &service),
         service,
