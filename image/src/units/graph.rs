@@ -139,6 +139,7 @@ impl<'a> Graph<'a> {
         }
         for (_, node, id) in &living {
             self.pairing(node, *id);
+            self.bound(node, *id);
         }
         for (_, node, id) in &living {
             self.targets(node, *id);
@@ -373,6 +374,23 @@ impl<'a> Graph<'a> {
             })
             .collect();
         pairing::check(service, &sockets, self.places, self.findings);
+    }
+
+    /// `RestartMode=direct` keeps nobody up who is bound to the service.
+    fn bound(&mut self, node: &Node, id: UnitId) {
+        let Body::Service(service) = &node.body else { return };
+        let Some(span) = &service.direct else { return };
+        let is_bound = |other: UnitId| {
+            self.edges[other.index()].of(Relation::BindsTo).any(|it| it == id)
+                || self.edges[id.index()].of(Relation::PropagatesStopTo).any(|it| it == other)
+        };
+        let Some((bound, _)) = self.ids.iter().find(|(_, other)| is_bound(**other)) else { return };
+        let message = format!("`RestartMode=direct` does not keep `{bound}` up");
+        self.findings.push(
+            Finding::warning(span.clone(), message)
+                .label("it is stopped when the service waits for its restart")
+                .help("let it name the service in `Requires=` instead, or take the line out"),
+        );
     }
 
     /// One cycle at a time: others may go away with it.

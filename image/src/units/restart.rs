@@ -3,6 +3,7 @@
 
 use super::keys::Keys;
 use super::value::{self, Expected, exit, time};
+use crate::finding::Span;
 use activator::manifest::{RateLimit, Restart, Service, ServiceKind, Statuses};
 
 const SECTION: &str = "Service";
@@ -45,6 +46,16 @@ fn restart(keys: &mut Keys<'_>, kind: ServiceKind) -> Restart {
         }
     }
     restart
+}
+
+/// Where a restart is to be no end for those bound to the service. `debug` is `normal` with longer
+/// logs.
+pub(crate) fn direct(keys: &mut Keys<'_>, service: &Service) -> Option<Span> {
+    const WORDS: &[&str] = &["normal", "direct", "debug"];
+    let mode = |text: &str| value::one_of(text, WORDS, &[false, true, false]);
+    let direct = keys.setting(SECTION, "RestartMode", mode) == Some(true);
+    let line = keys.unit.all(SECTION, "RestartMode").next_back();
+    line.filter(|_| direct && service.restart != Restart::No).map(|line| line.value.span())
 }
 
 /// A delay that grows needs both keys, and a longer one at the end: else systemd warns, and the

@@ -29,6 +29,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) store: Option<Span>,
     /// Where it is said that it is started again.
     pub(crate) restart: Option<Span>,
+    /// Where `RestartMode=direct` is.
+    pub(crate) direct: Option<Span>,
     /// Relays to it, when they have been made.
     pub(crate) relays: Vec<Name>,
     /// Whether it offers Podman's API.
@@ -81,10 +83,12 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
     if exec::has_instance(&service) {
         exec::need_stage2(&mut service.execution);
     }
+    let direct = restart::direct(keys, &service);
     let place = |key| keys.unit.all(SECTION, key).next_back().map(|line| line.key_span.clone());
     let unit = ServiceUnit {
         store: place("FileDescriptorStoreMax").filter(|_| service.fd_store_max > 0),
         restart: place("Restart").filter(|_| service.restart != Restart::No),
+        direct,
         idle: idle::read(keys, &mut service),
         standard_socket: standard_socket(keys, &service),
         standard_names: standard_names(keys, &service),

@@ -35,6 +35,7 @@ pub(super) const KEYS: &[Key] = &[
     honoured("RuntimeMaxSec"),
     honoured("RuntimeRandomizedExtraSec"),
     honoured("WatchdogSec"),
+    honoured("RestartMode"),
     honoured("RestartSteps"),
     honoured("RestartMaxDelaySec"),
     honoured("RestartPreventExitStatus"),
@@ -45,7 +46,6 @@ pub(super) const KEYS: &[Key] = &[
     // Without `Type=` it asks for one that is refused.
     harmless("BusName", "has no effect: the guest has no D-Bus"),
     harmless("BusPolicy", "has no effect: the guest has no D-Bus"),
-    harmless("RestartMode", "only changes what other units see of a restart"),
     harmless("RestartRandomizedDelaySec", "only spreads the restarts of many machines"),
     harmless("SysVStartPriority", "only matters to scripts of SysV"),
     harmless("RebootArgument", "has no effect without a reboot"),
