@@ -15,6 +15,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
 const SYSTEMD: &str = "/lib/systemd/systemd";
+/// There are at least so many cases: files that are not found are not compared.
+const LEAST: usize = 300;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -59,6 +61,14 @@ fn compare(names: &[&str]) -> ExitCode {
     let table = divergence::parse(&text);
     let differences = compare::differences(&systemd, &rouse);
     let verdict = compare::judge(differences, &table);
+    let silent = compare::silent(&cases, &systemd);
+    for case in &silent {
+        println!("NOTHING SEEN of {case} under systemd");
+    }
+    let too_few = names.is_empty() && systemd.len() < LEAST;
+    if too_few {
+        println!("TOO FEW cases: there were {LEAST}");
+    }
     for difference in &verdict.unexpected {
         println!("DIFFERENT {difference}");
     }
@@ -78,7 +88,8 @@ fn compare(names: &[&str]) -> ExitCode {
         verdict.explained,
         table.len()
     );
-    match verdict.unexpected.is_empty() && stale.is_empty() {
+    let good = verdict.unexpected.is_empty() && stale.is_empty() && silent.is_empty();
+    match good && !too_few {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -1,5 +1,6 @@
 //! What two sides saw, side by side.
 
+use super::case::Case;
 use super::divergence::Divergence;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +111,19 @@ fn walk(path: String, value: &Value, fields: &mut Fields) {
     }
 }
 
+/// Cases of which a side saw nothing, or no process although they wait for one: two sides that see
+/// nothing do not differ.
+pub fn silent<'a>(cases: &'a [Case], seen: &BTreeMap<String, Value>) -> Vec<&'a str> {
+    let is_silent = |case: &&Case| {
+        let seen = seen.get(&case.name).unwrap_or(&Value::Null);
+        let reports = seen["reports"].as_object().is_some_and(|reports| !reports.is_empty());
+        let steps = seen["steps"].as_array().is_some_and(|steps| !steps.is_empty());
+        let waits = case.steps.iter().any(|step| step.starts_with("wait "));
+        !reports && (waits || !steps)
+    };
+    cases.iter().filter(is_silent).map(|case| case.name.as_str()).collect()
+}
+
 /// What the table of divergences does not explain, and the rows that explain nothing any more.
 pub struct Verdict<'a> {
     /// Differences that no row names.
@@ -140,4 +154,33 @@ pub fn judge(differences: Vec<Difference>, table: &[Divergence]) -> Verdict<'_> 
     let stale = table.iter().zip(used).filter(|(row, used)| !used && !row.is_random());
     let stale = stale.map(|(row, _)| row).collect();
     Verdict { unexpected, stale, explained }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_case_of_which_nothing_was_seen_is_silent() {
+        let text = "=== a\n--- do\nwait main\n=== b\n--- do\nlook /b\n=== c\n--- do\nwait main\n";
+        let cases = crate::oracle::case::parse("group", text, 0);
+        let seen = |a, b, c| silent(&cases, &BTreeMap::from([a, b, c])).join(" ");
+        let of = |case: &str, reports, steps| {
+            (case.to_owned(), json!({ "reports": reports, "steps": steps, "order": "" }))
+        };
+        let (none, some) = (json!({}), json!({ "main": [{}] }));
+        let all = seen(
+            of("a", some.clone(), json!([])),
+            of("b", none.clone(), json!(["look /b: directory"])),
+            of("c", some, json!(["wait main: never"])),
+        );
+        assert_eq!(all, "");
+        let few = seen(
+            of("a", none.clone(), json!(["wait main: never"])),
+            of("b", none, json!([])),
+            ("d".to_owned(), Value::Null),
+        );
+        assert_eq!(few, "a b c");
+    }
 }
