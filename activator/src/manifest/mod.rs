@@ -26,7 +26,7 @@ pub use execution::{
 };
 pub use health::{HealthCheck, OnUnhealthy, Probe, StartupCheck};
 pub use machine::{Disk, FixedAddress, Interface, Root};
-pub use preparation::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
+pub use preparation::{DeviceNode, ImageFolder, Preparation, Secret, SecretTarget, VolumeFolder};
 pub use sandbox::{
     Bind, Device, DeviceRule, Devices, Mount, Namespaces, Network, PathRule, ProtectHome,
     ProtectSystem, Sandbox, SystemCallFilter,
@@ -43,7 +43,7 @@ use serde::Serialize;
 /// First bytes of an encoded manifest.
 pub const MAGIC: [u8; 8] = *b"rouse\0M\n";
 /// Raised with every change of the types below.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Where an image keeps its manifest.
 pub const PATH: &str = "/usr/lib/rouse/manifest";
 

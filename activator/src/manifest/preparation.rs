@@ -47,9 +47,8 @@ pub struct DeviceNode {
 pub struct VolumeFolder {
     /// Absolute path in the guest.
     pub path: String,
-    /// Absolute path in the guest of what it is filled with while it is empty: the image's files
-    /// at the volume's place.
-    pub copy_from: Option<String>,
+    /// What it is filled with while it is empty: the image's files at the volume's place.
+    pub copy_from: Option<ImageFolder>,
     /// User and group in the guest that it gets when it is made; what it is filled with may have
     /// others.
     pub owner: (u32, u32),
@@ -57,6 +56,15 @@ pub struct VolumeFolder {
     pub give: bool,
     /// What is in it from the start before is removed first.
     pub fresh: bool,
+}
+
+/// A folder of a container image. A link of the image on the way to it is the container's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageFolder {
+    /// Absolute path in the guest of what is the container's root.
+    pub root: String,
+    /// Absolute path in the container.
+    pub path: String,
 }
 
 /// `Secret=`
@@ -92,6 +100,7 @@ wire! {
     }
     struct DeviceNode { source, destination, permissions, optional }
     struct VolumeFolder { path, copy_from, owner, give, fresh }
+    struct ImageFolder { root, path }
     struct Secret { source, target }
     enum SecretTarget { File { name, owner, mode }, Variable(name) }
 }

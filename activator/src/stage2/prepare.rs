@@ -7,11 +7,16 @@ use super::environment::Environment;
 use super::error::{Error, Failed};
 use super::identity::AsOwner;
 use super::template::{Fill, escape};
-use crate::manifest::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
-use rustix::fs::CWD;
+use crate::manifest::{DeviceNode, ImageFolder, Preparation, Secret, SecretTarget, VolumeFolder};
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{
-    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown,
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
 };
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,7 +33,7 @@ pub(super) fn prepare(
     state: &Path,
 ) -> Result<Fill, Failed> {
     for volume in &preparation.volumes {
-        make_volume(volume)?;
+        make_volume(subject, volume)?;
     }
     let mut fill = Fill { fixed: preparation.fixed_environment.clone(), ..Fill::default() };
     add_variables(subject, preparation, environment, &mut fill)?;
@@ -151,55 +156,132 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Makes a volume's folder, and fills an empty one with what the image has in its place.
-fn make_volume(volume: &VolumeFolder) -> Result<(), Failed> {
+fn make_volume(subject: &Subject, volume: &VolumeFolder) -> Result<(), Failed> {
     let path = Path::new(&volume.path);
     if volume.fresh {
         let removed = super::sys::not_found_is_fine(std::fs::remove_dir_all(path));
         removed.map_err(failed("empty", path))?;
     }
     let (uid, gid) = volume.owner;
-    if !path.exists() {
+    let own = own_folder(subject, path, volume.owner).map_err(failed("make the volume", path))?;
+    if own.is_none() && !path.exists() {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
         made.map_err(failed("make the volume", path))?;
         chown(path, Some(uid), Some(gid)).map_err(failed("give away", path))?;
     }
-    let is_empty = || Ok(std::fs::read_dir(path)?.next().is_none());
-    if let Some(from) = volume.copy_from.as_deref().map(Path::new).filter(|from| from.is_dir())
-        && is_empty().map_err(failed("read", path))?
-    {
-        copy(from, path).map_err(failed("fill the volume", path))?;
+    if let Some(from) = &volume.copy_from {
+        fill_volume(from, own.as_ref(), path).map_err(failed("fill the volume", path))?;
     }
-    match volume.give {
-        true => give(CWD, path, uid, gid).map_err(failed("give away", path)),
-        false => Ok(()),
+    let given = match own.as_ref().filter(|_| volume.give) {
+        Some(own) => give(own.as_fd(), Path::new("."), uid, gid),
+        None if volume.give => give(CWD, path, uid, gid),
+        None => Ok(()),
+    };
+    given.map_err(failed("give away", path))
+}
+
+/// A folder in the runtime directory of a lingering user, who may have put links there: it is made
+/// with that user's rights, and no link leads to it. None if it lies elsewhere, or is a file.
+fn own_folder(
+    subject: &Subject,
+    path: &Path,
+    (uid, gid): (u32, u32),
+) -> io::Result<Option<OwnedFd>> {
+    let Some(owner) = subject.owner() else { return Ok(None) };
+    let Ok(below) = path.strip_prefix(&owner.runtime_directory) else { return Ok(None) };
+    let is_new = {
+        let _as_owner = AsOwner::of(subject);
+        let is_new = !path.exists();
+        if is_new {
+            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+        }
+        is_new
+    };
+    let runtime = open_folder(CWD, Path::new(&owner.runtime_directory), ResolveFlags::empty())?;
+    match open_folder(runtime.as_fd(), below, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        Ok(folder) => {
+            if is_new {
+                fs::fchown(&folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            }
+            Ok(Some(folder))
+        }
+        Err(Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 
-/// All in a folder, with owners, modes and links; the folder's own owner and mode, too.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(from)? {
+fn open_folder(
+    parent: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::openat2(parent, path, flags, Mode::empty(), resolve)
+}
+
+/// Copies what the image has, if it has a folder there and the volume's, which `own` is if it is a
+/// user's, is empty. No link of the image leads out of it (openat2(2), `RESOLVE_IN_ROOT`).
+fn fill_volume(from: &ImageFolder, own: Option<&OwnedFd>, path: &Path) -> io::Result<()> {
+    let root = open_folder(CWD, Path::new(&from.root), ResolveFlags::empty())?;
+    let from = match open_folder(root.as_fd(), Path::new(&from.path), ResolveFlags::IN_ROOT) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        found => found?,
+    };
+    let volume = match own {
+        Some(own) => own.try_clone()?,
+        None => open_folder(CWD, path, ResolveFlags::empty())?,
+    };
+    let is_entry = |entry: &Result<fs::DirEntry, Errno>| {
+        !entry.as_ref().is_ok_and(|it| matches!(it.file_name().to_bytes(), b"." | b".."))
+    };
+    match fs::Dir::read_from(&volume)?.find(is_entry) {
+        Some(entry) => Ok(entry.map(drop)?),
+        None => copy(&from, &volume),
+    }
+}
+
+/// All in a folder, with owners, modes and links, none of which is followed; the folder's own
+/// owner and mode, too.
+fn copy(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    let inner = |parent: &OwnedFd, name: &CStr, flags| {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))
+    };
+    for entry in fs::Dir::read_from(from)? {
         let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            std::fs::create_dir(&target)?;
-            copy(&source, &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
-            let of = std::fs::symlink_metadata(&source)?;
-            lchown(&target, Some(of.uid()), Some(of.gid()))?;
-        } else if kind.is_file() {
-            std::fs::copy(&source, &target)?;
-            like(&source, &target)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let of = fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(of.st_mode) {
+            FileType::Directory => {
+                fs::mkdirat(to, name, Mode::RWXU)?;
+                let folder = OFlags::RDONLY | OFlags::DIRECTORY;
+                copy(&inner(from, name, folder)?, &inner(to, name, folder)?)?;
+            }
+            FileType::Symlink => {
+                fs::symlinkat(fs::readlinkat(from, name, vec![])?, to, name)?;
+                let (uid, gid) = (Uid::from_raw(of.st_uid), Gid::from_raw(of.st_gid));
+                fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            FileType::RegularFile => {
+                let mut source = File::from(inner(from, name, OFlags::RDONLY)?);
+                let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+                let mut target = File::from(inner(to, name, new)?);
+                io::copy(&mut source, &mut target)?;
+                like(&source, &target)?;
+            }
+            _ => {}
         }
     }
     like(from, to)
 }
 
-fn like(source: &Path, target: &Path) -> io::Result<()> {
-    let of = std::fs::metadata(source)?;
-    chown(target, Some(of.uid()), Some(of.gid()))?;
-    std::fs::set_permissions(target, std::fs::Permissions::from_mode(of.mode() & 0o7777))
+fn like(source: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let of = fs::fstat(source)?;
+    fs::fchown(&target, Some(Uid::from_raw(of.st_uid)), Some(Gid::from_raw(of.st_gid)))?;
+    Ok(fs::fchmod(target, Mode::from_raw_mode(of.st_mode & 0o7777))?)
 }
 
 fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Failed> {
@@ -234,7 +316,7 @@ fn add_device(device: &DeviceNode, fill: &mut Fill) -> Result<(), Failed> {
         kind if kind.is_block_device() => 'b',
         _ => return Err(failed("use as a device", source)(io::ErrorKind::InvalidInput.into())),
     };
-    let (major, minor) = (rustix::fs::major(of.rdev()), rustix::fs::minor(of.rdev()));
+    let (major, minor) = (fs::major(of.rdev()), fs::minor(of.rdev()));
     let (mode, uid, gid) = (of.mode(), of.uid(), of.gid());
     let path = escape(&device.destination);
     fill.devices.push(format!(
@@ -282,6 +364,7 @@ fn pid_of(state: &Path, id: &str) -> Result<u32, Failed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::{Lingering, Manifest, Unit, User};
 
     fn prepare_in(preparation: &Preparation, room: &Path) -> Result<Fill, Failed> {
         prepare(&Subject::default(), preparation, &Environment::default(), room, room)
@@ -336,19 +419,99 @@ mod tests {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let volume = VolumeFolder {
             path: text(&path),
-            copy_from: Some(text(&image)),
+            copy_from: Some(ImageFolder { root: text(room.path()), path: "/image".into() }),
             owner: me(),
             ..VolumeFolder::default()
         };
-        make_volume(&volume).unwrap();
+        make_volume(&Subject::default(), &volume).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
         let mode = std::fs::metadata(path.join("sub")).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o750);
         std::fs::write(path.join("sub/seed"), "grown").unwrap();
-        make_volume(&volume).unwrap();
+        make_volume(&Subject::default(), &volume).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "grown");
-        make_volume(&VolumeFolder { fresh: true, ..volume }).unwrap();
+        make_volume(&Subject::default(), &VolumeFolder { fresh: true, ..volume }).unwrap();
         assert_eq!(std::fs::read_to_string(path.join("link")).unwrap(), "seed");
+    }
+
+    #[test]
+    fn a_link_of_an_image_leads_to_nothing_of_the_guest() {
+        let room = tempfile::tempdir().unwrap();
+        let (image, guest) = (room.path().join("image"), room.path().join("guest"));
+        for (folder, file) in [(&guest, "precious"), (&image.join("real"), "seed")] {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join(file), "").unwrap();
+        }
+        let links = [
+            ("out", guest.to_str().unwrap()),
+            ("up", "../guest"),
+            ("in", "/real"),
+            ("self", "self"),
+        ];
+        for (name, target) in links {
+            std::os::unix::fs::symlink(target, image.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(&guest, image.join("real/inner")).unwrap();
+        for (path, expected) in
+            [("/out", vec![]), ("/up", vec![]), ("/self", vec![]), ("/in", vec!["inner", "seed"])]
+        {
+            let volume = room.path().join("volumes").join(&path[1..]);
+            let root = image.to_str().unwrap().to_owned();
+            let folder = VolumeFolder {
+                path: volume.to_str().unwrap().to_owned(),
+                copy_from: Some(ImageFolder { root, path: path.into() }),
+                owner: me(),
+                ..VolumeFolder::default()
+            };
+            make_volume(&Subject::default(), &folder).unwrap();
+            let names = std::fs::read_dir(&volume).unwrap().map(|it| it.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            assert_eq!(names, expected, "{path}");
+            let inner = std::fs::symlink_metadata(volume.join("inner"));
+            assert!(inner.is_ok_and(|it| it.is_symlink()) == (path == "/in"));
+        }
+    }
+
+    #[test]
+    fn a_link_of_a_user_leads_no_volume_elsewhere() {
+        // Only root can act as another.
+        if me().0 != 0 {
+            return;
+        }
+        let room = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(room.path(), PermissionsExt::from_mode(0o711)).unwrap();
+        let (runtime, precious) = (room.path().join("1000"), room.path().join("precious"));
+        for (path, uid) in [(&runtime, 1000), (&precious, 0)] {
+            std::fs::create_dir(path).unwrap();
+            chown(path, Some(uid), Some(uid)).unwrap();
+        }
+        let ids = User { uid: 1000, gid: 1000, groups: vec![] };
+        let runtime_directory = runtime.to_str().unwrap().to_owned();
+        let ann = Lingering { name: "ann".into(), ids, runtime_directory, ..Lingering::default() };
+        let subject = Subject {
+            manifest: Manifest { users: vec![ann], ..Manifest::default() },
+            unit: Unit { owner: Some(0), ..Unit::default() },
+            instance: None,
+        };
+        let path = runtime.join("volumes/data");
+        let volume = VolumeFolder {
+            path: path.to_str().unwrap().to_owned(),
+            owner: (100_000, 100_000),
+            give: true,
+            ..VolumeFolder::default()
+        };
+        let owner = |path: &Path| std::fs::metadata(path).unwrap().uid();
+        make_volume(&subject, &volume).unwrap();
+        let owners = (owner(&path), owner(&runtime.join("volumes")));
+        assert_eq!(owners, (100_000, 1000));
+        // There is one, and there is none yet.
+        std::fs::remove_dir_all(runtime.join("volumes")).unwrap();
+        std::os::unix::fs::symlink(&precious, runtime.join("volumes")).unwrap();
+        assert!(make_volume(&subject, &volume).is_err());
+        std::fs::create_dir(precious.join("data")).unwrap();
+        assert!(make_volume(&subject, &volume).is_err());
+        assert_eq!(owner(&precious.join("data")), 0);
     }
 
     #[test]
@@ -358,7 +521,7 @@ mod tests {
         std::fs::write(&file, "kept").unwrap();
         let path = file.to_str().unwrap().to_owned();
         let volume = VolumeFolder { path, owner: me(), give: true, ..VolumeFolder::default() };
-        make_volume(&volume).unwrap();
+        make_volume(&Subject::default(), &volume).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
     }
 
@@ -379,13 +542,13 @@ mod tests {
             owner: (33, 34),
             ..VolumeFolder::default()
         };
-        make_volume(&volume).unwrap();
+        make_volume(&Subject::default(), &volume).unwrap();
         assert_eq!((owner(&path), owner(room.path())), ((33, 34), me()));
         let file = path.join("file");
         std::fs::write(&file, "").unwrap();
-        make_volume(&volume).unwrap();
+        make_volume(&Subject::default(), &volume).unwrap();
         assert_eq!(owner(&file), me());
-        make_volume(&VolumeFolder { give: true, ..volume }).unwrap();
+        make_volume(&Subject::default(), &VolumeFolder { give: true, ..volume }).unwrap();
         assert_eq!(owner(&file), (33, 34));
     }
 

@@ -10,7 +10,9 @@ use crate::tree::Tree;
 use crate::units::keys::Keys;
 use crate::units::suggest;
 use crate::units::syntax::shorten;
-use activator::manifest::{DeviceNode, Preparation, Secret, SecretTarget, VolumeFolder};
+use activator::manifest::{
+    DeviceNode, ImageFolder, Preparation, Secret, SecretTarget, VolumeFolder,
+};
 
 /// Variables that `HttpProxy=`, which is on unless it is off, passes on where they are set.
 const PROXIES: [&str; 8] = [
@@ -93,7 +95,8 @@ pub(super) fn volumes(container: &Container, image: &ContainerImage) -> Vec<Volu
             }
             source => {
                 let copies = !given("nocopy") && !container.image.is_empty();
-                let copy_from = copies.then(|| format!("{root}{}", volume.destination));
+                let path = volume.destination.clone();
+                let copy_from = copies.then(|| ImageFolder { root: root.clone(), path });
                 // One without a name goes with the container, as with `podman run --rm`.
                 let fresh = *source == VolumeSource::Anonymous;
                 if let Some(path) = oci::volume_folder(container, source, &volume.destination) {
