@@ -29,6 +29,19 @@ pub(crate) fn check(
         findings.extend(no_effect("FileDescriptorStoreMax", &unit.store, store));
         findings.extend(no_effect("Restart", &unit.restart, restart));
     }
+    if let Some(span) = &unit.container
+        && sockets.iter().any(|unit| unit.socket.accept.is_some())
+    {
+        let message = "a container of engine crun is not for a socket with `Accept=yes`";
+        findings.push(
+            Finding::error(span.clone(), message)
+                .label("each connection would start it once more, by the same name")
+                .help(
+                    "write `Accept=no` for a program that takes LISTEN_FDS, or `X-RelayTo=` for \
+                     one that cannot, and take the `@` out of the name",
+                ),
+        );
+    }
     podman_api::check(unit, sockets, places, findings);
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct ServiceUnit {
     pub(crate) restart: Option<Span>,
     /// Where `RestartMode=direct` is.
     pub(crate) direct: Option<Span>,
+    /// Where the container is that it runs with crun.
+    pub(crate) container: Option<Span>,
     /// Relays to it, when they have been made.
     pub(crate) relays: Vec<Name>,
     /// Whether it offers Podman's API.
@@ -93,6 +95,7 @@ pub(crate) fn read(keys: &mut Keys<'_>) -> ServiceUnit {
         standard_socket: standard_socket(keys, &service),
         standard_names: standard_names(keys, &service),
         sockets: sockets(keys),
+        container: None,
         relays: vec![],
         api: podman_api::read(keys, &service),
         service,

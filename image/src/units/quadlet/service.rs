@@ -102,6 +102,7 @@ pub(crate) fn complete(keys: &mut Keys<'_>, unit: &mut ServiceUnit, container: &
         stage2.unset_environment.push("NOTIFY_SOCKET".into());
     }
     service.execution.user = None;
+    unit.container = Some(container.span.clone());
     service.container = Some(manifest::Container {
         id: container.id(),
         template: format!("{BUNDLES}/{}/config.json", container.id()),
