@@ -44,7 +44,7 @@ pub use storage::{
 
 use crate::container::{Container, Root};
 use crate::finding::{Finding, Span};
-use crate::tree::{Node, Tree, TreeError};
+use crate::tree::{Last, Node, Tree, TreeError};
 use activator::manifest;
 use std::collections::BTreeMap;
 
@@ -129,7 +129,8 @@ impl Bundle {
     }
 
     /// Puts the bundle's files into the guest's tree, and into its image the places to mount
-    /// over, where crun cannot make them in the container's own layer. The image itself is put there by [`ContainerImage::install`], before or after.
+    /// over, where crun cannot make them in the container's own layer. The image itself is put
+    /// there by [`ContainerImage::install`] before.
     pub fn install(&self, tree: &mut Tree, origin: &str) -> Result<(), TreeError> {
         let mut text = serde_json::to_string_pretty(&self.specification).unwrap_or_default();
         text.push('\n');
@@ -147,6 +148,8 @@ impl Bundle {
             tree.insert(&self.path(name), Node::file(text.into_bytes(), 0o644, origin))?;
         }
         for (path, point) in self.mount_points.iter().filter(|_| self.root == Root::ReadOnly) {
+            // As crun will follow the image's symlinks.
+            let path = tree.resolve(&self.image, path, Last::Followed).unwrap_or(path.clone());
             let path = format!("{}{path}", self.image);
             // What the image brings itself is as good.
             if tree.node(&path).is_none() {
@@ -416,6 +419,35 @@ mod tests {
         assert_eq!(options("/data"), r#"["rslave","rw","rbind"]"#);
         let cache = r#"["size=1m","rw","rprivate","nosuid","nodev","tmpcopyup"]"#;
         assert_eq!(options("/cache"), cache);
+    }
+
+    #[test]
+    fn a_mount_below_a_symlink_finds_its_place_in_the_read_only_root() {
+        let mut image = image();
+        for (path, target) in
+            [("/lib", "usr/lib"), ("/var/run", "/run"), ("/etc/localtime", "/usr/share/zone")]
+        {
+            image.files.insert(path, Node::symlink(target, "test")).unwrap();
+        }
+        image.files.insert("/usr/lib/os-release", Node::file(&b""[..], 0o644, "test")).unwrap();
+        let mut container = echo();
+        container.read_only = Some(true);
+        container.tmpfs = vec![("/var/run/mysqld".into(), vec![])];
+        container.volumes = vec![
+            volume("/usr/lib/firmware", "/lib/firmware", &["ro"]),
+            volume("/etc/zone.sock", "/etc/localtime", &["ro"]),
+            volume("/etc/os-release", "/lib/os-release", &["ro"]),
+        ];
+        let mut tree = Tree::new();
+        image.install(&mut tree).unwrap();
+        compile(&container, &image).unwrap().install(&mut tree, "echo.container").unwrap();
+        for path in ["/usr/lib/firmware", "/run/mysqld", "/usr/share/zone"] {
+            assert!(tree.node(&format!("{}{path}", image.folder())).is_some(), "{path}");
+        }
+        container.volumes = vec![volume("/etc/ssl", "/lib/os-release/ssl", &["ro"])];
+        let findings = compile(&container, &image).unwrap_err();
+        assert!(findings[0].message.contains("/usr/lib/os-release is a file"), "{findings:?}");
+        assert!(findings[0].help.is_some());
     }
 
     #[test]

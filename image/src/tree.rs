@@ -10,8 +10,10 @@ mod disk;
 mod edit;
 pub mod filter;
 pub mod package;
+mod resolve;
 
 pub use disk::DiskError;
+pub use resolve::Last;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::container::{CgroupsMode, Container, Network, Root, Space};
 use crate::finding::Finding;
+use crate::tree::Last;
 use activator::manifest;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -132,6 +133,14 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     }
     // Made by crun in what is mounted there, not in the image.
     mount_points.retain(|path, _| !path.starts_with("/dev/") && !path.starts_with("/sys/"));
+    if container.root() == Root::ReadOnly {
+        for path in mount_points.keys() {
+            image
+                .files
+                .resolve("", path, Last::Followed)
+                .map_err(|at| no_way(container, path, &at))?;
+        }
+    }
     Ok(Bundle {
         id: container.id(),
         specification,
@@ -143,6 +152,16 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
         root: container.root(),
         mount_points,
     })
+}
+
+/// What is mounted at a path has to be made there, and something of the image is in its way.
+fn no_way(container: &Container, path: &str, at: &str) -> Finding {
+    let image = &container.image;
+    let message =
+        format!("the container has a mount at {path}, but {at} is a file of image `{image}`");
+    wrong(&container.span, message)
+        .label("no place for it in the image")
+        .help("mount it at another path")
 }
 
 /// Sorted by name; a later source of the same name wins.

@@ -4,11 +4,8 @@
 //! files, whatever the order in its archive (layer.md, "Whiteouts").
 
 use super::layer::{Attributes, Entry, Kind, Layer, LayerError};
-use crate::tree::{Node, Tree};
+use crate::tree::{Last, Node, Tree};
 use std::sync::Arc;
-
-/// As many symlinks as the kernel follows in one path, path_resolution(7).
-const LINKS: usize = 40;
 
 /// Puts a layer over the ones that are there.
 pub(super) fn apply(tree: &mut Tree, layer: &Layer, origin: &Arc<str>) -> Result<(), LayerError> {
@@ -82,44 +79,8 @@ fn place(tree: &mut Tree, real: &str, path: &str, node: Node) -> Result<(), Laye
 /// Where a path of an archive leads: symlinks on the way are followed as if the image were all
 /// there is; the last part is not. What is not there is a folder to be made.
 fn resolve(tree: &Tree, path: &str) -> Result<String, LayerError> {
-    let parts = |text: &str| -> Vec<String> {
-        let parts = text.split('/').filter(|part| !part.is_empty());
-        parts.map(str::to_owned).rev().collect()
-    };
-    let mut rest = parts(path);
-    let mut real = String::new();
-    let mut followed = 0;
-    while let Some(part) = rest.pop() {
-        match part.as_str() {
-            "." => continue,
-            ".." => {
-                real.truncate(real.rfind('/').unwrap_or(0));
-                continue;
-            }
-            _ => {}
-        }
-        let next = format!("{real}/{part}");
-        if rest.is_empty() {
-            return Ok(next);
-        }
-        let no_way = || LayerError::NoWay { path: path.into(), at: next.clone() };
-        match tree.node(&next).map(|node| &node.kind) {
-            None | Some(Kind::Directory) => real = next,
-            Some(Kind::Symlink(target)) => {
-                followed += 1;
-                if followed > LINKS {
-                    return Err(no_way());
-                }
-                if target.starts_with('/') {
-                    real.clear();
-                }
-                rest.extend(parts(target));
-            }
-            // What a lower layer had as a file is a folder now, without a word about it.
-            Some(_) => return Err(no_way()),
-        }
-    }
-    Ok(real)
+    // What a lower layer had as a file may be a folder now, without a word about it.
+    tree.resolve("", path, Last::Kept).map_err(|at| LayerError::NoWay { path: path.into(), at })
 }
 
 #[cfg(test)]
