@@ -451,6 +451,35 @@ mod tests {
     }
 
     #[test]
+    fn a_program_may_be_mounted() {
+        let mut image = image();
+        image.files.insert("/bin", Node::symlink("usr/bin", "test")).unwrap();
+        let mut container = echo();
+        let runs = |container: &Container| compile(container, &image).is_ok();
+        for (program, destination, expected) in [
+            ("/opt/tool/run", "/opt/tool", true),
+            ("/opt/tool/run", "/opt/tool/run", true),
+            ("/opt/tool/run", "/opt/to", false),
+            ("/bin/tool", "/usr/bin", true),
+            ("tool", "/usr/local/bin", true),
+            ("tool", "/opt/tool", false),
+        ] {
+            container.entrypoint = Some(vec![program.into()]);
+            container.volumes = vec![volume("/srv/tool", destination, &["ro"])];
+            assert_eq!(runs(&container), expected, "{program} {destination}");
+            container.volumes.clear();
+            let text = format!("type=bind,src=/srv/tool,dst={destination}");
+            container.mounts = vec![crate::container::Written { text, span: echo().span }];
+            assert_eq!(runs(&container), expected, "{program} {destination}");
+            container.mounts.clear();
+            // There is nothing in it.
+            container.tmpfs = vec![(destination.into(), vec![])];
+            assert!(!runs(&container), "{program} {destination}");
+            container.tmpfs.clear();
+        }
+    }
+
+    #[test]
     fn what_the_unit_says_goes_before_the_image() {
         let mut image = image();
         image.command = vec!["--quiet".into()];

@@ -56,6 +56,11 @@ impl Mount {
         json
     }
 
+    /// Whether there are files in it from the start.
+    pub fn brings_files(&self) -> bool {
+        matches!(self.kind, "bind" | "overlay")
+    }
+
     /// How mounts in it spread, if it says so.
     pub fn propagation(&self) -> Option<&'static str> {
         let given = |name: &str| self.options.iter().any(|option| option == name);

@@ -2,7 +2,8 @@
 
 use super::mount::{Mount, Point, mounts};
 use super::{
-    Activation, Bundle, Context, capability, files, pattern, storage, user, user_namespace, wrong,
+    Activation, Bundle, ContainerImage, Context, capability, files, pattern, storage, user,
+    user_namespace, wrong,
 };
 use crate::container::{CgroupsMode, Container, Network, Root, Space};
 use crate::finding::Finding;
@@ -10,6 +11,7 @@ use crate::tree::Last;
 use activator::manifest;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// PATH of a container whose image does not set it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,11 +54,11 @@ pub(super) fn compile(container: &Container, context: Context<'_>) -> Result<Bun
     }
     let host_name = container.host_name.clone().unwrap_or_else(|| container.name.clone());
     let environment = environment(container, context, &identity.home, &host_name);
-    let arguments = arguments(container, context, &environment)?;
+    let mounts = mounts(container, context, (identity.uid, identity.gid));
+    let arguments = arguments(container, context, &environment, &mounts)?;
     let directory = container.working_directory.as_ref().or(image.working_directory.as_ref());
     let directory = directory.map_or("/", String::as_str);
     let capabilities = capabilities(container)?;
-    let mounts = mounts(container, context, (identity.uid, identity.gid));
     let seccomp = super::filter::of(container, context, &capabilities)?;
     let groups = groups(container, context, identity.groups)?;
     // To Podman whom `keep-id` names is no root, even if the number is 0.
@@ -195,6 +197,7 @@ fn arguments(
     container: &Container,
     context: Context<'_>,
     environment: &BTreeMap<String, String>,
+    mounts: &BTreeMap<String, Mount>,
 ) -> Result<Vec<String>, Finding> {
     let image = context.image;
     let command = match (&container.exec, &container.entrypoint) {
@@ -211,8 +214,10 @@ fn arguments(
             .help("give `entrypoint` or `command` in appliance.toml, or `Exec=` here"));
     };
     let search_path = environment.get("PATH").map_or("", String::as_str);
-    // The folder of a Rootfs= is not looked into.
-    if container.rootfs.is_none() && !image.has_program(program, search_path) {
+    // The folder of a Rootfs= is not looked into, and what is mounted is not known.
+    let is_known =
+        container.rootfs.is_none() && !may_be_mounted(program, search_path, image, mounts);
+    if is_known && !image.has_program(program, search_path) {
         let message = format!("image `{}` has no program `{program}`", image.reference);
         return Err(wrong(&container.image_span, message)
             .help("the program comes from `cargo` or `files` of the image in appliance.toml"));
@@ -228,6 +233,26 @@ fn arguments(
         arguments.splice(0..0, init);
     }
     Ok(arguments)
+}
+
+/// Whether a program may come from elsewhere, by its path or in `search_path`.
+fn may_be_mounted(
+    program: &str,
+    search_path: &str,
+    image: &ContainerImage,
+    mounts: &BTreeMap<String, Mount>,
+) -> bool {
+    let real = |path: &str| image.files.resolve("", path, Last::Followed).ok();
+    let places = mounts.iter().filter(|(_, mount)| mount.brings_files());
+    let places: Vec<String> = places.filter_map(|(path, _)| real(path)).collect();
+    let is_below = |path: &str| {
+        real(path)
+            .is_some_and(|path| places.iter().any(|place| Path::new(&path).starts_with(place)))
+    };
+    match program.starts_with('/') {
+        true => is_below(program),
+        false => search_path.split(':').any(|folder| is_below(&format!("{folder}/{program}"))),
+    }
 }
 
 fn capabilities(container: &Container) -> Result<std::collections::BTreeSet<&str>, Finding> {
