@@ -480,6 +480,30 @@ mod tests {
     }
 
     #[test]
+    fn what_podman_takes_for_systemd_needs_podman() {
+        let mut image = image();
+        for path in ["/sbin/init", "/usr/lib/systemd/systemd", "/bin/sh", "/opt/init"] {
+            image.files.insert(path, Node::file(&b""[..], 0o755, "test")).unwrap();
+        }
+        let mut container = echo();
+        for (line, expected) in [
+            ("/sbin/init", true),
+            ("/usr/lib/systemd/systemd --unit=x", true),
+            ("/bin/sh -c /sbin/init", true),
+            ("/opt/init", false),
+            ("/echo /sbin/init", false),
+        ] {
+            container.entrypoint = Some(line.split(' ').map(str::to_owned).collect());
+            container.extra.no_systemd = false;
+            let found = compile(&container, &image).err();
+            let help = found.and_then(|mut found| found.remove(0).help).unwrap_or_default();
+            assert_eq!(help.contains("engine = \"podman\""), expected, "{line}");
+            container.extra.no_systemd = true;
+            assert!(compile(&container, &image).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn what_the_unit_says_goes_before_the_image() {
         let mut image = image();
         image.command = vec!["--quiet".into()];

@@ -324,6 +324,11 @@ fn what_crun_cannot_do_is_found_at_its_line() {
         ),
         // Flags take no word.
         ("Network=none\nPodmanArgs=--no-healthcheck --tls-verify --init", None),
+        ("Network=none\nPodmanArgs=--systemd=false --init", None),
+        (
+            "Network=none\nPodmanArgs=--systemd=always",
+            Some((4, "`PodmanArgs=--systemd` needs Podman")),
+        ),
         ("Network=none\nPodmanArgs=--tty --init", Some((4, "`PodmanArgs=--tty` needs Podman"))),
         // The image may have a check.
         ("Network=none\nNotify=healthy\nHealthStartupCmd=true", None),

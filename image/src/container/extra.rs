@@ -27,6 +27,8 @@ pub struct Extra {
     pub device_rules: Vec<DeviceRule>,
     /// `--privileged`
     pub privileged: bool,
+    /// `--systemd=false`: what it runs is no systemd, by whatever name.
+    pub no_systemd: bool,
     /// `--pid`
     pub pid: Space,
     /// `--ipc`

@@ -222,6 +222,15 @@ fn arguments(
         return Err(wrong(&container.image_span, message)
             .help("the program comes from `cargo` or `files` of the image in appliance.toml"));
     }
+    if !container.extra.no_systemd && is_systemd(&arguments) {
+        let message = format!("Podman takes `{}` for systemd", arguments.join(" "));
+        return Err(wrong(&container.image_span, message)
+            .label("the engine crun has no /run, /tmp and cgroup for it to write to")
+            .help(
+                "set `engine = \"podman\"` in appliance.toml, or write \
+                 `PodmanArgs=--systemd=false` if it is another init",
+            ));
+    }
     if container.run_init {
         let is_there = context.guest.is_none_or(|guest| guest.content(super::INIT).is_some());
         if !is_there {
@@ -233,6 +242,17 @@ fn arguments(
         arguments.splice(0..0, init);
     }
     Ok(arguments)
+}
+
+/// What podman-run(1), `--systemd`, goes by.
+fn is_systemd(arguments: &[String]) -> bool {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let program = match words.as_slice() {
+        ["/bin/sh", "-c", program, ..] | [program, ..] => *program,
+        [] => return false,
+    };
+    ["/sbin/init", "/usr/sbin/init", "/usr/local/sbin/init"].contains(&program)
+        || program.rsplit('/').next() == Some("systemd")
 }
 
 /// Whether a program may come from elsewhere, by its path or in `search_path`.

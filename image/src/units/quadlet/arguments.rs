@@ -48,8 +48,7 @@ const SHORT: [(&str, &str); 8] = [
     ("c", "cpu-shares"),
 ];
 /// Options that a bundle has no use for, and loses nothing without.
-const IDLE: [&str; 7] =
-    ["rm", "replace", "systemd", "pull", "detach-keys", "authfile", "tls-verify"];
+const IDLE: [&str; 6] = ["rm", "replace", "pull", "detach-keys", "authfile", "tls-verify"];
 
 /// Takes the words of `PodmanArgs=` into the container's fields; findings for those that need
 /// Podman, or do not parse.
@@ -186,6 +185,8 @@ fn set(it: &mut Container, name: &str, value: &Written) -> Result<bool, Expected
         }
         "stop-timeout" => it.stop_timeout = number(text, 0, i64::from(i32::MAX))?.unsigned_abs(),
         "sysctl" => it.sysctls.push(pair(text)?),
+        "systemd" if text == "always" => return Ok(false),
+        "systemd" => it.extra.no_systemd = !value::boolean(text)?,
         "tmpfs" => {
             let (path, options) = text.split_once(':').unwrap_or((text, ""));
             it.tmpfs.push((value::path(path)?, list(options)));
