@@ -351,6 +351,31 @@ fn what_crun_cannot_do_is_found_at_its_line() {
 }
 
 #[test]
+fn what_only_podman_can_do_is_refused_with_its_engine_as_a_hint() {
+    for lines in [
+        "",
+        "Network=lan",
+        "Network=none\nAddHost=a:host-gateway",
+        "Network=none\nMount=type=artifact,source=a,destination=/a",
+        "Network=none\nMount=type=bind,source=/a,destination=/a,fish",
+        "Network=none\nVolume=/a:/a:fish",
+        "Network=none\nLogDriver=journald",
+        "Network=none\nPodmanArgs=--tty",
+        "Network=none\nPodmanArgs=--systemd=always",
+    ] {
+        let text = format!("[Container]\nImage=x\n{lines}\n");
+        let compiled = compile_texts(&[("a.container", text.as_str())]);
+        let checked = compiled.containers.iter().flat_map(|(_, it)| rouse::oci::check(it));
+        let all = compiled.findings.iter().cloned().chain(checked);
+        let errors: Vec<_> = all.filter(|it| it.severity == Severity::Error).collect();
+        assert_eq!(errors.len(), 1, "{lines}: {errors:?}");
+        let help = errors[0].help.as_deref().unwrap_or_default();
+        assert!(help.contains("engine = \"podman\""), "{lines}: {help}");
+        assert!(errors[0].one_line().contains("/a.container:"), "{}", errors[0].one_line());
+    }
+}
+
+#[test]
 fn flags_in_podman_args_are_honoured() {
     let text = "[Container]\nImage=x\nNetwork=none\nHealthCmd=true\n\
                 PodmanArgs=--no-healthcheck --init\n";

@@ -53,7 +53,10 @@ pub(super) fn check(container: &Container, findings: &mut Vec<Finding>) {
             findings.push(
                 wrong(&written.span, format!("`Mount=` does not take `{option}`"))
                     .label("refused by the engine crun")
-                    .help("bind, tmpfs, volume, image, glob, devpts and ramfs are taken"),
+                    .help(
+                        "bind, tmpfs, volume, image, glob, devpts and ramfs are taken; others need \
+                         `engine = \"podman\"`",
+                    ),
             );
         }
     }
@@ -126,7 +129,10 @@ fn network(container: &Container, findings: &mut Vec<Finding>) {
         Network::Bridge => findings.push(
             wrong(&span, "the container has no `Network=`, and the engine crun makes no bridge")
                 .label("Podman would connect it to a bridge")
-                .help("add `Network=none`: activated sockets work with it; or `Network=host`"),
+                .help(
+                    "add `Network=none`: activated sockets work with it; or `Network=host`; or set \
+                     `engine = \"podman\"` in appliance.toml",
+                ),
         ),
         Network::Other(text) => findings.push(
             wrong(&span, format!("`Network={text}` needs a network that Podman makes"))
@@ -152,11 +158,10 @@ fn network(container: &Container, findings: &mut Vec<Finding>) {
 fn names(container: &Container, findings: &mut Vec<Finding>) {
     for written in container.add_hosts.iter().filter(|it| files::host(&it.text).is_none()) {
         let message = format!("`AddHost=` does not take `{}`", written.text);
-        findings.push(
-            wrong(&written.span, message)
-                .label("expected `name:address`")
-                .help("`host-gateway` is only known to Podman; write an address"),
-        );
+        findings.push(wrong(&written.span, message).label("expected `name:address`").help(
+            "write an address; `host-gateway` is only known to Podman, with \
+                     `engine = \"podman\"`",
+        ));
     }
     let zones = container.timezone.iter().filter(|zone| zone.text.contains(".."));
     for zone in zones {

@@ -74,3 +74,29 @@ pub(super) fn is_known(found: &Assignment, findings: &mut Vec<Finding>) -> Optio
 fn is_no(key: &str, value: &str) -> bool {
     key == "StartWithPod" && matches!(value::boolean(value), Ok(false))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Source;
+    use crate::units::syntax::{self, Dialect};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_key_that_needs_podman_is_refused_at_its_line_with_a_next_step() {
+        let refused =
+            table::CONTAINER.iter().filter(|(_, class)| matches!(class, Class::Refused(_)));
+        for (key, _) in refused {
+            let text = format!("[Container]\nImage=x\n{key}=yes\n");
+            let source = Arc::new(Source { path: "a.container".into(), text });
+            let mut findings = vec![];
+            let file = syntax::parse(&source, Dialect::Quadlet, &mut findings);
+            file.assignments.iter().for_each(|found| check(found, &mut findings));
+            let [finding] = &findings[..] else { panic!("{key}: {findings:?}") };
+            let line = finding.one_line();
+            assert!(line.starts_with(&format!("a.container:3:1: error: `{key}=` ")), "{line}");
+            let help = finding.help.as_deref().unwrap_or_default();
+            assert!(help.contains("engine = \"podman\""), "{help}");
+        }
+    }
+}
