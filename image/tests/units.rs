@@ -3,7 +3,10 @@
 //!
 //! `ROUSE_BLESS=1 cargo test -p rouse --test units` writes the expected texts anew.
 
-use activator::manifest::{Manifest, Preparation, SecretTarget, UnitKind};
+use activator::manifest::{
+    Command, HealthCheck, Manifest, OnUnhealthy, Preparation, Probe, SecretTarget, StartupCheck,
+    UnitKind,
+};
 use rouse::config::{Config, Engine, FILE};
 use rouse::container::VolumeSource;
 use rouse::finding::{Severity, Source};
@@ -372,6 +375,51 @@ fn what_only_podman_can_do_is_refused_with_its_engine_as_a_hint() {
         let help = errors[0].help.as_deref().unwrap_or_default();
         assert!(help.contains("engine = \"podman\""), "{lines}: {help}");
         assert!(errors[0].one_line().contains("/a.container:"), "{}", errors[0].one_line());
+    }
+}
+
+#[test]
+fn each_key_of_a_health_check_has_its_own_place() {
+    let keys = [
+        ("cmd", "Cmd", "CMD /check"),
+        ("interval", "Interval", "1s"),
+        ("timeout", "Timeout", "2s"),
+        ("retries", "Retries", "3"),
+        ("start-period", "StartPeriod", "4s"),
+        ("on-failure", "OnFailure", "stop"),
+        ("startup-cmd", "StartupCmd", "CMD /begin"),
+        ("startup-interval", "StartupInterval", "5s"),
+        ("startup-timeout", "StartupTimeout", "6s"),
+        ("startup-retries", "StartupRetries", "7"),
+        ("startup-success", "StartupSuccess", "8"),
+    ];
+    let of_keys = keys.map(|(_, key, value)| format!("Health{key}={value}\n")).concat();
+    let options = keys.map(|(name, _, value)| format!("PodmanArgs=\"--health-{name}={value}\"\n"));
+    for lines in [of_keys, options.concat()] {
+        let text = format!("[Container]\nImage=x\nNetwork=none\nNotify=healthy\n{lines}");
+        let compiled = compile_texts(&[("a.container", text.as_str())]);
+        let UnitKind::Service(service) = &compiled.units[0].kind else { panic!() };
+        let probe = |program: &str, interval_us, timeout_us| {
+            let exec = "/usr/bin/crun --root /run/crun --cgroup-manager=cgroupfs exec systemd-a";
+            let words = exec.split(' ').chain([program]).map(str::to_owned);
+            let (program, arguments) = ("/usr/bin/crun".into(), words.collect());
+            let command = Command { program, arguments, ..Command::default() };
+            Probe { command, interval_us, timeout_us }
+        };
+        let expected = HealthCheck {
+            probe: probe("/check", 1_000_000, 2_000_000),
+            retries: 3,
+            start_period_us: 4_000_000,
+            on_failure: OnUnhealthy::Stop,
+            startup: Some(StartupCheck {
+                probe: probe("/begin", 5_000_000, 6_000_000),
+                retries: 7,
+                successes: 8,
+            }),
+            no_verdict: Some(activator::exit::TRY_AGAIN),
+            makes_ready: true,
+        };
+        assert_eq!(service.health.as_deref(), Some(&expected));
     }
 }
 
