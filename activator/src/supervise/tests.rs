@@ -865,6 +865,13 @@ fn a_reload_thaws_a_frozen_service_and_keeps_it_so() {
             it.tick(it.deadline().unwrap(), hands);
         }
         assert_eq!(hands.take(), [Call::Freeze(0)]);
+        // It had said that it reloads before it froze.
+        let now = 30_000_000;
+        it.emptied(now, hands);
+        hands.take();
+        let reloads = Notification { reloading: Some(Some(now)), ..Notification::default() };
+        it.notified(now, hands, A, &reloads);
+        assert_eq!(hands.take(), [Thaw(0)]);
     }
 }
 

@@ -205,8 +205,13 @@ impl Service {
         matches!(self.phase, Phase::Running | Phase::Reload(_) | Phase::Reloading | Phase::Exited)
     }
 
+    /// Whether a reload goes on, and will end: one that says nothing may not have a time-out.
     pub(super) fn is_reloading(&self) -> bool {
-        matches!(self.phase, Phase::Reload(_) | Phase::Reloading)
+        match self.phase {
+            Phase::Reload(_) => true,
+            Phase::Reloading => self.deadline.is_some(),
+            _ => false,
+        }
     }
 
     pub(super) fn is_down(&self) -> bool {

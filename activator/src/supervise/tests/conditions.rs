@@ -19,7 +19,7 @@ fn conditional(change: impl FnOnce(&mut Service)) -> Manifest {
 
 /// systemd#2467: with data that waits and a condition that is false, systemd spins.
 #[test]
-fn a_condition_that_fails_with_data_pending_does_not_spin() {
+fn a_condition_that_fails_with_data_pending_does_not_spin_systemd_2467() {
     for (manifest, step) in [
         (conditional(|spec| spec.start_limit.burst = 0), Step::Conditions),
         (

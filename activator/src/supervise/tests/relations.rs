@@ -153,7 +153,7 @@ fn a_restart_that_the_start_limit_holds_is_told_once_for_each_hold() {
         let hands = &mut Script::default();
         let mut it = up(&manifest, hands, &[A]);
         let (mut now, mut main, mut runs, mut alerts) = (1, 101, 1, vec![]);
-        while alerts.len() < 3 {
+        while runs < 16 {
             it.reaped(now, hands, main, Exit::Code(exit));
             while state(&it, 0) != ServiceState::Running {
                 now = it.deadline().unwrap();
