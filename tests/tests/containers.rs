@@ -289,7 +289,7 @@ fn volumes_outlive_a_restart(vm: &Vm) {
     vm.tell("restart", "many.service");
     // The image's root is as it was; and who joined its network has gone with it, and come back.
     let many = Facts::of(vm, "many.service", 2);
-    many.are(&[("volume", "many 0"), ("root-write", "written")]);
+    many.are(&[("volume", "many 0"), ("root-before", "fresh"), ("root-write", "written")]);
 }
 
 fn health_is_checked(vm: &Vm) {

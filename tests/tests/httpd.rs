@@ -85,12 +85,17 @@ fn the_tutorials_second_example(vm: &Vm) {
     let answer = vm.shell(
         "activator activate -l 8082 crun --root /run/tutorial --cgroup-manager=cgroupfs \
          run --bundle /run/rouse/bundles/systemd-httpd tutorial & \
-         pid=$!; ls /run/tutorial; \
+         pid=$!; \
+         for try in $(seq 60); do grep -q :1F92 /proc/net/tcp* && break; sleep 1; done; \
+         echo before=$(crun --root /run/tutorial list -q 2>/dev/null); \
          curl -s --retry 20 --retry-connrefused --retry-delay 1 localhost:8082 | busybox head -6; \
-         crun --root /run/tutorial list -q; kill $pid; wait",
+         echo; echo after=$(crun --root /run/tutorial list -q); kill $pid; wait",
     );
     assert!(answer.contains(PAGE), "{answer}");
-    assert!(answer.contains("tutorial"), "{answer}");
+    // The first connection starts it.
+    for line in ["before=", "after=tutorial"] {
+        assert!(answer.lines().any(|said| said == line), "{answer}");
+    }
 }
 
 /// What the appliance has is in containers: no web server in the guest, no device to reach it by.
