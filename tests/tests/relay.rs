@@ -4,6 +4,9 @@
 //! One VM serves all these checks, in order.
 
 use rouse_tests::{Appliance, Vm};
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn relays_and_sleepers() {
@@ -22,6 +25,7 @@ fn relays_and_sleepers() {
     each_connection_has_an_instance(&vm);
     an_activated_container_is_frozen_and_thawed(&vm);
     an_activated_container_is_stopped_and_woken(&vm);
+    a_silent_connection_keeps_it_awake(&vm);
 
     assert_eq!(vm.poweroff(), 0);
 }
@@ -166,4 +170,26 @@ fn an_activated_container_is_stopped_and_woken(vm: &Vm) {
     wait_for_sleep(vm, "nap.service");
     assert_eq!(vm.send(3025, b"again\n").text(), "again\n");
     assert_eq!(seen(vm, "nap.service").1, 2);
+}
+
+/// The kernel is asked for connections over vsock: one that says nothing is one all the same.
+fn a_silent_connection_keeps_it_awake(vm: &Vm) {
+    let mut connect = vm.rouse.command(["connect", &vm.name, "3025"]);
+    let mut client = connect.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, mut from) = (client.stdin.take().unwrap(), client.stdout.take().unwrap());
+    let mut answers = |word: &[u8; 6]| {
+        let mut answer = [0; 6];
+        to.write_all(word).unwrap();
+        from.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, word);
+    };
+    answers(b"hello\n");
+    let (_, starts) = seen(vm, "nap.service");
+    // Three times as long as it may be idle.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(seen(vm, "nap.service"), ("running".into(), starts));
+    answers(b"still\n");
+    drop(to);
+    assert!(client.wait().unwrap().success());
+    wait_for_sleep(vm, "nap.service");
 }
