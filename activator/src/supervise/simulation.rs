@@ -2,13 +2,14 @@
 //!
 //! A schedule is made from a seed: units, then clients, ends of processes, failures of clone and
 //! open, orders of people, storms of notifications, watchdogs, conditions that do not hold, daemons
-//! that fork, jumps of the clock, in random order and at random times. In it, always:
-//! * no fd is closed before the machine goes down, whatever happens to services;
+//! that fork, units that react to each other's ends, jumps of the clock, in random order and at
+//! random times. In it, always:
+//! * no fd is closed before the machine goes down, whatever happens to services, unless a person
+//!   stops the socket or somebody shuts the listener down;
 //! * a service never has two main processes;
 //! * a socket is not watched while anything of its service lives, unless it accepts itself;
 //! * a connection that was accepted is closed, or given to one main process and to no other;
-//! * nothing is frozen to which somebody relays.
-//!
+//! * nothing is frozen to which somebody relays;
 //! * a service has one health check at a time, and none while it is frozen.
 //!
 //! A reload may come between any two events, and changes none of this.

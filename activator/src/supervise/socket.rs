@@ -294,10 +294,11 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A start job is over. A stop that waits for its turn while a retry goes on is not touched.
+    /// A start job is over. Neither a stop that waits for its turn while a retry goes on is touched,
+    /// nor a start that waits for the end of a stop.
     pub(super) fn end_start(&mut self, unit: UnitId) {
         let job = &mut self.units[unit.index()].job;
-        if job.is_some_and(|job| job.kind == JobKind::Start) {
+        if job.is_some_and(|job| job.kind == JobKind::Start && job.begun) {
             *job = None;
         }
     }

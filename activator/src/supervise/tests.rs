@@ -433,6 +433,24 @@ fn a_listener_that_can_never_be_watched_fails_the_unit() {
 }
 
 #[test]
+fn a_start_of_a_socket_while_its_stop_ends_is_kept() {
+    let mut manifest = pair(|_| {});
+    if let UnitKind::Socket(socket) = &mut manifest.units[1].kind {
+        socket.stop_post = vec![command()];
+    }
+    let hands = &mut Script::default();
+    let mut it = Supervisor::new(&manifest, 0);
+    it.boot(0, hands);
+    it.order_stop(1, hands, S);
+    assert_eq!(socket_state(&it, 1), SocketState::Stopping);
+    it.order_start(2, hands, S);
+    hands.take();
+    it.reaped(3, hands, 101, Exit::Code(0));
+    assert_eq!(hands.take(), [Open(1), Watch(1, 0)]);
+    assert_eq!(socket_state(&it, 1), SocketState::Listening);
+}
+
+#[test]
 fn a_watch_without_memory_is_tried_again() {
     let manifest = pair(|_| {});
     let hands = &mut Script { watch_error: Some(libc::ENOMEM), ..Script::default() };

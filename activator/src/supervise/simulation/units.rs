@@ -9,6 +9,9 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
     let services = 1 + dice.below(4) as u16;
     let checked = dice.one_in(6);
     let templates: Vec<bool> = (0..services).map(|_| dice.one_in(4)).collect();
+    // Nobody calls at these. What may leave a caller waiting for ever is theirs alone.
+    let doorless: Vec<bool> =
+        templates.iter().map(|template| !template && dice.one_in(4)).collect();
     let mut units: Vec<Unit> = vec![];
     for index in 0..services {
         let mut spec = service();
@@ -22,9 +25,18 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
         ]);
         spec.pid_file = dice.one_in(2).then(|| "/run/x.pid".into());
         spec.watchdog_us = *dice.pick(&[0, 0, 2_000_000]);
-        spec.restart =
-            *dice.pick(&[Restart::No, Restart::No, Restart::OnFailure, Restart::OnAbnormal]);
-        spec.kill_mode = *dice.pick(&[KillMode::ControlGroup, KillMode::Mixed, KillMode::Process]);
+        spec.restart = restart(dice, spec.kind);
+        spec.kill_mode = *dice.pick(&[
+            KillMode::ControlGroup,
+            KillMode::ControlGroup,
+            KillMode::Mixed,
+            KillMode::Process,
+            KillMode::None,
+        ]);
+        if spec.restart == Restart::No && dice.one_in(4) {
+            spec.runtime_max_us = *dice.pick(&[50_000, 3_000_000]);
+        }
+        spec.remain_after_exit = doorless[usize::from(index)] && dice.one_in(2);
         if dice.one_in(4) {
             spec.stop_when_idle_us = *dice.pick(&[0, 2_000_000, 9_000_000]);
             spec.freeze_when_idle_us = *dice.pick(&[0, 1_000_000, 5_000_000]);
@@ -52,23 +64,25 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
             one.conditions = vec![Condition { group, triggering: false, negate: false, check }];
         }
         one.start_at_boot = dice.one_in(4) && !templates[usize::from(index)];
+        one.stop_when_unneeded = doorless[usize::from(index)] && dice.one_in(4);
         // Nobody can require a template.
         for other in (0..index).map(UnitId).filter(|other| !templates[other.index()]) {
-            match dice.below(8) {
-                0 => one.after.push(other),
-                1 => {
-                    one.requires.push(other);
-                    one.after.push(other);
-                }
-                2 => one.wants.push(other),
-                3 if dice.one_in(4) => one.conflicts.push(other),
-                4 if !templates[usize::from(index)] => {
-                    relay(&mut one, UnitId(index), &mut units[other.index()], other);
-                }
-                _ => {}
-            }
+            let of_template = templates[usize::from(index)];
+            relate(dice, &mut one, UnitId(index), of_template, &mut units[other.index()], other);
         }
         units.push(one);
+    }
+    for index in (0..services).filter(|index| doorless[usize::from(*index)]) {
+        let id = UnitId(index);
+        let of = |unit: &Unit| {
+            [&unit.requires, &unit.binds_to, &unit.upholds].map(|it| it.contains(&id))
+        };
+        if index > 0 && dice.one_in(4) && !units.iter().any(|unit| of(unit).contains(&true)) {
+            let other = UnitId(dice.below(u64::from(index)) as u16);
+            if !templates[other.index()] {
+                units[usize::from(index)].requisite.push(other);
+            }
+        }
     }
     for index in 0..services {
         if templates[usize::from(index)] {
@@ -88,7 +102,7 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
         // With sockets of its own, too, it would be looked at for ever while a relay is up.
         let relayed =
             |unit: &Unit| matches!(&unit.kind, UnitKind::Service(it) if !it.relays.is_empty());
-        if relayed(&units[usize::from(index)]) {
+        if doorless[usize::from(index)] || relayed(&units[usize::from(index)]) {
             continue;
         }
         for number in 0..dice.below(3) {
@@ -116,6 +130,70 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
         }
     }
     manifest(units)
+}
+
+/// systemd refuses those of a oneshot service that would start it for ever.
+fn restart(dice: &mut Dice, kind: ServiceKind) -> Restart {
+    use Restart::{Always, No, OnAbnormal, OnAbort, OnFailure, OnSuccess, OnWatchdog};
+    match *dice.pick(&[No, No, No, OnFailure, OnAbnormal, OnAbort, OnWatchdog, OnSuccess, Always]) {
+        OnSuccess | Always if kind == ServiceKind::Oneshot => No,
+        restart => restart,
+    }
+}
+
+/// What one service has to do with an earlier one.
+fn relate(
+    dice: &mut Dice,
+    one: &mut Unit,
+    id: UnitId,
+    of_template: bool,
+    other: &mut Unit,
+    target: UnitId,
+) {
+    // Whoever needs what never lasts may never get to its callers.
+    match dice.below(12) {
+        0 => one.after.push(target),
+        1 if lasts(other) => {
+            one.requires.push(target);
+            one.after.push(target);
+        }
+        2 => one.wants.push(target),
+        3 if dice.one_in(4) => one.conflicts.push(target),
+        4 if !of_template && lasts(other) => relay(one, id, other, target),
+        5 => one.part_of.push(target),
+        6 => one.reloads.push(target),
+        7 if lasts(one) && !is_oneshot(one) => one.stops.push(target),
+        8 if lasts(other) && !is_oneshot(other) => {
+            one.binds_to.push(target);
+            one.after.push(target);
+        }
+        9 if is_upholdable(other) => one.upholds.push(target),
+        _ => {}
+    }
+    if dice.one_in(10) {
+        one.on_failure.push(target);
+    }
+    if dice.one_in(20) {
+        one.on_success.push(target);
+    }
+}
+
+fn is_oneshot(unit: &Unit) -> bool {
+    matches!(&unit.kind, UnitKind::Service(it) if it.kind == ServiceKind::Oneshot)
+}
+
+/// It has no `RuntimeMaxSec=`.
+fn lasts(unit: &Unit) -> bool {
+    matches!(&unit.kind, UnitKind::Service(it) if it.runtime_max_us == 0)
+}
+
+/// Whether it may be brought up again for ever: nothing brings it down in calm times.
+fn is_upholdable(unit: &Unit) -> bool {
+    let UnitKind::Service(service) = &unit.kind else { return false };
+    let ends = is_oneshot(unit) || !lasts(unit);
+    let sleeps = service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0;
+    let alone = [&unit.requires, &unit.binds_to, &unit.part_of].iter().all(|it| it.is_empty());
+    !ends && !sleeps && alone && !unit.stop_when_unneeded
 }
 
 fn health(dice: &mut Dice) -> HealthCheck {
@@ -146,8 +224,7 @@ fn health(dice: &mut Dice) -> HealthCheck {
 /// One service relays to another, as the host has it of `X-RelayTo=`. A oneshot service would take
 /// its relay along before that has served anybody.
 fn relay(one: &mut Unit, id: UnitId, other: &mut Unit, target: UnitId) {
-    let oneshot = |unit: &Unit| matches!(&unit.kind, UnitKind::Service(it) if it.kind == ServiceKind::Oneshot);
-    if oneshot(other) {
+    if is_oneshot(other) {
         return;
     }
     one.requires.push(target);

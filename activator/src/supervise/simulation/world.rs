@@ -29,6 +29,8 @@ enum Fate {
     Stop(UnitId),
     Restart(UnitId),
     Reload(UnitId),
+    /// Somebody shuts a listener down.
+    HangUp(UnitId, u16),
     Say(UnitId, Box<Notification>),
     /// The machine has slept.
     Jump(u64),
@@ -61,6 +63,8 @@ enum Kind {
     Clean,
     /// What the child of `Type=forking` leaves.
     Daemon,
+    /// What `KillMode=none` has left.
+    Left,
 }
 
 impl Kind {
@@ -97,6 +101,10 @@ pub(super) struct World<'m> {
     processes: BTreeMap<u32, Process>,
     /// Services with processes beside those.
     leftovers: Vec<bool>,
+    /// Sockets that may be closed: by an order, or by whoever shut a listener down.
+    closable: Vec<bool>,
+    /// Units that somebody has stopped, and nobody started since.
+    stopped: Vec<bool>,
     open_fails: bool,
     calm: bool,
     pub(super) going_down: bool,
@@ -114,6 +122,8 @@ impl<'m> World<'m> {
         Self {
             doors: doors.collect(),
             leftovers: vec![false; slots.len()],
+            closable: vec![false; manifest.units.len()],
+            stopped: vec![false; manifest.units.len()],
             slots,
             pending: false,
             held: BTreeMap::new(),
@@ -150,7 +160,14 @@ impl<'m> World<'m> {
         match &self.manifest.units[unit.index()].kind {
             UnitKind::Socket(socket) => {
                 let listener = self.dice.below(socket.listeners.len() as u64) as u16;
-                self.later(delay, Fate::Client(unit, listener));
+                let fate = match self.dice.below(60) {
+                    0 => Fate::Start(unit),
+                    1 => Fate::Stop(unit),
+                    2 => Fate::Restart(unit),
+                    3 => Fate::HangUp(unit, listener),
+                    _ => Fate::Client(unit, listener),
+                };
+                self.later(delay, fate);
             }
             UnitKind::Service(_) if self.dice.one_in(8) => {
                 let orders = [Fate::Start, Fate::Stop, Fate::Restart, Fate::Reload];
@@ -209,6 +226,12 @@ impl<'m> World<'m> {
     pub(super) fn calm_down(&mut self) {
         self.calm = true;
         self.open_fails = false;
+        // Nobody leaves a socket stopped.
+        for unit in 0..self.closable.len() {
+            if self.stopped[unit] && !self.doors[unit].is_empty() {
+                self.later(1, Fate::Start(UnitId(unit as u16)));
+            }
+        }
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             process.deaf = false;
@@ -304,7 +327,8 @@ impl<'m> World<'m> {
                     let known = it.reaped(now, self, pid, exit);
                     // A daemon that nobody has found, and what a reload had no patience with,
                     // are orphans.
-                    let orphan = !process.main && process.kind != Kind::Check;
+                    let orphan = (!process.main && process.kind != Kind::Check)
+                        || self.lets_live(process.unit);
                     assert!(known || orphan, "a child that nobody knows");
                 }
                 it.emptied(now, self);
@@ -330,19 +354,58 @@ impl<'m> World<'m> {
             }
             Fate::Serve(pid) => self.serve(pid),
             Fate::Start(unit) => {
+                self.stopped[unit.index()] = false;
                 it.order_start(now, self, unit);
             }
+            Fate::Stop(unit) if self.calm && !self.doors[unit.index()].is_empty() => {}
             Fate::Stop(unit) => {
+                self.closable[unit.index()] = true;
+                self.stopped[unit.index()] = true;
                 it.order_stop(now, self, unit);
             }
             Fate::Restart(unit) => {
+                self.closable[unit.index()] = true;
+                self.stopped[unit.index()] = false;
                 it.order_restart(now, self, unit);
+            }
+            Fate::HangUp(unit, listener) => {
+                if self.doors[unit.index()].get(usize::from(listener)).is_some_and(|it| it.watched)
+                {
+                    self.closable[unit.index()] = true;
+                    it.hung_up(now, self, unit, listener);
+                }
             }
             Fate::Reload(unit) => {
                 it.order_reload(now, self, unit);
             }
             Fate::Say(unit, said) => it.notified(now, self, unit, &said),
             Fate::Jump(time) => self.now += time,
+        }
+    }
+
+    /// Whether its main process never ends by itself in calm times: it would be started for ever.
+    fn goes_on(&self, unit: UnitId) -> bool {
+        let source = self.slots.source(unit);
+        let UnitKind::Service(service) = &self.spec(unit).kind else { return false };
+        matches!(service.restart, Restart::OnSuccess | Restart::Always)
+            || self.manifest.units.iter().any(|unit| unit.upholds.contains(&source))
+    }
+
+    /// Whether nobody waits for the end of its processes.
+    fn lets_live(&self, unit: UnitId) -> bool {
+        matches!(&self.spec(unit).kind,
+            UnitKind::Service(service) if service.kill_mode == KillMode::None)
+    }
+
+    /// With `KillMode=none` a run begins, or a slot is free, while processes of the last run live.
+    fn leave(&mut self, unit: UnitId) {
+        if self.lets_live(unit) {
+            for process in self.processes.values_mut().filter(|process| process.unit == unit) {
+                process.main = false;
+                if process.kind.is_of_the_service() {
+                    process.kind = Kind::Left;
+                }
+            }
         }
     }
 
@@ -436,7 +499,7 @@ impl<'m> World<'m> {
         if self.calm {
             self.later(0, Fate::Say(unit, Self::unwatched()));
             self.later(serve, Fate::Serve(pid));
-            if kind == ServiceKind::Oneshot || self.dice.one_in(2) {
+            if kind == ServiceKind::Oneshot || (self.dice.one_in(2) && !self.goes_on(unit)) {
                 self.later(serve + delay + 1, Fate::Exit(pid, Exit::Code(0)));
             }
             return;

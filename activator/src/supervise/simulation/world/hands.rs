@@ -3,7 +3,7 @@
 use super::super::super::{
     Accepted, Executed, Found, Freeze, Hands, OpenFailed, Spawned, Step, Told, Whom,
 };
-use super::{Connection, Fate, Kind, Process, World};
+use super::{Connection, Door, Fate, Kind, Process, World};
 use activator::control::{Event, Exit};
 use activator::manifest::*;
 use activator::peer::Peer;
@@ -26,8 +26,11 @@ impl Hands for World<'_> {
 
     fn close(&mut self, unit: UnitId) {
         self.calls += 1;
-        assert!(self.going_down, "closed {unit:?}");
-        self.doors[unit.index()].clear();
+        let ordered = std::mem::take(&mut self.closable[unit.index()]);
+        assert!(self.going_down || ordered, "closed {unit:?}");
+        let doors = &mut self.doors[unit.index()];
+        assert!(doors.iter().all(|door| !door.watched), "{unit:?} is closed and watched");
+        doors.fill_with(Door::default);
     }
 
     fn flush(&mut self, _: UnitId) {}
@@ -38,10 +41,13 @@ impl Hands for World<'_> {
             panic!("{unit:?} is no socket");
         };
         let group = match &self.manifest.units[socket.service.index()].kind {
-            UnitKind::Service(service) => service.kill_mode != KillMode::Process,
+            UnitKind::Service(service) => {
+                matches!(service.kill_mode, KillMode::ControlGroup | KillMode::Mixed)
+            }
             _ => false,
         };
-        let main = |process: &Process| process.unit == socket.service && process.main;
+        let left = self.lets_live(socket.service);
+        let main = |process: &Process| process.unit == socket.service && process.main && !left;
         let UnitKind::Service(service) = &self.spec(socket.service).kind else {
             panic!("{unit:?} starts no service");
         };
@@ -78,13 +84,17 @@ impl Hands for World<'_> {
             Step::Clean(_) => Kind::Clean,
             _ => Kind::Command,
         };
+        if main {
+            self.leave(unit);
+        }
         assert!(kind != Kind::Health || !self.frozen.contains_key(&unit), "{unit:?} is frozen");
         let same = |process: &Process| {
             process.unit == unit
                 && process.main == main
                 && (process.main || (process.kind == kind && kind != Kind::Clean))
         };
-        assert!(!self.processes.values().any(same), "{unit:?} has two for {step:?}");
+        let left = kind == Kind::Command && self.lets_live(unit);
+        assert!(left || !self.processes.values().any(same), "{unit:?} has two for {step:?}");
         // The engine thaws before a spawn, for a command of a stop.
         if self.frozen.remove(&unit).is_some() {
             let asleep = std::mem::take(&mut self.asleep);
@@ -229,6 +239,7 @@ impl Hands for World<'_> {
 
     fn release(&mut self, instance: UnitId) {
         self.calls += 1;
+        self.leave(instance);
         let main = |process: &Process| process.unit == instance && process.main;
         assert!(!self.processes.values().any(main), "{instance:?} is free, but runs");
         assert!(self.held.remove(&instance).is_some(), "{instance:?} had no connection");
