@@ -42,11 +42,12 @@ enum Place {
     Anywhere,
 }
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     Part { name: "accept-no", place: Place::Namespaces, run: measures::activation::accept_no },
     Part { name: "accept-tcp", place: Place::Namespaces, run: measures::activation::accept_tcp },
     Part { name: "accept-unix", place: Place::Namespaces, run: measures::activation::accept_unix },
     Part { name: "relay", place: Place::Namespaces, run: measures::relay::run },
+    Part { name: "vsock-relay", place: Place::Anywhere, run: measures::relay_vsock::run },
     Part { name: "memory", place: Place::Namespaces, run: measures::memory::idle },
     Part { name: "growth", place: Place::Namespaces, run: measures::memory::growth },
     Part { name: "many", place: Place::Namespaces, run: measures::memory::many },

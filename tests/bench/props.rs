@@ -58,7 +58,7 @@ impl Props {
     pub(crate) fn make(folder: &Path, size: Size, rounds: usize) -> Self {
         let bin = folder.join("bin");
         std::fs::create_dir_all(&bin).unwrap();
-        for name in ["activate", "service", "relay", "init", "ready", "launch", "trip"] {
+        for name in ["activate", "service", "relay", "init", "ready", "launch", "trip", "ends"] {
             let source = source(&format!("floor/{name}.c"));
             let mut compiler = Command::new("cc");
             compiler.args(["-static", "-O2", "-s", "-w", "-o"]).arg(bin.join(name)).arg(source);

@@ -20,7 +20,7 @@
 //! * going down stops everything in bounded time.
 //!
 //! `ROUSE_SIM_SCHEDULES` is the number of schedules, `ROUSE_SIM_FROM` the first of them (0), so that
-//! several runs can share a large number; `ROUSE_SIM_SEED` runs one alone.
+//! several runs can share a large number; `ROUSE_SIM_SEED` runs one alone, and shows what happens in it.
 
 mod dice;
 mod units;
@@ -45,7 +45,8 @@ const CHECKED_STEPS: usize = 200;
 #[test]
 fn nothing_is_lost_in_any_schedule() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let (from, count) = match number("ROUSE_SIM_SEED") {
+    let seed = number("ROUSE_SIM_SEED");
+    let (from, count) = match seed {
         Some(seed) => (seed, 1),
         None => (
             number("ROUSE_SIM_FROM").unwrap_or(0),
@@ -57,12 +58,12 @@ fn nothing_is_lost_in_any_schedule() {
     let next = AtomicU64::new(from);
     let run = || {
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= from + count {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= from + count {
                 break;
             }
-            let outcome = std::panic::catch_unwind(|| schedule(seed));
-            assert!(outcome.is_ok(), "schedule failed, run it with ROUSE_SIM_SEED={seed}");
+            let outcome = std::panic::catch_unwind(|| schedule(number, seed.is_some()));
+            assert!(outcome.is_ok(), "schedule failed, run it with ROUSE_SIM_SEED={number}");
         }
     };
     // A seed is a whole world of its own: which thread runs it makes no difference.
@@ -74,10 +75,10 @@ fn nothing_is_lost_in_any_schedule() {
     });
 }
 
-fn schedule(seed: u64) {
+fn schedule(seed: u64, shown: bool) {
     let mut dice = Dice::new(seed);
     let manifest = units::make(&mut dice);
-    let mut world = World::new(&manifest, dice);
+    let mut world = World::new(&manifest, dice, shown);
     let mut it = Supervisor::new(&manifest, 0);
     it.boot(world.now, &mut world);
     for _ in 0..STEPS {

@@ -1,37 +1,15 @@
 // The floor of a relay: one client at a time, one process each, blocking, two children for the two
 // directions. Nothing is configured, checked, counted or limited.
 //
-//   relay splice|copy tcp PORT|unix PATH tcp PORT|unix PATH
+//   relay splice|copy FRONT SERVER
 //
-// The first address is the front, the second the server's.
+// Each is two words, see address.h
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include "address.h"
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 enum { PIPE = 256 * 1024, COPY = 128 * 1024 };
-
-static int at(char **where, int front) {
-    struct sockaddr_in four = {.sin_family = AF_INET};
-    struct sockaddr_un path = {.sun_family = AF_UNIX};
-    int tcp = strcmp(where[0], "tcp") == 0, on = 1;
-    four.sin_port = htons(atoi(where[1])), four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    strncpy(path.sun_path, where[1], sizeof path.sun_path - 1);
-    const void *address = tcp ? (void *)&four : (void *)&path;
-    socklen_t length = tcp ? sizeof four : sizeof path;
-    int fd = socket(tcp ? AF_INET : AF_UNIX, SOCK_STREAM, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if ((front ? bind : connect)(fd, address, length) != 0) perror(where[1]), exit(1);
-    if (front && listen(fd, 4096) != 0) exit(1);
-    return fd;
-}
 
 static void carry(int splices, int from, int to) {
     static char buffer[COPY];

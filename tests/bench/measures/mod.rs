@@ -9,4 +9,5 @@ pub(crate) mod machine;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod relay;
+pub(crate) mod relay_vsock;
 pub(crate) mod vsock;

@@ -25,16 +25,13 @@ const DIRECT: &str = "direct, no relay";
 const PROXYD: &str = "systemd-socket-proxyd";
 const SOCAT: &str = "socat";
 
-/// All pairs of families.
+/// All pairs of TCP and Unix; those with vsock are in `relay_vsock`.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
     let pairs = [("tcp", "tcp"), ("unix", "tcp"), ("tcp", "unix"), ("unix", "unix")];
     let mut measures = vec![];
     for (index, (front, back)) in pairs.into_iter().enumerate() {
         measures.extend(pair(props, index as u16, front, back));
     }
-    let mut vsock = Measure::new("relay-vsock", "Relays: vsock", "", "");
-    vsock.leave_out("vsock", "it needs a guest; the measure `vsock` goes through rouse's device");
-    measures.push(vsock);
     measures
 }
 

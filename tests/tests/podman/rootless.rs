@@ -2,11 +2,13 @@
 //! ids are.
 
 use crate::{ANNS, Api, Pods, fetched};
+use rouse_tests::Vm;
 
 pub(crate) fn a_users_podman(Pods { vm, .. }: &Pods) {
     let api = Api::new(vm.rouse.runtime().join("pods").join(format!("{ANNS}.sock")));
     let owner = vm.shell("busybox stat -c '%u %a' /run/user/1000/podman/podman.sock");
     assert_eq!(owner, "1000 660\n");
+    it_comes_with_a_request_and_leaves(vm, &api);
     crate::clients_say_who_they_are(&api);
     let rootless =
         api.podman(["info", "--format", "{{.Host.Security.Rootless}} {{.Store.GraphRoot}}"]);
@@ -30,6 +32,25 @@ pub(crate) fn a_users_podman(Pods { vm, .. }: &Pods) {
     assert_eq!(fetched(vm, 8088), "published");
     crate::a_compose_file_goes_up_and_down(vm, &api);
     api.docker(["rm", "-f", "web", "long"]);
+}
+
+/// As root's: asleep until somebody asks and when nobody does, at a socket that stays.
+fn it_comes_with_a_request_and_leaves(vm: &Vm, api: &Api) {
+    let anns = |vm: &Vm| {
+        let services = vm.status().services;
+        let own = |name: &str, user: Option<&str>| name == "podman.service" && user == Some("ann");
+        services.into_iter().find(|it| own(&it.name, it.user.as_deref())).unwrap()
+    };
+    let inode = || vm.shell("busybox stat -c %i /run/user/1000/podman/podman.sock");
+    let before = inode();
+    assert_eq!(anns(vm).starts, 0);
+    for starts in 1..=2 {
+        assert_eq!(api.request("/_ping").body, "OK");
+        assert_eq!(anns(vm).starts, starts);
+        vm.wait_until("ann's API service is gone", |vm| anns(vm).state == "dead");
+        assert_eq!(anns(vm).last_exit.as_deref(), Some("exited 0"));
+        assert_eq!(inode(), before);
+    }
 }
 
 /// `RUN`, by a user who has no network.

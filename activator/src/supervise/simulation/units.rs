@@ -37,7 +37,7 @@ pub(super) fn make(dice: &mut Dice) -> Manifest {
             spec.runtime_max_us = *dice.pick(&[50_000, 3_000_000]);
         }
         spec.remain_after_exit = doorless[usize::from(index)] && dice.one_in(2);
-        if dice.one_in(4) {
+        if !doorless[usize::from(index)] && dice.one_in(4) {
             spec.stop_when_idle_us = *dice.pick(&[0, 2_000_000, 9_000_000]);
             spec.freeze_when_idle_us = *dice.pick(&[0, 1_000_000, 5_000_000]);
         }
@@ -150,7 +150,7 @@ fn relate(
     other: &mut Unit,
     target: UnitId,
 ) {
-    // Whoever needs what never lasts may never get to its callers.
+    // Whoever needs what does not last may never get to its callers.
     match dice.below(12) {
         0 => one.after.push(target),
         1 if lasts(other) => {
@@ -182,9 +182,10 @@ fn is_oneshot(unit: &Unit) -> bool {
     matches!(&unit.kind, UnitKind::Service(it) if it.kind == ServiceKind::Oneshot)
 }
 
-/// It has no `RuntimeMaxSec=`.
+/// It has neither `RuntimeMaxSec=` nor `StopWhenUnneeded=`.
 fn lasts(unit: &Unit) -> bool {
-    matches!(&unit.kind, UnitKind::Service(it) if it.runtime_max_us == 0)
+    let limited = matches!(&unit.kind, UnitKind::Service(it) if it.runtime_max_us > 0);
+    !limited && !unit.stop_when_unneeded
 }
 
 /// Whether it may be brought up again for ever: nothing brings it down in calm times.
@@ -193,7 +194,7 @@ fn is_upholdable(unit: &Unit) -> bool {
     let ends = is_oneshot(unit) || !lasts(unit);
     let sleeps = service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0;
     let alone = [&unit.requires, &unit.binds_to, &unit.part_of].iter().all(|it| it.is_empty());
-    !ends && !sleeps && alone && !unit.stop_when_unneeded
+    !ends && !sleeps && alone
 }
 
 fn health(dice: &mut Dice) -> HealthCheck {

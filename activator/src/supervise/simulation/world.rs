@@ -108,12 +108,14 @@ pub(super) struct World<'m> {
     open_fails: bool,
     calm: bool,
     pub(super) going_down: bool,
+    /// Whether what happens is shown.
+    shown: bool,
     pids: u32,
     pub(super) calls: u64,
 }
 
 impl<'m> World<'m> {
-    pub(super) fn new(manifest: &'m Manifest, dice: Dice) -> Self {
+    pub(super) fn new(manifest: &'m Manifest, dice: Dice, shown: bool) -> Self {
         let doors = manifest.units.iter().map(|unit| match &unit.kind {
             UnitKind::Socket(socket) => socket.listeners.iter().map(|_| Door::default()).collect(),
             _ => vec![],
@@ -138,6 +140,7 @@ impl<'m> World<'m> {
             open_fails: false,
             calm: false,
             going_down: false,
+            shown,
             pids: 100,
             calls: 0,
         }
@@ -297,6 +300,9 @@ impl<'m> World<'m> {
 
     fn happen(&mut self, it: &mut Supervisor, fate: Fate) {
         let now = self.now;
+        if self.shown {
+            eprintln!("{now}: {fate:?}");
+        }
         match fate {
             // Delivered even if the watch has ended since: one round of epoll may do that.
             Fate::Readable(unit, listener) => it.triggered(now, self, unit, listener),

@@ -281,7 +281,10 @@ impl Hands for World<'_> {
 
     fn drop_store(&mut self, _: UnitId) {}
 
-    fn tell(&mut self, _: Option<UnitId>, event: Event) {
+    fn tell(&mut self, unit: Option<UnitId>, event: Event) {
+        if self.shown {
+            eprintln!("{}: {unit:?} {event:?}", self.now);
+        }
         if let Event::Paused(hold) = event {
             assert!(hold > 0, "a pause of nothing");
         }
