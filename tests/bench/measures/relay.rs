@@ -19,11 +19,11 @@ const COUNT: u8 = b'c';
 /// The same: the server says it all back.
 const ECHO: u8 = b'e';
 
-const SPLICE: &str = "C floor, splice";
-const COPY: &str = "C floor, copy";
-const DIRECT: &str = "direct, no relay";
-const PROXYD: &str = "systemd-socket-proxyd";
-const SOCAT: &str = "socat";
+pub(super) const SPLICE: &str = "C floor, splice";
+pub(super) const COPY: &str = "C floor, copy";
+pub(super) const DIRECT: &str = "direct, no relay";
+pub(super) const PROXYD: &str = "systemd-socket-proxyd";
+pub(super) const SOCAT: &str = "socat";
 
 /// All pairs of TCP and Unix; those with vsock are in `relay_vsock`.
 pub(crate) fn run(props: &Props) -> Vec<Measure> {
@@ -44,25 +44,8 @@ struct Relay {
 fn pair(props: &Props, index: u16, front: &str, back: &str) -> Vec<Measure> {
     let bytes = props.pick(1 << 20, 128 << 20, 256 << 20);
     let trips = props.pick(10, 1000, 4000);
-    let (title, id) = (format!("Relay, {front} to {back}"), format!("relay-{front}-{back}"));
-    let how = format!("{} MiB one way in writes of 64 KiB, counted by the server.", bytes >> 20);
-    let new = |suffix: &str, what: &str, unit: &str, how: &str| {
-        let (id, title) = (format!("{id}-{suffix}"), format!("{title}: {what}"));
-        Measure::new(&id, &title, unit, how).floor(SPLICE)
-    };
-    let speed = new("bytes", "bytes per second", "MB/s", &how)
-        .goal(ROUSE, SPLICE, Bound::AtLeast(0.97))
-        .goal(ROUSE, COPY, Bound::AtLeast(0.97))
-        .goal(ROUSE, PROXYD, Bound::AtLeast(1.0))
-        .goal(ROUSE, SOCAT, Bound::AtLeast(1.0));
-    let cost =
-        new("cpu", "CPU per MiB", "us", "Of the relay's control group, over the same bytes.");
-    let how = format!("{trips} round trips of one byte on one connection; the median of a round.");
-    let trip = new("trip", "round trip of one byte", "us", &how)
-        .goal(ROUSE, SPLICE, Bound::AtMost(1.08))
-        .goal(ROUSE, PROXYD, Bound::AtMost(1.0))
-        .goal(ROUSE, SOCAT, Bound::AtMost(1.0));
-    let mut measures = vec![speed, cost, trip];
+    let id = format!("relay-{front}-{back}");
+    let mut measures: Vec<Measure> = measures(front, back, bytes, trips, "").into();
 
     let at = |family: &str, number: u16| match family {
         "tcp" => Address::Tcp(8000 + index * 100 + number),
@@ -115,6 +98,40 @@ fn pair(props: &Props, index: u16, front: &str, back: &str) -> Vec<Measure> {
         });
     }
     measures
+}
+
+/// Bytes per second, CPU per MiB, round trips. Who cannot connect to the back has no row.
+pub(super) fn measures(
+    front: &str,
+    back: &str,
+    bytes: usize,
+    trips: usize,
+    place: &str,
+) -> [Measure; 3] {
+    let new = |suffix: &str, what: &str, unit: &str, how: &str| {
+        let (id, title) =
+            (format!("relay-{front}-{back}-{suffix}"), format!("Relay, {front} to {back}: {what}"));
+        Measure::new(&id, &title, unit, how).floor(SPLICE)
+    };
+    let how =
+        format!("{} MiB one way in writes of 64 KiB, counted by the server{place}.", bytes >> 20);
+    let mut speed = new("bytes", "bytes per second", "MB/s", &how)
+        .goal(ROUSE, SPLICE, Bound::AtLeast(0.97))
+        .goal(ROUSE, COPY, Bound::AtLeast(0.97))
+        .goal(ROUSE, SOCAT, Bound::AtLeast(1.0));
+    let cost =
+        new("cpu", "CPU per MiB", "us", "Of the relay's control group, over the same bytes.");
+    let how = format!("{trips} round trips of one byte on one connection; the median of a round.");
+    let mut trip = new("trip", "round trip of one byte", "us", &how)
+        .goal(ROUSE, SPLICE, Bound::AtMost(1.08))
+        .goal(ROUSE, SOCAT, Bound::AtMost(1.0));
+    if back == "vsock" {
+        speed.leave_out(PROXYD, "it connects to TCP and Unix sockets only");
+    } else {
+        speed = speed.goal(ROUSE, PROXYD, Bound::AtLeast(1.0));
+        trip = trip.goal(ROUSE, PROXYD, Bound::AtMost(1.0));
+    }
+    [speed, cost, trip]
 }
 
 fn turn(relay: &Relay, bytes: usize, trips: usize) -> Result<[f64; 3], String> {

@@ -1,17 +1,12 @@
 //! Relays with vsock on a side. A host may have no vsock, but each guest has a loopback of it: client,
 //! relays and servers are all in one.
 
-use crate::measure::{Bound, Measure};
+use super::relay::{COPY, DIRECT, PROXYD, SOCAT, SPLICE};
+use crate::measure::Measure;
 use crate::peer::ROUSE;
 use crate::props::{Props, Size};
 use rouse_tests::{Appliance, Vm};
 use std::os::unix::fs::PermissionsExt;
-
-const SPLICE: &str = "C floor, splice";
-const COPY: &str = "C floor, copy";
-const DIRECT: &str = "direct, no relay";
-const PROXYD: &str = "systemd-socket-proxyd";
-const SOCAT: &str = "socat";
 
 const RELAYS: [&str; 5] = [SPLICE, COPY, ROUSE, PROXYD, SOCAT];
 const PAIRS: [[Family; 2]; 5] = [
@@ -136,36 +131,13 @@ pub(crate) fn run(props: &Props) -> Vec<Measure> {
 }
 
 fn of_pair(props: &Props, [front, back]: [Family; 2]) -> [Measure; 3] {
-    let pair = format!("{} to {}", front.name(), back.name());
-    let id = format!("relay-{}-{}", front.name(), back.name());
-    let new = |suffix: &str, what: &str, unit: &str, how: &str| {
-        Measure::new(&format!("{id}-{suffix}"), &format!("Relay, {pair}: {what}"), unit, how)
-            .floor(SPLICE)
-    };
-    let how = format!(
-        "{} MiB one way in writes of 64 KiB, counted by the server; all in one guest.",
-        bytes(props) >> 20
-    );
-    let mut speed = new("bytes", "bytes per second", "MB/s", &how)
-        .goal(ROUSE, SPLICE, Bound::AtLeast(0.97))
-        .goal(ROUSE, COPY, Bound::AtLeast(0.97))
-        .goal(ROUSE, SOCAT, Bound::AtLeast(1.0));
-    let cost =
-        new("cpu", "CPU per MiB", "us", "Of the relay's control group, over the same bytes.");
-    let how = format!("{} round trips of one byte; the median of a round.", trips(props));
-    let mut trip = new("trip", "round trip of one byte", "us", &how)
-        .goal(ROUSE, SPLICE, Bound::AtMost(1.08))
-        .goal(ROUSE, SOCAT, Bound::AtMost(1.0));
-    if back == Family::Vsock {
-        speed.leave_out(PROXYD, "it connects to TCP and Unix sockets only");
-    } else {
-        speed = speed.goal(ROUSE, PROXYD, Bound::AtLeast(1.0));
-        trip = trip.goal(ROUSE, PROXYD, Bound::AtMost(1.0));
-    }
+    let place = "; all in one guest";
+    let mut measures =
+        super::relay::measures(front.name(), back.name(), bytes(props), trips(props), place);
     if props.size != Size::Smoke {
-        speed.leave_out("haproxy", "it knows no vsock");
+        measures[0].leave_out("haproxy", "it knows no vsock");
     }
-    [speed, cost, trip]
+    measures
 }
 
 fn bytes(props: &Props) -> usize {
