@@ -14,7 +14,7 @@ use rustix::process::{Gid, Uid};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{
     DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
 };
@@ -159,7 +159,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 fn make_volume(subject: &Subject, volume: &VolumeFolder) -> Result<(), Failed> {
     let path = Path::new(&volume.path);
     if volume.fresh {
-        let removed = super::sys::not_found_is_fine(std::fs::remove_dir_all(path));
+        let removed = super::sys::not_found_is_fine(remove(subject, path));
         removed.map_err(failed("empty", path))?;
     }
     let (uid, gid) = volume.owner;
@@ -178,6 +178,22 @@ fn make_volume(subject: &Subject, volume: &VolumeFolder) -> Result<(), Failed> {
         None => Ok(()),
     };
     given.map_err(failed("give away", path))
+}
+
+/// Removes a folder with all in it. In a user's runtime directory no link leads to it; whose its
+/// files are is up to the container, so that the user's rights would not do.
+fn remove(subject: &Subject, path: &Path) -> io::Result<()> {
+    let owner = subject.owner();
+    let inside = owner.and_then(|it| Some((it, path.strip_prefix(&it.runtime_directory).ok()?)));
+    let Some((owner, below)) = inside else { return std::fs::remove_dir_all(path) };
+    let (Some(name), Some(parent)) = (below.file_name(), below.parent()) else { return Ok(()) };
+    let mut folder = open_folder(CWD, Path::new(&owner.runtime_directory), ResolveFlags::empty())?;
+    if parent != Path::new("") {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        folder = open_folder(folder.as_fd(), parent, resolve)?;
+    }
+    let opened = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+    std::fs::remove_dir_all(opened.join(name))
 }
 
 /// A folder in the runtime directory of a lingering user, who may have put links there: it is made
@@ -505,12 +521,17 @@ mod tests {
         make_volume(&subject, &volume).unwrap();
         let owners = (owner(&path), owner(&runtime.join("volumes")));
         assert_eq!(owners, (100_000, 1000));
+        let fresh = VolumeFolder { fresh: true, ..volume.clone() };
+        std::fs::write(path.join("old"), "").unwrap();
+        make_volume(&subject, &fresh).unwrap();
+        assert!(path.exists() && !path.join("old").exists());
         // There is one, and there is none yet.
         std::fs::remove_dir_all(runtime.join("volumes")).unwrap();
         std::os::unix::fs::symlink(&precious, runtime.join("volumes")).unwrap();
         assert!(make_volume(&subject, &volume).is_err());
         std::fs::create_dir(precious.join("data")).unwrap();
         assert!(make_volume(&subject, &volume).is_err());
+        assert!(make_volume(&subject, &fresh).is_err());
         assert_eq!(owner(&precious.join("data")), 0);
     }
 

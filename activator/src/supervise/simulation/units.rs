@@ -193,7 +193,8 @@ fn is_upholdable(unit: &Unit) -> bool {
     let UnitKind::Service(service) = &unit.kind else { return false };
     let ends = is_oneshot(unit) || !lasts(unit);
     let sleeps = service.stop_when_idle_us > 0 || service.freeze_when_idle_us > 0;
-    let alone = [&unit.requires, &unit.binds_to, &unit.part_of].iter().all(|it| it.is_empty());
+    let others = [&unit.requires, &unit.wants, &unit.binds_to, &unit.part_of];
+    let alone = others.iter().all(|it| it.is_empty());
     !ends && !sleeps && alone
 }
 
